@@ -1,0 +1,129 @@
+"""Render the CustomResourceDefinition from the models: a structural schema from pydantic's JSON schema."""
+
+from typing import Any
+
+from finetune_api import GROUP, KIND, PLURAL, VERSION
+from finetune_api.job import MAXIMUM_NAME_LENGTH
+from finetune_api.spec import FineTuneJobSpec
+from finetune_api.status import FineTuneJobStatus
+
+# JSON schema keywords that apiextensions v1 does not know (JSONSchemaProps), or refuses in a structural schema.
+_DROPPED = ("title", "additionalProperties", "const", "default", "$defs", "discriminator")
+
+_COLUMNS: tuple[tuple[str, str, str, int], ...] = (
+    # name, type, path, priority (1: wide only)
+    ("State", "string", ".status.phase", 0),
+    ("Stage", "string", ".status.progress.activity", 0),
+    ("Progress", "string", ".status.progress.steps", 0),
+    ("Loss", "string", ".status.progress.loss", 0),
+    ("ETA", "string", ".status.progress.eta", 0),
+    ("Age", "date", ".metadata.creationTimestamp", 0),
+    ("Model", "string", ".status.model.architecture", 1),
+    ("Tokens/s", "integer", ".status.progress.tokensPerSecond", 1),
+    ("Output", "string", ".status.outputUri", 1),
+)
+
+
+def structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Turn a pydantic JSON schema node into a structural schema node.
+
+    References are inlined, `X | None` becomes an optional X, and defaults move into the description: the operator
+    fills them in when it renders the plan, so that a stored object says only what its user said.
+
+    Raises:
+        ValueError: the node is a union that has no structural form.
+    """
+    if "$ref" in schema:
+        target = definitions[schema["$ref"].rsplit("/", 1)[-1]]
+        siblings = {k: v for k, v in schema.items() if k != "$ref"}
+        return structural({**target, **siblings}, definitions)
+    if "anyOf" in schema:
+        branches = [b for b in schema["anyOf"] if b.get("type") != "null"]
+        if len(branches) != 1:
+            raise ValueError(f"no structural form for the union {schema['anyOf']}")
+        siblings = {k: v for k, v in schema.items() if k != "anyOf"}
+        return structural({**branches[0], **siblings}, definitions)
+
+    node = {k: v for k, v in schema.items() if k not in _DROPPED}
+    if "const" in schema:
+        node["enum"] = [schema["const"]]
+    default = schema.get("default")
+    if default is not None and not isinstance(default, dict | list):
+        text = str(default).lower() if isinstance(default, bool) else str(default)
+        node["description"] = f"{node.get('description', '')} Default: {text}.".strip()
+    if node.get("x-kubernetes-int-or-string"):
+        # The API server wants this extension instead of a type, and it checks the pattern on strings only.
+        del node["type"]
+    if "properties" in node:
+        node["properties"] = {k: structural(v, definitions) for k, v in node["properties"].items()}
+    if "items" in node:
+        node["items"] = structural(node["items"], definitions)
+    extra = schema.get("additionalProperties")
+    if isinstance(extra, dict) and "properties" not in node:
+        node["additionalProperties"] = structural(extra, definitions)
+        node.pop("propertyNames", None)
+    return node
+
+
+def _schema(model: type[FineTuneJobSpec] | type[FineTuneJobStatus]) -> dict[str, Any]:
+    raw = model.model_json_schema(by_alias=True, mode="validation")
+    return structural(raw, raw.get("$defs", {}))
+
+
+def render() -> dict[str, Any]:
+    """Return the CustomResourceDefinition as a dictionary."""
+    status = _schema(FineTuneJobStatus)
+    # kstatus then reports InProgress, not Current, for a job that the operator has not seen yet.
+    status["default"] = {"observedGeneration": -1}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "names": {
+                "kind": KIND,
+                "listKind": f"{KIND}List",
+                "plural": PLURAL,
+                "singular": KIND.lower(),
+                "shortNames": ["ftj"],
+                "categories": ["all"],
+            },
+            "scope": "Namespaced",
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": [
+                        {"name": n, "type": t, "jsonPath": p, "priority": w} for n, t, p, w in _COLUMNS
+                    ],
+                    "schema": {
+                        "openAPIV3Schema": {
+                            "type": "object",
+                            "description": "Fine-tunes a language model and leaves the result in an S3 bucket.",
+                            "required": ["spec"],
+                            "properties": {
+                                "apiVersion": {"type": "string"},
+                                "kind": {"type": "string"},
+                                "metadata": {"type": "object"},
+                                "spec": _schema(FineTuneJobSpec),
+                                "status": status,
+                            },
+                            "x-kubernetes-validations": [
+                                {
+                                    "rule": f"self.metadata.name.size() <= {MAXIMUM_NAME_LENGTH}",
+                                    "message": f"metadata.name must have at most {MAXIMUM_NAME_LENGTH} characters",
+                                },
+                                {
+                                    "rule": "!self.metadata.name.contains('.')",
+                                    "message": "metadata.name must not contain a dot",
+                                },
+                            ],
+                        }
+                    },
+                }
+            ],
+        },
+    }

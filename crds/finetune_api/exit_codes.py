@@ -1,0 +1,41 @@
+"""What the trainer's exit codes mean. The numbers are a contract: operators and trainers of different versions meet."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of `python -m finetune_trainer`; those from sysexits.h keep their meaning there where they can."""
+
+    OK = 0
+    SETTINGS = 64
+    DATASET = 65
+    MODEL = 66
+    UNAVAILABLE = 69
+    PREEMPTED = 75
+    ACCESS_DENIED = 77
+    OUT_OF_GPU_MEMORY = 79
+    GPU_UNUSABLE = 80
+
+
+# Trying again cannot help: the user has to change something.
+PERMANENT = frozenset(
+    {ExitCode.SETTINGS, ExitCode.DATASET, ExitCode.MODEL, ExitCode.ACCESS_DENIED, ExitCode.OUT_OF_GPU_MEMORY}
+)
+# These do not use up a retry if the checkpoint moved on since the last attempt.
+UNCOUNTED_WITH_PROGRESS = frozenset({ExitCode.UNAVAILABLE, ExitCode.PREEMPTED})
+
+REASONS: dict[int, str] = {
+    ExitCode.SETTINGS: "InvalidSettings",
+    ExitCode.DATASET: "InvalidDataset",
+    ExitCode.MODEL: "ModelUnusable",
+    ExitCode.UNAVAILABLE: "StorageUnavailable",
+    ExitCode.PREEMPTED: "Preempted",
+    ExitCode.ACCESS_DENIED: "AccessDenied",
+    ExitCode.OUT_OF_GPU_MEMORY: "OutOfGPUMemory",
+    ExitCode.GPU_UNUSABLE: "GPUUnusable",
+}
+
+
+def reason(code: int) -> str:
+    """Return the CamelCase reason of an exit code; codes that are none of ours are Crashed."""
+    return REASONS.get(code, "Crashed")

@@ -1,0 +1,55 @@
+"""Where things lie in the bucket, relative to `spec.output.s3.uri`. A run is complete when its manifest exists."""
+
+from dataclasses import dataclass
+
+from finetune_api.spec import Stage
+
+MANIFEST = "manifest.json"
+LATEST = "latest.json"
+
+
+@dataclass(frozen=True)
+class JobLayout:
+    """The folders of one FineTuneJob; every method returns a key without a leading slash."""
+
+    namespace: str
+    name: str
+    uid: str
+
+    @property
+    def job(self) -> str:
+        """Everything of this name, over all its runs."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def latest(self) -> str:
+        """Points to the newest complete run of this name."""
+        return f"{self.job}/{LATEST}"
+
+    @property
+    def state(self) -> str:
+        """What only this uid may use: results of finished stages, and checkpoints."""
+        return f"{self.namespace}/.runs/{self.uid}"
+
+    @property
+    def checkpoints(self) -> str:
+        """One folder per checkpoint."""
+        return f"{self.state}/checkpoints"
+
+    def result(self, stage: Stage) -> str:
+        """The StageResult that a finished stage left for the next one."""
+        return f"{self.state}/{stage}.json"
+
+    def run(self, run_id: str) -> str:
+        """The folder of one run."""
+        return f"{self.job}/{run_id}"
+
+    def log(self, run_id: str | None, stage: Stage, attempt: int) -> str:
+        """The log of one attempt. Before the run id is known it lies with the state of the uid."""
+        folder = f"{self.run(run_id)}/logs" if run_id else f"{self.state}/logs"
+        return f"{folder}/{stage}-{attempt}.log"
+
+
+def join_uri(base: str, *parts: str) -> str:
+    """Append keys to a URI that may or may not end in a slash."""
+    return "/".join([base.rstrip("/"), *(p.strip("/") for p in parts)])

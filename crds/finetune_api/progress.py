@@ -1,0 +1,45 @@
+"""What a running pod tells the operator."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from finetune_api.base import Model, SignedDecimal, Timestamp
+from finetune_api.spec import Stage
+
+Activity = Literal[
+    "Starting",
+    "Downloading",
+    "Checking",
+    "Tokenizing",
+    "Loading",
+    "Compiling",
+    "Training",
+    "Evaluating",
+    "Saving",
+    "Merging",
+    "Converting",
+    "Quantizing",
+    "Proving",
+    "Uploading",
+]
+MAXIMUM_BODY_BYTES = 16 * 1024
+TOKEN_AUDIENCE = "finetune.dev/progress"
+
+
+class Progress(Model):
+    """`status.progress`, and the body of a progress push without `updateTime`, which the operator sets."""
+
+    stage: Stage
+    attempt: Annotated[int, Field(ge=0)]
+    activity: Activity
+    step: int | None = Field(None, ge=0, description="Optimizer steps done.")
+    total_steps: int | None = Field(None, ge=0)
+    percent: int | None = Field(None, ge=0, le=100, description="Of the present activity.")
+    epoch: SignedDecimal | None = None
+    loss: SignedDecimal | None = None
+    tokens_per_second: int | None = Field(None, ge=0)
+    eta_seconds: int | None = Field(None, ge=0)
+    steps: Annotated[str, Field(max_length=32)] | None = Field(None, description="step/totalSteps, for kubectl get.")
+    eta: Annotated[str, Field(max_length=32)] | None = Field(None, description="etaSeconds as 1h02m, for kubectl get.")
+    update_time: Timestamp | None = None

@@ -1,0 +1,154 @@
+"""What a FineTuneJob tells its user."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from finetune_api.base import Message, Model, Sha256, ShortText, SignedDecimal, Timestamp
+from finetune_api.progress import Progress
+from finetune_api.spec import Stage
+
+ConditionType = Literal["Accepted", "Finished", "Succeeded", "Failed", "Ready", "Reconciling", "Stalled"]
+Phase = Literal["Pending", "Preparing", "Training", "Exporting", "Succeeded", "Failed"]
+StageState = Literal["Pending", "Running", "Succeeded", "Failed"]
+
+
+class Condition(Model):
+    """As metav1.Condition."""
+
+    type: ConditionType
+    status: Literal["True", "False", "Unknown"]
+    reason: Annotated[str, Field(min_length=1, max_length=128)]
+    message: Message
+    last_transition_time: Timestamp
+    observed_generation: int | None = None
+
+
+class Snapshot(Model):
+    """Written once, at acceptance: later stages and attempts render from it, whatever the operator's version."""
+
+    plan_version: int
+    plan_sha256: Sha256
+    trainer_image: Annotated[str, Field(max_length=512)]
+    operator_version: ShortText
+
+
+class Failure(Model):
+    """Why something ended, in one sentence, with what to change."""
+
+    stage: Stage | None = None
+    reason: Annotated[str, Field(max_length=128)]
+    message: Message
+    exit_code: int | None = None
+
+
+class StageStatus(Model):
+    """One of the three stages."""
+
+    name: Stage
+    state: StageState
+    attempt: int = Field(ge=0, description="Attempts started before the present one.")
+    counted_failures: int = Field(0, ge=0)
+    checkpoint_step: int | None = Field(None, ge=0, description="The last checkpoint that a failed attempt reported.")
+    job_name: ShortText | None = None
+    start_time: Timestamp | None = None
+    completion_time: Timestamp | None = None
+    last_failure: Failure | None = None
+
+
+class DatasetStatus(Model):
+    """Counts, never row text."""
+
+    examples: int
+    dropped: int = 0
+    holdout: int = 0
+    supervised_tokens: int
+    truncated: int = 0
+    epochs_planned: SignedDecimal | None = None
+    warnings: Annotated[list[Annotated[str, Field(max_length=512)]], Field(max_length=8)] = []
+
+
+class ModelStatus(Model):
+    """What was resolved."""
+
+    revision: ShortText | None = Field(None, description="Hub commit, or sha256 over the files' identities.")
+    parameters: int | None = None
+    architecture: ShortText | None = None
+    template: Literal["Model", "Alpaca"] | None = None
+
+
+class MemoryStatus(Model):
+    """GPU memory."""
+
+    peak_mib: int | None = Field(None, alias="peakMiB")
+
+
+class Effective(Model):
+    """Read back from what ran."""
+
+    micro_batch_size: int | None = None
+    gradient_accumulation: int | None = None
+    attention: ShortText | None = None
+    precision: ShortText | None = None
+    gradient_checkpointing: ShortText | None = None
+    optimizer: ShortText | None = None
+    gpu: ShortText | None = Field(None, description="The card, or none (CPU).")
+    driver: ShortText | None = None
+
+
+class EvaluationStatus(Model):
+    """Hold-out loss, before and after."""
+
+    holdout_loss_base: SignedDecimal | None = None
+    holdout_loss_tuned: SignedDecimal | None = None
+
+
+class Artifact(Model):
+    """A result in the bucket."""
+
+    name: Annotated[str, Field(max_length=63)]
+    type: Literal["LoRAAdapter", "GGUF", "Modelfile"]
+    path: Annotated[str, Field(max_length=512)] = Field(description="Relative to status.outputUri.")
+    size_bytes: int
+    sha256: Sha256
+
+
+class FineTuneJobStatus(Model):
+    """The status subresource. Written by the operator alone; progress has a field manager of its own."""
+
+    observed_generation: int = -1
+    phase: Phase | None = None
+    start_time: Timestamp | None = None
+    completion_time: Timestamp | None = None
+    gpu_seconds: int | None = None
+    run_id: Sha256 | None = None
+    output_uri: Annotated[str, Field(max_length=2048)] | None = None
+    logs_uri: Annotated[str, Field(max_length=2048)] | None = None
+    conditions: Annotated[
+        list[Condition],
+        Field(
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        ),
+    ] = []
+    snapshot: Snapshot | None = None
+    stages: Annotated[
+        list[StageStatus],
+        Field(
+            max_length=3, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+        ),
+    ] = []
+    dataset: DatasetStatus | None = None
+    model: ModelStatus | None = None
+    memory: MemoryStatus | None = None
+    progress: Progress | None = None
+    effective: Effective | None = None
+    evaluation: EvaluationStatus | None = None
+    artifacts: Annotated[
+        list[Artifact],
+        Field(
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ] = []
+    failure: Failure | None = None
