@@ -1,0 +1,73 @@
+"""The one way in which a stage ends early."""
+
+from finetune_api.exit_codes import ExitCode, reason
+
+
+class StageError(Exception):
+    """Ends the stage with an exit code and one sentence for the user: what happened, where, and what to change."""
+
+    def __init__(self, exit_code: ExitCode, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.message = message
+
+    @property
+    def reason(self) -> str:
+        """CamelCase, as in status.failure.reason."""
+        return reason(self.exit_code)
+
+
+class SettingsError(StageError):
+    """The job's own settings cannot work (64)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ExitCode.SETTINGS, message)
+
+
+class DatasetError(StageError):
+    """The dataset is not usable (65)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ExitCode.DATASET, message)
+
+
+class ModelError(StageError):
+    """The model was not found or is not usable (66)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ExitCode.MODEL, message)
+
+
+class UnavailableError(StageError):
+    """Storage or the network did not answer (69); trying again may help."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ExitCode.UNAVAILABLE, message)
+
+
+class Preempted(StageError):
+    """The pod was told to stop; a checkpoint is saved (75)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ExitCode.PREEMPTED, message)
+
+
+class AccessDeniedError(StageError):
+    """Credentials were refused (77)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ExitCode.ACCESS_DENIED, message)
+
+
+class OutOfGPUMemoryError(StageError):
+    """The model does not fit the GPU (79)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ExitCode.OUT_OF_GPU_MEMORY, message)
+
+
+class GPUUnusableError(StageError):
+    """This node's GPU cannot be used (80)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ExitCode.GPU_UNUSABLE, message)

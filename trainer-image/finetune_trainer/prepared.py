@@ -1,0 +1,58 @@
+"""What prepare hands to train and export: `prepared/prepared.json` in the run's folder, beside the Parquet files."""
+
+from typing import Literal
+
+from finetune_api.base import Model
+from finetune_api.status import DatasetStatus
+
+FOLDER = "prepared"
+DESCRIPTION = f"{FOLDER}/prepared.json"
+# Columns: input_ids list<int32>, completion_mask list<int8> (1: supervised), row_id int64 (row number over all sources).
+TRAIN_ROWS = f"{FOLDER}/train.parquet"
+HOLDOUT_ROWS = f"{FOLDER}/holdout.parquet"
+
+
+class ModelFile(Model):
+    """One file of the pinned model."""
+
+    path: str
+    size_bytes: int
+    # Of a hub file: its blob id; of an S3 object: its ETag; of a local file: sha256 of its bytes.
+    identity: str
+
+
+class ResolvedModel(Model):
+    """The model, pinned: later stages fetch exactly these files."""
+
+    # Hub commit, or sha256 over the files' identities.
+    revision: str
+    # A portable name for adapter_config.json and model cards, such as org/name or the last folder of a URI.
+    reference: str
+    architecture: str
+    parameters: int | None = None
+    # True for a repository whose weights are stored in 4 bit (bitsandbytes).
+    stored_in_4bit: bool = False
+    files: list[ModelFile]
+
+
+class Question(Model):
+    """A prompt that is answered before and after training."""
+
+    prompt: str
+    # The hold-out row's own answer; None for a prompt of the user's.
+    reference: str | None = None
+
+
+class Prepared(Model):
+    """Everything that later stages need to know about the data and the model."""
+
+    run_id: str
+    model: ResolvedModel
+    template: Literal["Model", "Alpaca"]
+    system_prompt: str | None = None
+    # Ids at which generation stops: the tokenizer's, the generation config's and the template's end of turn.
+    stop_token_ids: list[int]
+    stop_strings: list[str]
+    total_steps: int
+    dataset: DatasetStatus
+    questions: list[Question]

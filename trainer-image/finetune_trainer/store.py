@@ -1,0 +1,51 @@
+"""The one interface to where results are kept: a bucket or a folder."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+Progress = Callable[[int], None]  # called with the bytes moved since the last call
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object in a listing."""
+
+    key: str
+    size_bytes: int
+    etag: str
+
+
+class Store(Protocol):
+    """Keys are relative to the store's root and never start with a slash.
+
+    Every put is atomic: a reader sees the old object, the new one or none, never a part.
+
+    Every method raises:
+        AccessDeniedError: the credentials are missing, wrong, or lack the permission.
+        UnavailableError: the server does not answer after the client's own retries.
+        SettingsError: the bucket does not exist.
+    """
+
+    @property
+    def uri(self) -> str:
+        """The root as a user writes it: s3://... or file:///..."""
+
+    def put_bytes(self, key: str, data: bytes) -> None:
+        """Write a small object."""
+
+    def put_file(self, key: str, path: Path, progress: Progress | None = None) -> None:
+        """Write a file of any size."""
+
+    def get_bytes(self, key: str) -> bytes | None:
+        """Return an object's bytes, or None if there is none."""
+
+    def get_file(self, key: str, path: Path, progress: Progress | None = None) -> None:
+        """Download to `path`, which appears only when it is whole. Raises FileNotFoundError if there is no object."""
+
+    def list(self, prefix: str) -> list[StoredObject]:
+        """Return the objects below a prefix, by key."""
+
+    def delete(self, prefix: str) -> None:
+        """Delete every object below a prefix, or the object of that key."""
