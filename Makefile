@@ -1,0 +1,87 @@
+# `make` alone lists what there is. Everything downloads and builds into $FINETUNE_CACHE (default ~/.cache/finetune-operator),
+# never into the checkout.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export PYTHONPATH := crds:operator:trainer-image
+export FINETUNE_CACHE ?= $(HOME)/.cache/finetune-operator
+DEV := $(FINETUNE_CACHE)/venv/dev/bin
+TRAINER := $(FINETUNE_CACHE)/venv/trainer/bin
+ROOT := $(shell [ "$$(id -u)" = 0 ] && echo yes)
+# pytest with the time of the slowest tests, so that a slow one is seen.
+PYTEST := -m pytest -q --durations=5
+
+.PHONY: help
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Run the main job end to end on a real Kubernetes on this machine (needs root)
+	@hack/prerequisites all
+	@hack/venv dev >/dev/null
+	@hack/venv trainer >/dev/null
+	@$(TRAINER)/python hack/demo.py
+
+.PHONY: down
+down: ## Stop the local cluster and remove every trace of it but the caches
+	@tests/cluster/cluster down
+
+.PHONY: test
+test: test-unit test-integration test-trainer test-e2e ## Run every test (e2e only as root)
+
+.PHONY: test-unit
+test-unit: prerequisites venvs ## Run the fast tests, without network or cluster
+	$(DEV)/python $(PYTEST) tests/unit/api tests/unit/operator tests/unit/operator_io
+	$(TRAINER)/python $(PYTEST) tests/unit/trainer
+
+.PHONY: test-integration
+test-integration: prerequisites venvs ## Run the chart and the operator against a real API server
+	tests/cluster/cluster build --only control-plane
+	$(DEV)/python $(PYTEST) tests/unit/chart tests/integration
+
+.PHONY: test-trainer
+test-trainer: prerequisites venvs ## Train and export a real small model, and refuse bad inputs
+	tests/cluster/cluster build --only control-plane
+	$(TRAINER)/python $(PYTEST) tests/bad_inputs tests/training
+
+.PHONY: test-e2e
+test-e2e: prerequisites venvs ## Run whole jobs in real pods (root only)
+ifeq ($(ROOT),yes)
+	tests/cluster/cluster build --only all
+	$(TRAINER)/python $(PYTEST) --timeout 1800 tests/cluster tests/e2e
+else
+	@echo "e2e tests skipped: kubelet and containerd need root"
+endif
+
+.PHONY: lint
+lint: venvs ## Check style, types and layers
+	$(DEV)/ruff check .
+	$(DEV)/ruff format --check .
+	$(DEV)/mypy crds/finetune_api operator/finetune_operator trainer-image/finetune_trainer hack tests/cluster/local_cluster
+	$(DEV)/lint-imports
+
+.PHONY: format
+format: venvs ## Rewrite the sources in the project's style
+	$(DEV)/ruff check --fix-only .
+	$(DEV)/ruff format .
+
+.PHONY: generate
+generate: venvs ## Write what is generated from the code: the CRD, the chart's copy, the field reference
+	$(DEV)/python hack/generate.py
+
+.PHONY: verify
+verify: generate ## Fail if a generated file is not up to date
+	git diff --exit-code -- crds charts docs
+
+.PHONY: lock
+lock: venvs ## Resolve every requirements/*.lock again from pyproject.toml
+	hack/lock
+
+.PHONY: prerequisites
+prerequisites:
+	@hack/prerequisites $(if $(ROOT),all,tests)
+
+.PHONY: venvs
+venvs:
+	@hack/venv dev >/dev/null
+	@hack/venv trainer >/dev/null
