@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import yaml
+
 from finetune_api import GROUP, PLURAL, crd
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,7 +9,7 @@ from finetune_api.base import Message, Model, Sha256, ShortText
 from finetune_api.spec import Stage
 from finetune_api.status import Artifact, DatasetStatus, Effective, EvaluationStatus, MemoryStatus, ModelStatus
 
-# The kubelet cuts a termination message at this size: kubernetes pkg/kubelet/container/runtime.go, MaxPodTerminationMessageLogLength.
+# The kubelet cuts a termination message here: MaxPodTerminationMessageLogLength in pkg/kubelet/container/runtime.go.
 MAXIMUM_TERMINATION_BYTES = 4096
 _SHORT_MESSAGE = 600
 

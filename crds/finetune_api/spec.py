@@ -60,7 +60,9 @@ class S3Connection(Model):
         None, description="Base URL of the S3 server, without a path. Left out: AWS."
     )
     region: Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9-]+$")] | None = None
-    force_path_style: bool | None = Field(None, description="Put the bucket in the path, as most on-premises servers want.")
+    force_path_style: bool | None = Field(
+        None, description="Put the bucket in the path, as most on-premises servers want."
+    )
     credentials_secret_ref: SecretRef | None = Field(
         None,
         description="Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally AWS_SESSION_TOKEN. "
@@ -107,9 +109,7 @@ class HuggingFaceModel(Model):
 class ModelSpec(Model):
     """The model to start from, in exactly one place."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(exactly_one_of("huggingFace", "s3", "persistentVolumeClaim"))
-    )
+    model_config = ConfigDict(json_schema_extra=rules(exactly_one_of("huggingFace", "s3", "persistentVolumeClaim")))
 
     hugging_face: HuggingFaceModel | None = None
     s3: S3Location | None = None
@@ -206,7 +206,9 @@ class TrainingSpec(Model):
     micro_batch_size: int | None = Field(
         None, ge=1, le=4096, description="Examples per forward pass. It changes the speed, not the result. Left out: 2."
     )
-    max_steps: int | None = Field(None, ge=1, le=1_000_000, description="Optimizer steps. Left out, without epochs: 60.")
+    max_steps: int | None = Field(
+        None, ge=1, le=1_000_000, description="Optimizer steps. Left out, without epochs: 60."
+    )
     epochs: int | None = Field(None, ge=1, le=1000)
     learning_rate: Decimal = Field(
         "2e-4", json_schema_extra=rules(("double(self) > 0.0 && double(self) <= 1.0", "must be above 0 and at most 1"))
@@ -218,7 +220,9 @@ class TrainingSpec(Model):
     )
     max_grad_norm: Decimal = Field("1.0", json_schema_extra=rules(("double(self) > 0.0", "must be above 0")))
     optimizer: Literal["AdamW8bit", "AdamW"] = "AdamW8bit"
-    precision: Literal["Auto", "BF16", "FP16"] = Field("Auto", description="Auto: BF16 where the GPU has it, else FP16.")
+    precision: Literal["Auto", "BF16", "FP16"] = Field(
+        "Auto", description="Auto: BF16 where the GPU has it, else FP16."
+    )
     gradient_checkpointing: Literal["Auto", "None", "Standard", "Offload"] = Field(
         "Auto", description="Auto: Offload (activations in host memory)."
     )
@@ -237,9 +241,7 @@ class EvaluationSpec(Model):
 class ExportSpec(Model):
     """The files made from the adapter besides itself."""
 
-    gguf: Annotated[
-        list[GGUFType], Field(max_length=8, json_schema_extra={"x-kubernetes-list-type": "set"})
-    ] = []
+    gguf: Annotated[list[GGUFType], Field(max_length=8, json_schema_extra={"x-kubernetes-list-type": "set"})] = []
 
 
 class OutputSpec(Model):
