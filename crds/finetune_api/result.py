@@ -38,13 +38,14 @@ class StageResult(Model):
         The order: timings, then warnings, then the message is cut, then the artifacts.
         """
         result = self
-        for shorter in (
+        steps: tuple[dict[str, object], ...] = (
             {},
             {"timings": {}},
             {"dataset": self.dataset.model_copy(update={"warnings": []}) if self.dataset else None},
             {"message": self.message[:_SHORT_MESSAGE]},
             {"artifacts": []},
-        ):
+        )
+        for shorter in steps:
             result = result.model_copy(update=shorter)
             data = json.dumps(result.to_json(), ensure_ascii=False, separators=(",", ":")).encode()
             if len(data) < MAXIMUM_TERMINATION_BYTES:

@@ -45,7 +45,7 @@ class UnavailableError(StageError):
         super().__init__(ExitCode.UNAVAILABLE, message)
 
 
-class Preempted(StageError):
+class Preempted(StageError):  # noqa: N818 - it is no error
     """The pod was told to stop; a checkpoint is saved (75)."""
 
     def __init__(self, message: str) -> None:

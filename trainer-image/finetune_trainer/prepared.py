@@ -7,7 +7,8 @@ from finetune_api.status import DatasetStatus
 
 FOLDER = "prepared"
 DESCRIPTION = f"{FOLDER}/prepared.json"
-# Columns: input_ids list<int32>, completion_mask list<int8> (1: supervised), row_id int64 (row number over all sources).
+# Columns: input_ids list<int32>, completion_mask list<int8> (1: supervised), row_id int64 (row number over all
+# sources).
 TRAIN_ROWS = f"{FOLDER}/train.parquet"
 HOLDOUT_ROWS = f"{FOLDER}/holdout.parquet"
 
