@@ -1,0 +1,229 @@
+"""A Kubernetes with the operator installed as a user would, an S3 server with a model and data in it.
+
+Used by `make demo` and by the e2e tests. By default it is the local cluster of tests/cluster; with CLUSTER=current it is
+the cluster that KUBECONFIG names, and the environment says where its registry and S3 server are.
+"""
+
+import base64
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CACHE = Path(os.environ.get("FINETUNE_CACHE", Path.home() / ".cache/finetune-operator"))
+CLUSTER = ROOT / "tests/cluster/cluster"
+OPERATOR_NAMESPACE = "finetune-system"
+RELEASE = "finetune-operator"
+MODEL_FOLDER = "smollm2-135m-instruct"
+BUCKETS = ("models", "data", "results")
+_NEEDED = ("KUBECONFIG", "S3_ENDPOINT", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "REGISTRY")
+
+Say = Callable[[str], None]
+
+
+class PlatformError(Exception):
+    """Something needed is not there; the message says what to do."""
+
+
+def run(*command: str | Path, stdin: str | None = None, timeout: float = 1800, env: dict[str, str] | None = None) -> str:
+    """Run a command and return what it printed.
+
+    Raises:
+        PlatformError: it failed; with the command and the end of its output.
+    """
+    done = subprocess.run(
+        [str(c) for c in command],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        check=False,
+    )
+    if done.returncode:
+        output = (done.stdout + done.stderr).strip()
+        raise PlatformError(f"`{shlex.join(str(c) for c in command)}` ended with {done.returncode}:\n{output[-4000:]}")
+    return done.stdout
+
+
+def step(say: Say, title: str, action: Callable[[], Any]) -> Any:
+    """Do one step and say how long it took."""
+    started = time.monotonic()
+    result = action()
+    say(f"  {title:<58} {time.monotonic() - started:6.1f} s")
+    return result
+
+
+@dataclass(frozen=True)
+class Platform:
+    """The ways to a running platform."""
+
+    env: dict[str, str]
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
+        """Run kubectl with the platform's KUBECONFIG."""
+        return run("kubectl", *arguments, stdin=stdin, timeout=timeout, env=self.env)
+
+    def get(self, *arguments: str) -> dict[str, Any]:
+        """Return an object or a list as JSON."""
+        result: dict[str, Any] = json.loads(self.kubectl("get", *arguments, "-o", "json"))
+        return result
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        """Apply objects as a user would."""
+        body = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(body))
+
+    def s3(self) -> Any:
+        """Return a boto3 client for the S3 server."""
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.env["S3_ENDPOINT"],
+            region_name="us-east-1",
+            aws_access_key_id=self.env["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.env["AWS_SECRET_ACCESS_KEY"],
+            config=Config(s3={"addressing_style": "path"}),
+        )
+
+    def objects(self, prefix: str, bucket: str = "results") -> dict[str, int]:
+        """Return the keys below a prefix with their sizes."""
+        pages = self.s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        return {o["Key"]: o["Size"] for page in pages for o in page.get("Contents", [])}
+
+    def read(self, key: str, bucket: str = "results") -> bytes:
+        """Return one object's bytes."""
+        data: bytes = self.s3().get_object(Bucket=bucket, Key=key)["Body"].read()
+        return data
+
+    def namespace(self, name: str) -> None:
+        """Make a namespace with restricted pod security and the Secret `s3` in it."""
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        self.apply(
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}},
+            secret("s3", name, self.env["AWS_ACCESS_KEY_ID"], self.env["AWS_SECRET_ACCESS_KEY"]),
+        )
+
+    def wait(self, what: str, condition: Callable[[], Any], seconds: float) -> Any:
+        """Poll until the condition is truthy and return its value.
+
+        Raises:
+            PlatformError: it did not come true in time.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            if value := condition():
+                return value
+            if time.monotonic() > deadline:
+                raise PlatformError(f"waited {seconds:.0f} s in vain for: {what}")
+            time.sleep(0.5)
+
+    def job(self, namespace: str, name: str) -> dict[str, Any]:
+        """Return a FineTuneJob."""
+        return self.get("finetunejob", name, "-n", namespace)
+
+
+def secret(name: str, namespace: str, key_id: str, key: str) -> dict[str, Any]:
+    """Return the S3 Secret of a namespace."""
+    data = {"AWS_ACCESS_KEY_ID": key_id, "AWS_SECRET_ACCESS_KEY": key}
+    encoded = {k: base64.b64encode(v.encode()).decode() for k, v in data.items()}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace}, "data": encoded}
+
+
+def bring_up(say: Say) -> Platform:
+    """Start what is not running, install what is not installed, upload what is not there.
+
+    Raises:
+        PlatformError: a step failed.
+    """
+    if os.environ.get("CLUSTER") == "current":
+        platform = _current()
+    else:
+        step(say, "programs of the cluster built", lambda: run(CLUSTER, "build", timeout=3600))
+        step(say, "cluster up", lambda: run(CLUSTER, "up"))
+        platform = _local()
+    images = {
+        which: step(
+            say,
+            f"{which} image built and pushed",
+            lambda which=which: run(
+                "hack/build-image", which, "--push", platform.env["REGISTRY"], timeout=3600
+            ).split()[-1],
+        )
+        for which in ("operator", "trainer")
+    }
+    step(say, "chart installed", lambda: _install(platform, images))
+    step(say, "model and data in the bucket", lambda: _seed(platform))
+    return platform
+
+
+def _local() -> Platform:
+    env = {}
+    for line in run(CLUSTER, "env").splitlines():
+        if line.startswith("export "):
+            key, _, value = line.removeprefix("export ").partition("=")
+            env[key] = os.path.expandvars(shlex.split(value)[0]) if value else ""
+    os.environ["PATH"] = env.get("PATH", os.environ["PATH"])
+    return Platform(env)
+
+
+def _current() -> Platform:
+    missing = [name for name in _NEEDED if not os.environ.get(name)]
+    if missing:
+        raise PlatformError(f"CLUSTER=current needs these environment variables too: {', '.join(missing)}")
+    return Platform({name: os.environ[name] for name in _NEEDED})
+
+
+def _install(platform: Platform, images: dict[str, str]) -> None:
+    values = {
+        "image": _image(images["operator"]),
+        "trainer": {"image": _image(images["trainer"]), "allowCPU": True},
+        "s3": {"endpoint": platform.env["S3_ENDPOINT"], "region": "us-east-1", "forcePathStyle": True},
+    }
+    run(
+        "helm", "upgrade", "--install", RELEASE, "charts/finetune-operator",
+        "--namespace", OPERATOR_NAMESPACE, "--create-namespace",
+        "--values", "-", "--wait", "--timeout", "5m",
+        stdin=json.dumps(values), env=platform.env,
+    )  # fmt: skip
+
+
+def _image(reference: str) -> dict[str, str]:
+    registry, _, rest = reference.partition("/")
+    repository, _, tag = rest.rpartition(":")
+    return {"registry": registry, "repository": repository, "tag": tag}
+
+
+def _seed(platform: Platform) -> None:
+    from tests.support import smollm2
+
+    s3 = platform.s3()
+    for bucket in BUCKETS:
+        if bucket not in {b["Name"] for b in s3.list_buckets()["Buckets"]}:
+            s3.create_bucket(Bucket=bucket)
+    there = platform.objects(f"{MODEL_FOLDER}/", "models")
+    for path in sorted(smollm2.model_dir().iterdir()):
+        key = f"{MODEL_FOLDER}/{path.name}"
+        if path.is_file() and there.get(key) != path.stat().st_size:
+            s3.upload_file(str(path), "models", key)
+    s3.upload_file(str(ROOT / "examples/coach.jsonl"), "data", "coach.jsonl")
+
+
+def main() -> None:
+    """Bring the platform up and print how to use it."""
+    platform = bring_up(lambda line: print(line, flush=True))
+    sys.stdout.write("".join(f"export {k}={shlex.quote(v)}\n" for k, v in platform.env.items()))
+
+
+if __name__ == "__main__":
+    main()
