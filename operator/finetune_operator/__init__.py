@@ -1,0 +1,1 @@
+"""The operator: turns FineTuneJobs into pods, and what pods say into status."""
