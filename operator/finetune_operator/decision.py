@@ -1,0 +1,54 @@
+"""What one pass of the reconcile loop wants done."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class CreateConfigMap:
+    """Create it. If the name is taken (409), end the pass and observe again."""
+
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class UpdateConfigMap:
+    """Replace it. The body carries the observed resource version; on a conflict, end the pass and observe again."""
+
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CreateJob:
+    """Create it. If the name is taken (409), end the pass and observe again: it is this very attempt's Job."""
+
+    body: dict[str, Any]
+
+
+Action = CreateConfigMap | UpdateConfigMap | CreateJob
+
+
+@dataclass(frozen=True)
+class KubernetesEvent:
+    """An Event on the FineTuneJob."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Carry it out in this order: the actions, one by one; the status; the events.
+
+    Whatever fails ends the pass there, without the rest. A create that the API server refuses for good (403, 422) is
+    fed back: `decide` again with `Observation.refusal` set, and carry that out instead.
+    """
+
+    actions: tuple[Action, ...] = ()
+    # The whole status without progress, for server-side apply. None: it is as it should be.
+    status: dict[str, Any] | None = None
+    # Only ever with a status: they tell of its change, so they are due once it is written.
+    events: tuple[KubernetesEvent, ...] = ()
+    # Seconds until the next pass even if nothing happens. None: wait for a change.
+    requeue_after: float | None = None

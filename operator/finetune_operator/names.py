@@ -1,0 +1,41 @@
+"""Names and labels of children. Deterministic: creating a child twice meets the first one."""
+
+from finetune_api.job import ObjectMeta
+from finetune_api.spec import Stage
+
+MANAGED_BY = "finetune-operator"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+JOB_LABEL = "finetune.dev/job"
+JOB_UID_LABEL = "finetune.dev/job-uid"
+STAGE_LABEL = "finetune.dev/stage"
+ATTEMPT_LABEL = "finetune.dev/attempt"
+CONTAINER = "trainer"
+
+
+def _prefix(metadata: ObjectMeta) -> str:
+    return f"{metadata.name}-{metadata.uid[:5]}"
+
+
+def job(metadata: ObjectMeta, stage: Stage, attempt: int) -> str:
+    """The Job of one attempt of one stage."""
+    return f"{_prefix(metadata)}-{stage}-{attempt}"
+
+
+def plan(metadata: ObjectMeta) -> str:
+    """The ConfigMap that holds the plan."""
+    return f"{_prefix(metadata)}-plan"
+
+
+def ca(metadata: ObjectMeta) -> str:
+    """The ConfigMap that holds the certificate authority of the progress endpoint."""
+    return f"{_prefix(metadata)}-ca"
+
+
+def labels(metadata: ObjectMeta) -> dict[str, str]:
+    """The labels of every child."""
+    return {MANAGED_BY_LABEL: MANAGED_BY, JOB_LABEL: metadata.name, JOB_UID_LABEL: metadata.uid}
+
+
+def attempt_labels(metadata: ObjectMeta, stage: Stage, attempt: int) -> dict[str, str]:
+    """The labels of a Job and its pods."""
+    return {**labels(metadata), STAGE_LABEL: stage, ATTEMPT_LABEL: str(attempt)}

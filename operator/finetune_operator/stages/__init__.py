@@ -1,0 +1,1 @@
+"""What the pods of the stages look like."""
