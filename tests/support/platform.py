@@ -32,7 +32,9 @@ class PlatformError(Exception):
     """Something needed is not there; the message says what to do."""
 
 
-def run(*command: str | Path, stdin: str | None = None, timeout: float = 1800, env: dict[str, str] | None = None) -> str:
+def run(
+    *command: str | Path, stdin: str | None = None, timeout: float = 1800, env: dict[str, str] | None = None
+) -> str:
     """Run a command and return what it printed.
 
     Raises:

@@ -1,0 +1,54 @@
+"""One platform for all end-to-end tests; each test has a namespace of its own."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.platform import CLUSTER, Platform, bring_up, run
+
+from .jobs import Watch
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="session")
+def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
+    """The local cluster with the chart installed; taken down at the end unless it was up before."""
+    if os.geteuid() != 0 and os.environ.get("CLUSTER") != "current":
+        pytest.skip("kubelet and containerd need root")
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+
+    def say(line: str) -> None:
+        with capture.global_and_fixture_disabled():
+            print(line, flush=True)
+
+    say("")
+    yield bring_up(say)
+    if os.environ.get("CLUSTER") != "current":
+        run(CLUSTER, "down")
+
+
+@pytest.fixture
+def namespace(platform: Platform, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A fresh namespace with restricted pod security and the Secret `s3`; deleted at the end."""
+    name = "e2e-" + request.node.name.removeprefix("test_").replace("_", "-").split("[")[0][:40].strip("-")
+    platform.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait")
+    platform.namespace(name)
+    yield name
+    platform.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def watch(platform: Platform) -> Iterator[Any]:
+    """Start watches with `watch(kind, namespace)`; they end with the test."""
+    watches: list[Watch] = []
+
+    def start(kind: str, namespace: str) -> Watch:
+        watches.append(Watch(platform, kind, namespace))
+        return watches[-1]
+
+    yield start
+    for one in watches:
+        one.stop()

@@ -1,0 +1,179 @@
+"""What the end-to-end tests do to jobs, pods and the operator."""
+
+import contextlib
+import copy
+import json
+import os
+import signal
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.support.platform import OPERATOR_NAMESPACE, ROOT, Platform, run
+
+FINISH_SECONDS = 900
+
+
+def demo_job(name: str, **changes: Any) -> dict[str, Any]:
+    """Return examples/demo.yaml under another name; a change is a path such as training__maxSteps=4."""
+    job: dict[str, Any] = yaml.safe_load((ROOT / "examples/demo.yaml").read_text())
+    job["metadata"] = {"name": name}
+    for path, value in changes.items():
+        node = job["spec"]
+        *parents, last = path.split("__")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = copy.deepcopy(value)
+    return job
+
+
+def create(platform: Platform, namespace: str, job: dict[str, Any]) -> str:
+    """Apply a job and return its uid."""
+    platform.kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(job))
+    uid: str = platform.job(namespace, job["metadata"]["name"])["metadata"]["uid"]
+    return uid
+
+
+def condition(job: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Return a condition, or an empty one."""
+    return next((c for c in job.get("status", {}).get("conditions", []) if c["type"] == kind), {})
+
+
+def finished(platform: Platform, namespace: str, name: str, seconds: float = FINISH_SECONDS) -> dict[str, Any]:
+    """Wait until a job is finished and return it."""
+
+    def done() -> dict[str, Any] | None:
+        with tolerated_outage():
+            job = platform.job(namespace, name)
+            return job if condition(job, "Finished").get("status") == "True" else None
+        return None
+
+    job: dict[str, Any] = platform.wait(f"{namespace}/{name} is finished", done, seconds)
+    return job
+
+
+@contextlib.contextmanager
+def tolerated_outage() -> Any:
+    """Ignore that the API server does not answer: a test may have just restarted it."""
+    from tests.support.platform import PlatformError
+
+    try:
+        yield
+    except PlatformError as error:
+        if not any(text in str(error) for text in ("refused", "EOF", "reset", "timeout", "not ready", "unable to")):
+            raise
+
+
+def stage(job: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a stage's status, or an empty one."""
+    return next((s for s in job.get("status", {}).get("stages", []) if s["name"] == name), {})
+
+
+def wait_for_step(platform: Platform, namespace: str, name: str, step: int) -> None:
+    """Wait until training has done that many optimizer steps."""
+
+    def reached() -> bool:
+        with tolerated_outage():
+            status = platform.job(namespace, name).get("status", {})
+            assert "failure" not in status, status["failure"]
+            progress = status.get("progress", {})
+            return progress.get("stage") == "train" and (progress.get("step") or 0) >= step
+        return False
+
+    platform.wait(f"step {step} of {namespace}/{name}", reached, 600)
+
+
+def wait_for_stage(platform: Platform, namespace: str, name: str, stage_name: str) -> None:
+    """Wait until a stage's pod runs."""
+
+    def running() -> bool:
+        pods = live_pods(platform, namespace, stage_name)
+        return any(p["status"].get("phase") == "Running" for p in pods)
+
+    platform.wait(f"a running {stage_name} pod of {namespace}/{name}", running, 600)
+
+
+def live_pods(platform: Platform, namespace: str, stage_name: str) -> list[dict[str, Any]]:
+    """Return the pods of a stage that are not over."""
+    pods = platform.get("pods", "-n", namespace, "-l", f"finetune.dev/stage={stage_name}")["items"]
+    return [p for p in pods if p["status"].get("phase") not in ("Succeeded", "Failed")]
+
+
+def kill_trainer(pod_uid: str) -> None:
+    """Kill -9 the trainer's processes in a pod, from the node, as the kernel's OOM killer would end them."""
+    killed = 0
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            cgroup = (folder / "cgroup").read_text().replace("_", "-")
+            command = (folder / "cmdline").read_bytes()
+            if f"pod{pod_uid}" in cgroup and b"finetune_trainer" in command:
+                os.kill(int(folder.name), signal.SIGKILL)
+                killed += 1
+    assert killed, f"no trainer process of pod {pod_uid} on this machine"
+
+
+def kill_operator(platform: Platform) -> None:
+    """End the operator without warning; its Deployment starts another one."""
+    platform.kubectl(
+        "delete", "pod", "-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/name=finetune-operator",
+        "--grace-period=0", "--force",
+    )  # fmt: skip
+
+
+def restart(component: str) -> None:
+    """Restart a component of the local cluster."""
+    from tests.support.platform import CLUSTER
+
+    run(CLUSTER, "restart", component)
+
+
+class Watch:
+    """A `kubectl get --watch` that remembers every object it was shown."""
+
+    def __init__(self, platform: Platform, kind: str, namespace: str) -> None:
+        self._process = subprocess.Popen(
+            ["kubectl", "get", kind, "-n", namespace, "--watch", "--output-watch-events", "-o", "json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, **platform.env},
+        )
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        decoder, buffer = json.JSONDecoder(), ""
+        for line in self._process.stdout:
+            buffer += line
+            with contextlib.suppress(json.JSONDecodeError):
+                event, end = decoder.raw_decode(buffer.lstrip())
+                buffer = buffer.lstrip()[end:]
+                self.events.append((event["type"], event["object"]))
+
+    def stop(self) -> None:
+        """End the watch."""
+        self._process.terminate()
+        self._process.wait()
+        self._thread.join(timeout=5)
+
+    def most_live_at_once(self, stage_name: str) -> int:
+        """Return how many pods of a stage were live at the same time, at most; a Pending pod is live."""
+        live: set[str] = set()
+        most = 0
+        for kind, pod in self.events:
+            metadata = pod["metadata"]
+            if metadata.get("labels", {}).get("finetune.dev/stage") != stage_name:
+                continue
+            if kind == "DELETED" or pod["status"].get("phase") in ("Succeeded", "Failed"):
+                live.discard(metadata["uid"])
+            else:
+                live.add(metadata["uid"])
+            most = max(most, len(live))
+        return most

@@ -1,0 +1,188 @@
+"""Whole jobs in real pods: what a user relies on, and what goes wrong on a bad day."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.platform import OPERATOR_NAMESPACE, RELEASE, Platform, PlatformError, secret
+
+from .jobs import (
+    Watch,
+    condition,
+    create,
+    demo_job,
+    finished,
+    kill_operator,
+    kill_trainer,
+    live_pods,
+    restart,
+    stage,
+    wait_for_stage,
+    wait_for_step,
+)
+
+pytestmark = pytest.mark.e2e
+
+# Prepare alone needs some 20 s of Python imports on two cores.
+DIAGNOSIS_SECONDS = 60
+
+
+def test_happy_path_leaves_adapter_gguf_and_a_status_that_tells_the_story(platform: Platform, namespace: str) -> None:
+    create(platform, namespace, demo_job("coach"))
+    job = finished(platform, namespace, "coach")
+    status = job["status"]
+    assert status["phase"] == "Succeeded", status.get("failure")
+    assert {c["type"]: c["status"] for c in status["conditions"]} == {
+        "Accepted": "True",
+        "Finished": "True",
+        "Succeeded": "True",
+        "Failed": "False",
+        "Ready": "True",
+    }
+    assert [s["state"] for s in status["stages"]] == ["Succeeded"] * 3
+    assert status["observedGeneration"] == job["metadata"]["generation"]
+    assert status["dataset"]["examples"] == 100
+    assert status["effective"]["gpu"] == "none (CPU)"
+    assert float(status["evaluation"]["holdoutLossTuned"]) < float(status["evaluation"]["holdoutLossBase"])
+    files = platform.objects(f"{namespace}/coach/{status['runId']}/")
+    manifest = json.loads(platform.read(f"{namespace}/coach/{status['runId']}/manifest.json"))
+    listed = {f"{namespace}/coach/{status['runId']}/{f['path']}": f["sizeBytes"] for f in manifest["files"]}
+    assert {k: v for k, v in files.items() if k in listed} == listed
+    assert {a["type"] for a in status["artifacts"]} >= {"LoRAAdapter", "GGUF"}
+    for artifact in status["artifacts"]:
+        assert files[f"{namespace}/coach/{status['runId']}/{artifact['path']}"] == artifact["sizeBytes"]
+    latest = json.loads(platform.read(f"{namespace}/coach/latest.json"))
+    assert latest["runId"] == status["runId"]
+    table = platform.kubectl("get", "ftj", "coach", "-n", namespace).splitlines()
+    assert table[0].split() == ["NAME", "STATE", "STAGE", "PROGRESS", "LOSS", "ETA", "AGE"]
+
+
+def test_job_survives_operator_kills_api_server_restart_and_kill_9_of_the_trainer(
+    platform: Platform, namespace: str, watch: Callable[[str, str], Watch]
+) -> None:
+    pods = watch("pods", namespace)
+    uid = create(
+        platform,
+        namespace,
+        demo_job("faults", training__maxSteps=10, training__checkpoint={"everySteps": 2}, export__gguf=["Q8_0"]),
+    )
+    wait_for_stage(platform, namespace, "faults", "prepare")
+    kill_operator(platform)
+    wait_for_step(platform, namespace, "faults", 3)
+    kill_operator(platform)
+    restart("kube-apiserver")
+    platform.wait(
+        "a checkpoint in the bucket",
+        lambda: any("complete.json" in k for k in platform.objects(f"{namespace}/.runs/{uid}/checkpoints/")),
+        300,
+    )
+    (train_pod,) = live_pods(platform, namespace, "train")
+    kill_trainer(train_pod["metadata"]["uid"])
+    wait_for_stage(platform, namespace, "faults", "export")
+    kill_operator(platform)
+    job = finished(platform, namespace, "faults")
+    status = job["status"]
+    assert status["phase"] == "Succeeded", status.get("failure")
+    assert stage(job, "train")["attempt"] == 1
+    steps = [json.loads(line)["step"] for line in platform.read(metrics(status, namespace)).splitlines() if line]
+    assert steps == sorted(set(steps)), "a step was recorded twice"
+    assert steps[-1] == 10
+    second = platform.read(f"{namespace}/faults/{status['runId']}/logs/train-1.log").decode()
+    assert "resum" in second.lower()
+    adapters = [k for k in platform.objects(f"{namespace}/faults/") if k.endswith("adapter_model.safetensors")]
+    assert len(adapters) == 1
+    assert pods.most_live_at_once("train") == 1
+
+    platform.kubectl("delete", "ftj", "faults", "-n", namespace, "--wait")
+    platform.wait("no pod, Job or ConfigMap is left", lambda: not children(platform, namespace), 60)
+
+
+def metrics(status: dict[str, str], namespace: str) -> str:
+    """Return the key of the run's metrics."""
+    return f"{namespace}/faults/{status['runId']}/metrics.jsonl"
+
+
+def children(platform: Platform, namespace: str) -> list[str]:
+    """Return what still belongs to any FineTuneJob of a namespace."""
+    selector = "app.kubernetes.io/managed-by=finetune-operator"
+    return platform.kubectl("get", "jobs,pods,configmaps", "-n", namespace, "-l", selector, "-o", "name").split()
+
+
+def test_recreated_job_never_has_two_live_train_pods(
+    platform: Platform, namespace: str, watch: Callable[[str, str], Watch]
+) -> None:
+    pods = watch("pods", namespace)
+    # No node has this label: the train pod stays Pending, which is live too, while prepare runs anywhere.
+    job = demo_job("again", export__gguf=[], compute__accelerator={"extendedResource": {"name": "example.com/none"}})
+    create(platform, namespace, job)
+    platform.wait("a Pending train pod", lambda: live_pods(platform, namespace, "train"), 180)
+    ready = platform.wait(
+        "the status says why", lambda: reason(platform, namespace, "again", "Unschedulable"), DIAGNOSIS_SECONDS
+    )
+    assert "example.com/none" in ready["message"]
+    # Foreground deletion would hide the race: the new job is there before the old one's pods are gone.
+    platform.kubectl("delete", "ftj", "again", "-n", namespace, "--cascade=background", "--wait")
+    create(platform, namespace, job)
+    platform.wait(
+        "the new job's train pod",
+        lambda: len({p["metadata"]["uid"] for _, p in pods.events if is_train(p)}) == 2,
+        180,
+    )
+    assert pods.most_live_at_once("train") == 1
+
+
+def is_train(pod: dict[str, dict[str, dict[str, str]]]) -> bool:
+    """Say whether a pod trains."""
+    return pod["metadata"]["labels"].get("finetune.dev/stage") == "train"
+
+
+def reason(platform: Platform, namespace: str, name: str, expected: str) -> dict[str, str] | None:
+    """Return the Ready condition once it has a reason."""
+    ready = condition(platform.job(namespace, name), "Ready")
+    return ready if ready.get("reason") == expected else None
+
+
+def test_bad_row_fails_with_its_line_number(platform: Platform, namespace: str) -> None:
+    rows = (json.dumps({"instruction": f"question {i}", "output": f"answer {i}"}) for i in range(60))
+    lines = [*rows]
+    lines[16] = '{"instruction": "no answer here"}'
+    data = {"train.jsonl": "\n".join(lines)}
+    platform.apply(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "rows", "namespace": namespace}, "data": data}
+    )
+    source = {"name": "coach", "configMap": {"name": "rows", "key": "train.jsonl"}}
+    create(platform, namespace, demo_job("bad-row", dataset__sources=[source]))
+    job = finished(platform, namespace, "bad-row", 180)
+    failure = job["status"]["failure"]
+    assert failure["stage"] == "prepare"
+    assert failure["exitCode"] == 65
+    assert failure["reason"] == "InvalidDataset"
+    assert 'source "coach", line 17' in failure["message"]
+    assert condition(job, "Stalled")["status"] == "True"
+    assert any(k.endswith("prepare-0.log") for k in platform.objects(f"{namespace}/"))
+
+
+def test_missing_secret_is_named_in_the_status(platform: Platform, namespace: str) -> None:
+    platform.kubectl("delete", "secret", "s3", "-n", namespace)
+    create(platform, namespace, demo_job("no-secret"))
+    ready = platform.wait(
+        "the status says why", lambda: reason(platform, namespace, "no-secret", "SecretNotFound"), DIAGNOSIS_SECONDS
+    )
+    assert '"s3"' in ready["message"]
+
+
+def test_wrong_s3_key_fails_as_access_denied(platform: Platform, namespace: str) -> None:
+    platform.apply(secret("s3", namespace, "nobody", "wrong"))
+    create(platform, namespace, demo_job("wrong-key"))
+    failure = finished(platform, namespace, "wrong-key", 180)["status"]["failure"]
+    assert failure["exitCode"] == 77
+    assert failure["reason"] == "AccessDenied"
+    assert failure["stage"] == "prepare"
+    assert "wrong" not in failure["message"].split()
+
+
+def test_operator_cannot_read_secrets(platform: Platform, namespace: str) -> None:
+    account = f"system:serviceaccount:{OPERATOR_NAMESPACE}:{RELEASE}"
+    with pytest.raises(PlatformError, match="forbidden"):
+        platform.kubectl("get", "secret", "s3", "-n", namespace, "--as", account)
