@@ -4,7 +4,7 @@ from datetime import datetime
 
 from finetune_operator.decision import Decision
 from finetune_operator.observation import Observation
-from finetune_operator.settings import Settings
+from finetune_operator.job_settings import Settings
 
 
 def decide(observation: Observation, now: datetime, settings: Settings) -> Decision:

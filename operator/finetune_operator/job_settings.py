@@ -1,0 +1,31 @@
+"""What the administrator decided for all jobs, as far as `decide` needs it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from finetune_api.plan import Defaults
+from finetune_api.spec import Resources, Stage
+
+DEFAULT_RESOURCES: Mapping[Stage, Resources] = {
+    "prepare": Resources(requests={"cpu": "1", "memory": "2Gi"}),
+    "train": Resources(requests={"cpu": "2", "memory": "8Gi"}),
+    "export": Resources(requests={"cpu": "2", "memory": "8Gi"}),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The part of the command line that shapes jobs, and what the operator knows of itself."""
+
+    # What new jobs get; a job keeps the image of its snapshot.
+    trainer_image: str
+    operator_version: str
+    # Such as https://finetune-operator.finetune-system.svc:8443, where the progress endpoint is.
+    progress_url_base: str
+    # The certificate authority of the progress endpoint.
+    ca_pem: str
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    defaults: Defaults = Defaults()
+    # What a stage gets where spec.compute.resources says nothing.
+    resources: Mapping[Stage, Resources] = field(default_factory=lambda: DEFAULT_RESOURCES)
