@@ -1,7 +1,7 @@
 """A Kubernetes with the operator installed as a user would, an S3 server with a model and data in it.
 
-Used by `make demo` and by the e2e tests. By default it is the local cluster of tests/cluster; with CLUSTER=current it is
-the cluster that KUBECONFIG names, and the environment says where its registry and S3 server are.
+Used by `make demo` and by the e2e tests. By default it is the local cluster of tests/cluster; with CLUSTER=current it
+is the cluster that KUBECONFIG names, and the environment says where its registry and S3 server are.
 """
 
 import base64
