@@ -3,6 +3,7 @@
 from typing import Any
 
 from finetune_api import GROUP, KIND, PLURAL, VERSION
+from finetune_api.base import PATTERN_MESSAGE
 from finetune_api.job import MAXIMUM_NAME_LENGTH
 from finetune_api.spec import FineTuneJobSpec
 from finetune_api.status import FineTuneJobStatus
@@ -51,9 +52,16 @@ def structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str,
     if default is not None and not isinstance(default, dict | list):
         text = str(default).lower() if isinstance(default, bool) else str(default)
         node["description"] = f"{node.get('description', '')} Default: {text}.".strip()
+    whole_number = ""
     if node.get("x-kubernetes-int-or-string"):
-        # The API server wants this extension instead of a type, and it checks the pattern on strings only.
+        # The API server wants this extension instead of a type.
         del node["type"]
+        whole_number = "type(self) == int || "
+    message = node.pop(PATTERN_MESSAGE, None)
+    if message:
+        rule = f"{whole_number}self.matches(r'{node.pop('pattern')}')"
+        others = node.get("x-kubernetes-validations", [])
+        node["x-kubernetes-validations"] = [{"rule": rule, "message": message}, *others]
     if "properties" in node:
         node["properties"] = {k: structural(v, definitions) for k, v in node["properties"].items()}
     if "items" in node:

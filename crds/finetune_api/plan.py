@@ -8,6 +8,7 @@ from pydantic import Field
 
 from finetune_api.base import Model
 from finetune_api.job import FineTuneJob
+from finetune_api.references import S3Connection
 from finetune_api.spec import (
     DatasetSource,
     DatasetSpec,
@@ -15,7 +16,6 @@ from finetune_api.spec import (
     ExportSpec,
     GGUFType,
     ModelSpec,
-    S3Connection,
     TrainingSpec,
 )
 
@@ -305,7 +305,7 @@ def _evaluation(spec: EvaluationSpec) -> EvaluationPlan:
 
 
 def _export(spec: ExportSpec) -> ExportPlan:
-    return ExportPlan(gguf=spec.gguf)
+    return ExportPlan(gguf=sorted(spec.gguf))
 
 
 def render(job: FineTuneJob, defaults: Defaults) -> Plan:

@@ -1,9 +1,9 @@
 """What a stage leaves behind: its termination message, and the object that the next stage reads."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from finetune_api.base import Message, Model, Sha256, ShortText
 from finetune_api.spec import Stage
@@ -11,19 +11,31 @@ from finetune_api.status import Artifact, DatasetStatus, Effective, EvaluationSt
 
 # The kubelet cuts a termination message here: MaxPodTerminationMessageLogLength in pkg/kubelet/container/runtime.go.
 MAXIMUM_TERMINATION_BYTES = 4096
-_SHORT_MESSAGE = 600
+# Of the message alone, in JSON. What always stays beside it (stage, codes, reason, run id) takes under 1,100 bytes.
+_MAXIMUM_MESSAGE_BYTES = 2400
+_MAXIMUM_MESSAGE_CHARACTERS = 4096
+_LARGEST_STEP = 2**63 - 1
+
+
+def _as_message(value: Any) -> Any:
+    """Cut what is too long and replace what is no Unicode: a failure that cannot be told is worse."""
+    if not isinstance(value, str):
+        return value
+    return value.encode("utf-8", "replace").decode("utf-8")[:_MAXIMUM_MESSAGE_CHARACTERS]
 
 
 class StageResult(Model):
     """The outcome of one attempt of one stage. Paths are relative to the run's folder."""
 
     stage: Stage
-    exit_code: int
+    exit_code: int = Field(ge=0, le=255)
     reason: Annotated[str, Field(max_length=128)] = ""
-    message: Message = ""
+    message: Annotated[Message, BeforeValidator(_as_message)] = ""
     run_id: Sha256 | None = None
     log: Annotated[str, Field(max_length=512)] | None = Field(None, description="Key below spec.output.s3.uri.")
-    checkpoint_step: int | None = Field(None, description="Newest complete checkpoint in the bucket.")
+    checkpoint_step: int | None = Field(
+        None, ge=0, le=_LARGEST_STEP, description="Newest complete checkpoint in the bucket."
+    )
     dataset: DatasetStatus | None = None
     model: ModelStatus | None = None
     memory: MemoryStatus | None = None
@@ -35,19 +47,44 @@ class StageResult(Model):
     def termination_message(self) -> bytes:
         """Return the JSON that fits the kubelet's limit, shedding what the bucket holds too.
 
-        The order: timings, then warnings, then the message is cut, then the artifacts.
+        The order: timings, then warnings, then the message is cut, then artifacts, then all but the outcome itself.
+        A cut message ends in an ellipsis.
         """
-        result = self
         steps: tuple[dict[str, object], ...] = (
             {},
             {"timings": {}},
             {"dataset": self.dataset.model_copy(update={"warnings": []}) if self.dataset else None},
-            {"message": self.message[:_SHORT_MESSAGE]},
+            {"message": _cut(self.message, _MAXIMUM_MESSAGE_BYTES)},
             {"artifacts": []},
         )
+        result = self
         for shorter in steps:
             result = result.model_copy(update=shorter)
-            data = json.dumps(result.to_json(), ensure_ascii=False, separators=(",", ":")).encode()
+            data = _encode(result.to_json())
             if len(data) < MAXIMUM_TERMINATION_BYTES:
                 return data
-        raise AssertionError("a StageResult without artifacts does not fit a termination message")
+        outcome = result.to_json()
+        return _encode(
+            {
+                k: outcome[k]
+                for k in ("stage", "exitCode", "reason", "message", "runId", "checkpointStep")
+                if k in outcome
+            }
+        )
+
+
+def _encode(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _cut(text: str, maximum_bytes: int) -> str:
+    """Return the longest beginning whose JSON, ellipsis and quotes included, has at most `maximum_bytes`."""
+    if len(_encode(text)) <= maximum_bytes:
+        return text
+    ellipsis = "…"
+    left = maximum_bytes - len(_encode(ellipsis))
+    for position, character in enumerate(text):
+        left -= len(_encode(character)) - 2  # without its quotes
+        if left < 0:
+            return text[:position] + ellipsis
+    raise AssertionError("a text that is too long has a position at which it is")

@@ -1,109 +1,47 @@
 """What a user asks for: the spec of a FineTuneJob. Defaults stand here and nowhere else."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field
 
 from finetune_api.base import (
     Decimal,
-    Key,
     Model,
-    Name,
-    Quantity,
-    RelativePath,
-    Sha256,
     at_most_one_of,
+    decimal_range,
     exactly_one_of,
+    patterned,
     rules,
 )
+
+# The names with `as` are for readers of a spec, who need not know in which file its parts are defined.
+from finetune_api.compute import ComputeSpec as ComputeSpec
+from finetune_api.compute import Resources as Resources
+from finetune_api.references import ConfigMapKeyRef, S3Location, S3Object, SecretKeyRef, VolumePath
 
 Stage = Literal["prepare", "train", "export"]
 STAGES: tuple[Stage, ...] = ("prepare", "train", "export")
 GGUFType = Literal["F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"]
 
-_NO_CLIMBING = (
-    "!self.startsWith('/') && !self.split('/').exists(s, s == '..')",
-    "must be a relative path without '..'",
-)
-
-
-class SecretKeyRef(Model):
-    """One key of a Secret in the job's own namespace."""
-
-    name: Name
-    key: Key
-
-
-class SecretRef(Model):
-    """A Secret in the job's own namespace."""
-
-    name: Name
-
-
-class ConfigMapKeyRef(Model):
-    """One key of a ConfigMap in the job's own namespace."""
-
-    name: Name
-    key: Key
-
-
-class CABundle(Model):
-    """Extra certificate authorities, PEM."""
-
-    config_map: ConfigMapKeyRef
-
-
-class S3Connection(Model):
-    """How to reach an S3 server. A member left out is inherited from spec.output.s3, then from the chart."""
-
-    endpoint: Annotated[str, Field(max_length=512, pattern=r"^https?://[^/\s]+$")] | None = Field(
-        None, description="Base URL of the S3 server, without a path. Left out: AWS."
-    )
-    region: Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9-]+$")] | None = None
-    force_path_style: bool | None = Field(
-        None, description="Put the bucket in the path, as most on-premises servers want."
-    )
-    credentials_secret_ref: SecretRef | None = Field(
-        None,
-        description="Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally AWS_SESSION_TOKEN. "
-        "Left out: the pod's own identity.",
-    )
-    ca_bundle: CABundle | None = None
-
-
-S3Uri = Annotated[str, Field(max_length=1024, pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?$")]
-
-
-class S3Location(S3Connection):
-    """A folder (prefix) in a bucket."""
-
-    uri: S3Uri
-
-
-class S3Object(S3Connection):
-    """One object in a bucket."""
-
-    uri: S3Uri
-    sha256: Sha256 | None = Field(None, description="If set, the bytes must have this checksum.")
-
-
-class VolumePath(Model):
-    """A path in a PersistentVolumeClaim of the job's own namespace."""
-
-    claim_name: Name
-    path: Annotated[RelativePath, Field(json_schema_extra=rules(_NO_CLIMBING))] = Field(
-        ".", description="Relative to the root of the volume."
-    )
-
 
 class HuggingFaceModel(Model):
     """A model repository on the Hugging Face hub, or on the mirror that the chart names."""
 
-    repository: Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")]
-    revision: Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][\w./-]*$")] = Field(
-        "main", description="Branch, tag or commit. It is resolved to a commit once, in prepare."
+    repository: Annotated[
+        str,
+        patterned(
+            r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$",
+            "must be <owner>/<name> on the hub, not a URL or a path",
+            max_length=200,
+        ),
+    ] = Field(description="Such as unsloth/llama-3-8b-bnb-4bit.")
+    revision: Annotated[
+        str,
+        patterned(r"^[A-Za-z0-9]\w*([./-]\w+)*$", "must be a branch, a tag or a commit", max_length=200),
+    ] = Field("main", description="Branch, tag or commit. It is resolved to a commit once, at the start.")
+    token_secret_ref: SecretKeyRef | None = Field(
+        None, description="Access token, for private repositories and those with terms to accept."
     )
-    token_secret_ref: SecretKeyRef | None = None
 
 
 class ModelSpec(Model):
@@ -111,67 +49,116 @@ class ModelSpec(Model):
 
     model_config = ConfigDict(json_schema_extra=rules(exactly_one_of("huggingFace", "s3", "persistentVolumeClaim")))
 
-    hugging_face: HuggingFaceModel | None = None
-    s3: S3Location | None = None
-    persistent_volume_claim: VolumePath | None = None
-    quantization: Literal["NF4", "None"] = Field(
-        "NF4", description="NF4 loads the linear layers in 4 bit (QLoRA); None keeps 16 bit (LoRA)."
+    hugging_face: HuggingFaceModel | None = Field(None, description="From the Hugging Face hub or its mirror.")
+    s3: S3Location | None = Field(None, description="From a folder in a bucket: config.json, tokenizer, safetensors.")
+    persistent_volume_claim: VolumePath | None = Field(
+        None, description="From a folder on a volume, mounted read-only."
     )
-    max_sequence_length: int = Field(2048, ge=64, le=131072, description="In tokens. Longer examples are cut.")
+    quantization: Literal["NF4", "None"] = Field(
+        "NF4",
+        description="NF4 loads the model in 4 bit (QLoRA) and needs about a quarter of the GPU memory; "
+        "None keeps 16 bit (LoRA).",
+    )
+    max_sequence_length: int = Field(
+        2048, ge=64, le=131072, description="In tokens (a page of text is some 500). Longer examples are cut."
+    )
 
 
 class DatasetSource(Model):
-    """One file of training examples: JSON Lines."""
+    """One file of training examples: JSON Lines, one example a line. It is in exactly one place."""
 
-    model_config = ConfigDict(json_schema_extra=rules(exactly_one_of("configMap", "s3", "persistentVolumeClaim")))
-
-    name: Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")] | None = Field(
-        None, description="How messages name this source. Left out: source-<number from 1>."
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            exactly_one_of("configMap", "s3", "persistentVolumeClaim"),
+            (
+                "!has(self.persistentVolumeClaim) || has(self.persistentVolumeClaim.path)",
+                "persistentVolumeClaim.path must name the file",
+            ),
+        )
     )
-    config_map: ConfigMapKeyRef | None = None
-    s3: S3Object | None = None
-    persistent_volume_claim: VolumePath | None = None
+
+    name: (
+        Annotated[
+            str,
+            patterned(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "must be lower-case letters, digits and '-'", max_length=63),
+        ]
+        | None
+    ) = Field(None, description="How messages name this source. Left out: source-<number from 1>.")
+    config_map: ConfigMapKeyRef | None = Field(None, description="A small file (at most 1 MiB) in a ConfigMap.")
+    s3: S3Object | None = Field(None, description="A file in a bucket.")
+    persistent_volume_claim: VolumePath | None = Field(None, description="A file on a volume, mounted read-only.")
 
 
 class DatasetChecks(Model):
     """What is refused before a GPU is held."""
 
-    minimum_examples: int = Field(50, ge=1, le=1_000_000)
+    minimum_examples: int = Field(
+        50, ge=1, le=1_000_000, description="With fewer valid examples the job fails before it asks for a GPU."
+    )
     invalid_rows: Literal["Fail", "Drop"] = Field("Fail", description="Drop leaves invalid rows out and counts them.")
 
 
 class Holdout(Model):
     """The rows kept aside to judge the result."""
 
-    percent: int = Field(5, ge=1, le=20, description="At least 20 rows are held out, at most 200 and at most 20 %.")
+    percent: int = Field(
+        5, ge=1, le=20, description="Never more than 200 rows; at least 20 rows where they are no more than 20 %."
+    )
 
 
 class DatasetSpec(Model):
     """The training examples."""
 
-    sources: Annotated[list[DatasetSource], Field(min_length=1, max_length=16)]
-    format: Literal["Auto", "Alpaca", "Messages"] = "Auto"
+    sources: Annotated[list[DatasetSource], Field(min_length=1, max_length=16)] = Field(
+        description="Files of examples, put together in this order."
+    )
+    format: Literal["Auto", "Alpaca", "Messages"] = Field(
+        "Auto",
+        description='Alpaca: {"instruction": ..., "input": ..., "output": ...}. '
+        'Messages: {"messages": [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]}. '
+        "Auto: seen from the first line of each file.",
+    )
     prompt_template: Literal["Auto", "Model", "Alpaca"] = Field(
         "Auto",
         description="Model: the tokenizer's chat template. Alpaca: the Alpaca text. "
         "Auto: the chat template where the weights know its tokens, else Alpaca.",
     )
-    system_prompt: Annotated[str, Field(min_length=1, max_length=8192)] | None = None
+    system_prompt: Annotated[str, Field(min_length=1, max_length=8192)] | None = Field(
+        None, description="Put before every example that has none of its own."
+    )
     checks: DatasetChecks = DatasetChecks()
     holdout: Holdout = Holdout()
 
 
 class LoRA(Model):
-    """The adapter."""
+    """The adapter: small matrices that are trained beside the frozen model."""
 
-    rank: int = Field(16, ge=1, le=512)
-    alpha: int = Field(16, ge=1, le=2048)
-    dropout: Decimal = Field("0", json_schema_extra=rules(("double(self) < 1.0", "must be at least 0 and below 1")))
+    rank: int = Field(16, ge=1, le=512, description="Size of the matrices. More learns more and needs more memory.")
+    alpha: int = Field(16, ge=1, le=2048, description="Strength of the adapter; usually the rank or twice the rank.")
+    dropout: Decimal = Field(
+        "0",
+        description="Share of the adapter's inputs that is dropped in training, against overfitting.",
+        json_schema_extra=decimal_range("value < 1.0", "must be at least 0 and below 1"),
+    )
     target_modules: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_]+$")]],
+        list[
+            Annotated[
+                str,
+                patterned(
+                    r"^[A-Za-z0-9_]+$", "must be the name of a layer, such as q_proj", min_length=1, max_length=64
+                ),
+            ]
+        ],
         Field(min_length=1, max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"}),
-    ] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    use_rslora: bool = Field(False, alias="useRSLoRA")
+    ] = Field(
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        description="Names of the linear layers that get an adapter. Default: all of attention and MLP.",
+    )
+    use_rslora: bool = Field(
+        False,
+        alias="useRSLoRA",
+        description="Scale by alpha/sqrt(rank) instead of alpha/rank; for ranks of 64 and more.",
+    )
 
 
 class Checkpoint(Model):
@@ -180,7 +167,7 @@ class Checkpoint(Model):
     model_config = ConfigDict(json_schema_extra=rules(at_most_one_of("everySeconds", "everySteps")))
 
     every_seconds: int | None = Field(None, ge=1, le=86400, description="Left out, without everySteps: 300.")
-    every_steps: int | None = Field(None, ge=1, le=1_000_000)
+    every_steps: int | None = Field(None, ge=1, le=1_000_000, description="In optimizer steps.")
 
 
 class TrainingSpec(Model):
@@ -200,7 +187,7 @@ class TrainingSpec(Model):
         )
     )
 
-    method: Literal["SFT"] = "SFT"
+    method: Literal["SFT"] = Field("SFT", description="SFT: learn to give the answers of the examples.")
     lora: LoRA = LoRA()
     batch_size: int = Field(8, ge=1, le=4096, description="Examples per optimizer step.")
     micro_batch_size: int | None = Field(
@@ -209,17 +196,27 @@ class TrainingSpec(Model):
     max_steps: int | None = Field(
         None, ge=1, le=1_000_000, description="Optimizer steps. Left out, without epochs: 60."
     )
-    epochs: int | None = Field(None, ge=1, le=1000)
+    epochs: int | None = Field(None, ge=1, le=1000, description="Passes over all examples, instead of maxSteps.")
     learning_rate: Decimal = Field(
-        "2e-4", json_schema_extra=rules(("double(self) > 0.0 && double(self) <= 1.0", "must be above 0 and at most 1"))
+        "2e-4",
+        description='In quotes, such as "2e-4".',
+        json_schema_extra=decimal_range("(value > 0.0 && value <= 1.0)", "must be above 0 and at most 1"),
     )
-    learning_rate_schedule: Literal["Linear", "Cosine", "Constant"] = "Linear"
-    warmup_steps: int = Field(5, ge=0, le=100_000)
+    learning_rate_schedule: Literal["Linear", "Cosine", "Constant"] = Field(
+        "Linear", description="How the learning rate falls after the warm-up."
+    )
+    warmup_steps: int = Field(5, ge=0, le=100_000, description="Steps in which the learning rate rises from 0.")
     weight_decay: Decimal = Field(
-        "0.01", json_schema_extra=rules(("double(self) <= 1.0", "must be at least 0 and at most 1"))
+        "0.01", json_schema_extra=decimal_range("value <= 1.0", "must be at least 0 and at most 1")
     )
-    max_grad_norm: Decimal = Field("1.0", json_schema_extra=rules(("double(self) > 0.0", "must be above 0")))
-    optimizer: Literal["AdamW8bit", "AdamW"] = "AdamW8bit"
+    max_grad_norm: Decimal = Field(
+        "1.0",
+        description="Longer gradients are cut to this length.",
+        json_schema_extra=decimal_range("value > 0.0", "must be above 0"),
+    )
+    optimizer: Literal["AdamW8bit", "AdamW"] = Field(
+        "AdamW8bit", description="AdamW8bit keeps its state in 8 bit and needs less GPU memory."
+    )
     precision: Literal["Auto", "BF16", "FP16"] = Field(
         "Auto", description="Auto: BF16 where the GPU has it, else FP16."
     )
@@ -227,118 +224,33 @@ class TrainingSpec(Model):
         "Auto", description="Auto: Offload (activations in host memory)."
     )
     train_on_responses_only: bool = Field(True, description="Learn the answers, not the questions.")
-    seed: int = Field(3407, ge=0, le=2_147_483_647)
+    seed: int = Field(3407, ge=0, le=2_147_483_647, description="The same seed gives the same order of examples.")
     checkpoint: Checkpoint = Checkpoint()
 
 
 class EvaluationSpec(Model):
     """The questions asked before and after."""
 
-    prompts: Annotated[list[Annotated[str, Field(min_length=1, max_length=2000)]], Field(max_length=16)] = []
-    max_new_tokens: int = Field(256, ge=1, le=4096)
+    prompts: Annotated[list[Annotated[str, Field(min_length=1, max_length=2000)]], Field(max_length=16)] = Field(
+        [], description="Answered by the model before and after training, so that you can compare."
+    )
+    max_new_tokens: int = Field(256, ge=1, le=4096, description="Length of an answer, in tokens.")
 
 
 class ExportSpec(Model):
     """The files made from the adapter besides itself."""
 
-    gguf: Annotated[list[GGUFType], Field(max_length=8, json_schema_extra={"x-kubernetes-list-type": "set"})] = []
+    gguf: Annotated[list[GGUFType], Field(max_length=8, json_schema_extra={"x-kubernetes-list-type": "set"})] = Field(
+        [],
+        description="GGUF files for Ollama, llama.cpp and LM Studio, one per type. Q4_K_M is small and good, "
+        "Q8_0 is near lossless, F16 is lossless. Left out: the adapter only.",
+    )
 
 
 class OutputSpec(Model):
     """Where everything is written."""
 
     s3: S3Location
-
-
-class ExtendedResource(Model):
-    """A device that a device plugin advertises."""
-
-    name: Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9.-]+/[A-Za-z0-9_.-]+$")] = "nvidia.com/gpu"
-
-
-class Accelerator(Model):
-    """The device that train asks for."""
-
-    extended_resource: ExtendedResource = ExtendedResource()
-
-
-_RESOURCE_RULE = (
-    "self.all(k, k in ['cpu', 'memory', 'ephemeral-storage'])",
-    "may set cpu, memory and ephemeral-storage only; the GPU is set by compute.accelerator",
-)
-ResourceList = Annotated[
-    dict[Annotated[str, Field(max_length=64)], Quantity],
-    Field(max_length=3, json_schema_extra=rules(_RESOURCE_RULE)),
-]
-
-
-class Resources(Model):
-    """Requests and limits of one stage's container."""
-
-    requests: ResourceList | None = None
-    limits: ResourceList | None = None
-
-    @field_validator("requests", "limits", mode="before")
-    @classmethod
-    def _numbers_to_strings(cls, value: Any) -> Any:
-        """Accept `cpu: 2`, which YAML reads as a number."""
-        if isinstance(value, dict):
-            return {k: str(v) if isinstance(v, int | float) else v for k, v in value.items()}
-        return value
-
-
-class StageResources(Model):
-    """Resources by stage."""
-
-    prepare: Resources | None = None
-    train: Resources | None = None
-    export: Resources | None = None
-
-
-class Scratch(Model):
-    """Disk for models and intermediate files, in an emptyDir."""
-
-    size: Quantity
-
-
-class Toleration(Model):
-    """As in a pod."""
-
-    key: Annotated[str, Field(max_length=316)] | None = None
-    operator: Literal["Exists", "Equal"] | None = None
-    value: Annotated[str, Field(max_length=63)] | None = None
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    toleration_seconds: int | None = Field(None, ge=0)
-
-
-LabelMap = Annotated[
-    dict[Annotated[str, Field(max_length=316)], Annotated[str, Field(max_length=63)]], Field(max_length=32)
-]
-AnnotationMap = Annotated[
-    dict[Annotated[str, Field(max_length=316)], Annotated[str, Field(max_length=4096)]], Field(max_length=32)
-]
-_OWN_PREFIX = (
-    "!self.exists(k, k.startsWith('finetune.dev/') || k.startsWith('batch.kubernetes.io/') "
-    "|| k == 'app.kubernetes.io/managed-by')",
-    "must not set a key that the operator or Kubernetes sets itself",
-)
-
-
-class ComputeSpec(Model):
-    """How the pods run. It changes no result and is not part of the run id."""
-
-    accelerator: Accelerator = Accelerator()
-    resources: StageResources = StageResources()
-    scratch: Scratch | None = None
-    node_selector: LabelMap | None = None
-    tolerations: Annotated[list[Toleration], Field(max_length=16)] = []
-    priority_class_name: Name | None = None
-    runtime_class_name: Name | None = None
-    service_account_name: Name | None = None
-    image_pull_secrets: Annotated[list[SecretRef], Field(max_length=8)] = []
-    fs_group: int | None = Field(None, ge=0, le=2_147_483_647)
-    pod_labels: Annotated[LabelMap, Field(json_schema_extra=rules(_OWN_PREFIX))] | None = None
-    pod_annotations: Annotated[AnnotationMap, Field(json_schema_extra=rules(_OWN_PREFIX))] | None = None
 
 
 class Retries(Model):

@@ -1,0 +1,106 @@
+"""How the pods of a job run: `spec.compute`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from finetune_api.base import Model, Name, Quantity, patterned, rules
+from finetune_api.references import SecretRef
+
+
+class ExtendedResource(Model):
+    """A device that a device plugin advertises."""
+
+    name: Annotated[
+        str,
+        patterned(
+            r"^[a-z0-9.-]+/[A-Za-z0-9_.-]+$", "must be <domain>/<device>, such as nvidia.com/gpu", max_length=253
+        ),
+    ] = Field("nvidia.com/gpu", description="As in the node's allocatable resources; train asks for one.")
+
+
+class Accelerator(Model):
+    """The device that train asks for."""
+
+    extended_resource: ExtendedResource = ExtendedResource()
+
+
+_RESOURCE_RULE = (
+    "self.all(k, k in ['cpu', 'memory', 'ephemeral-storage'])",
+    "may set cpu, memory and ephemeral-storage only; the GPU is set by compute.accelerator",
+)
+ResourceList = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Quantity],
+    Field(max_length=3, json_schema_extra=rules(_RESOURCE_RULE)),
+]
+
+
+class Resources(Model):
+    """Requests and limits of one stage's container."""
+
+    requests: ResourceList | None = None
+    limits: ResourceList | None = None
+
+
+class StageResources(Model):
+    """Resources by stage."""
+
+    prepare: Resources | None = None
+    train: Resources | None = None
+    export: Resources | None = None
+
+
+class Scratch(Model):
+    """Disk for models and intermediate files, in an emptyDir."""
+
+    size: Quantity = Field(
+        description="Limit, such as 100Gi. Some four times the size of the model in 16 bit is enough."
+    )
+
+
+class Toleration(Model):
+    """As in a pod."""
+
+    key: Annotated[str, Field(max_length=316)] | None = None
+    operator: Literal["Exists", "Equal"] | None = None
+    value: Annotated[str, Field(max_length=63)] | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    toleration_seconds: int | None = Field(None, ge=0)
+
+
+LabelMap = Annotated[
+    dict[Annotated[str, Field(max_length=316)], Annotated[str, Field(max_length=63)]], Field(max_length=32)
+]
+AnnotationMap = Annotated[
+    dict[Annotated[str, Field(max_length=316)], Annotated[str, Field(max_length=4096)]], Field(max_length=32)
+]
+_OWN_PREFIX = (
+    "!self.exists(k, k.startsWith('finetune.dev/') || k.startsWith('batch.kubernetes.io/') "
+    "|| k == 'app.kubernetes.io/managed-by')",
+    "must not set a key that the operator or Kubernetes sets itself",
+)
+
+
+class ComputeSpec(Model):
+    """How the pods run. It changes no result and is not part of the run id."""
+
+    accelerator: Accelerator = Accelerator()
+    resources: StageResources = StageResources()
+    scratch: Scratch | None = None
+    node_selector: LabelMap | None = Field(None, description="Labels that a node must have, in all three stages.")
+    tolerations: Annotated[list[Toleration], Field(max_length=16)] = Field(
+        [], description="Taints of nodes to accept, in all three stages."
+    )
+    priority_class_name: Name | None = None
+    runtime_class_name: Name | None = None
+    service_account_name: Name | None = Field(
+        None, description="For access to S3 by workload identity. Its token is not mounted into the pods."
+    )
+    image_pull_secrets: Annotated[list[SecretRef], Field(max_length=8)] = Field(
+        [], description="Secrets to pull the trainer image with, in the job's own namespace."
+    )
+    fs_group: int | None = Field(
+        None, ge=0, le=2_147_483_647, description="Group that owns the mounted volumes, where they need one."
+    )
+    pod_labels: Annotated[LabelMap, Field(json_schema_extra=rules(_OWN_PREFIX))] | None = None
+    pod_annotations: Annotated[AnnotationMap, Field(json_schema_extra=rules(_OWN_PREFIX))] | None = None
