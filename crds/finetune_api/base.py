@@ -99,8 +99,6 @@ def _number_to_text(value: Any) -> Any:
 
 Quantity = Annotated[
     str,
-    # Kubernetes accepts `cpu: 2` as well as `cpu: "2"`, and so do we.
-    BeforeValidator(_number_to_text),
     Field(
         max_length=32,
         pattern=_QUANTITY,
@@ -109,6 +107,8 @@ Quantity = Annotated[
             PATTERN_MESSAGE: "must be a quantity such as 500m, 4 or 32Gi",
         },
     ),
+    # Kubernetes accepts `cpu: 2` as well as `cpu: "2"`, and so do we.
+    BeforeValidator(_number_to_text),
 ]
 
 
