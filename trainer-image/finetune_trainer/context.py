@@ -7,7 +7,7 @@ from typing import Protocol
 from finetune_api.layout import JobLayout
 from finetune_api.plan import Plan
 from finetune_api.progress import Activity
-
+from finetune_trainer.stop import StopFlag
 from finetune_trainer.store import Store
 
 
@@ -40,3 +40,5 @@ class Context:
     # A private writable folder that is gone with the pod.
     scratch: Path
     attempt: int
+    # SIGTERM ends a stage at once unless it defers that: see `stop`.
+    stop: StopFlag

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from finetune_trainer.errors import SettingsError
+
 Progress = Callable[[int], None]  # called with the bytes moved since the last call
 
 
@@ -45,7 +47,18 @@ class Store(Protocol):
         """Download to `path`, which appears only when it is whole. Raises FileNotFoundError if there is no object."""
 
     def list(self, prefix: str) -> list[StoredObject]:
-        """Return the objects below a prefix, by key."""
+        """Return the objects of the folder `prefix` ("" is the root), or the one object of that key, by key."""
 
     def delete(self, prefix: str) -> None:
-        """Delete every object below a prefix, or the object of that key."""
+        """Delete every object of the folder `prefix`, or the object of that key."""
+
+
+def checked_key(key: str) -> str:
+    """Return the key.
+
+    Raises:
+        SettingsError: it could climb out of the store's root.
+    """
+    if not key or key.startswith("/") or "\\" in key or "\0" in key or ".." in key.split("/"):
+        raise SettingsError(f'the path "{key}" is refused: it must be relative and without ".."')
+    return key

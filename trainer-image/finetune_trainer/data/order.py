@@ -1,0 +1,39 @@
+"""Which rows make up each optimizer step. Part of the data: no library's version, micro-batch or GPU changes it."""
+
+import hashlib
+from collections.abc import Iterator
+
+
+def order(seed: int, epoch: int, n: int) -> list[int]:
+    """Return the rows 0..n-1 in the order of one epoch (from 0): sorted by SHA-256 of `seed:epoch:row`."""
+    return sorted(range(n), key=lambda row: hashlib.sha256(f"{seed}:{epoch}:{row}".encode()).digest())
+
+
+def total_steps(n: int, batch_size: int, *, max_steps: int | None = None, epochs: int | None = None) -> int:
+    """Return the number of optimizer steps; exactly one of max_steps and epochs is given."""
+    if max_steps is not None:
+        return max_steps
+    assert epochs is not None
+    return -(-n * epochs // batch_size)
+
+
+def steps(
+    n: int, batch_size: int, seed: int, *, max_steps: int | None = None, epochs: int | None = None
+) -> Iterator[list[int]]:
+    """Yield the rows of each optimizer step.
+
+    Epochs follow one another without a gap, so every step has `batch_size` rows but the last one of a run that is
+    measured in epochs.
+    """
+    total = total_steps(n, batch_size, max_steps=max_steps, epochs=epochs)
+    left = total * batch_size if epochs is None else n * epochs
+    epoch = 0
+    waiting: list[int] = []
+    for _ in range(total):
+        size = min(batch_size, left)
+        while len(waiting) < size:
+            waiting += order(seed, epoch, n)
+            epoch += 1
+        yield waiting[:size]
+        waiting = waiting[size:]
+        left -= size

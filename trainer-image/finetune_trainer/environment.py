@@ -1,0 +1,66 @@
+"""The environment variables that the heavy libraries read when they are imported."""
+
+import os
+import tempfile
+from pathlib import Path
+
+# Nothing may leave the machine but what this program sends on purpose: no hub, no telemetry, no runtime installs.
+AIR_GAP = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "UNSLOTH_DISABLE_STATISTICS": "1",
+    "UNSLOTH_LLAMA_CPP_OFFLINE": "1",
+    "UNSLOTH_OFFLINE": "1",
+    "UNSLOTH_AUTO_INSTALL": "0",
+    "UNSLOTH_DISABLE_LLM_COMPRESSOR_AUTOINSTALL": "1",
+    "UNSLOTH_PREWARM_HUB_CACHE": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+# Each of these would otherwise be a path in the home folder or the working folder, which a pod cannot write to.
+_FOLDERS = {
+    "HOME": "home",
+    "TMPDIR": "tmp",
+    "XDG_CACHE_HOME": "cache",
+    "HF_HOME": "huggingface",
+    "TORCHINDUCTOR_CACHE_DIR": "torchinductor",
+    "TRITON_CACHE_DIR": "triton",
+    "UNSLOTH_COMPILE_LOCATION": "unsloth_compiled_cache",
+    "MPLCONFIGDIR": "matplotlib",
+}
+# An arbitrary uid has no passwd entry, and torch asks for the user's name.
+_USER = {"USER": "trainer", "LOGNAME": "trainer"}
+
+
+def cache_folder() -> Path:
+    """Where a laptop user's temporary files go: $FINETUNE_CACHE, or the usual cache folder."""
+    return Path(os.environ.get("FINETUNE_CACHE") or Path.home() / ".cache" / "finetune-operator")
+
+
+def scratch_folder() -> Path:
+    """Return a private writable folder: $FINETUNE_SCRATCH, or a new one that the caller removes."""
+    if given := os.environ.get("FINETUNE_SCRATCH"):
+        return Path(given)
+    parent = cache_folder() / "scratch"
+    parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="run-", dir=parent))
+
+
+def variables(scratch: Path) -> dict[str, str]:
+    """Return what the libraries need to stay off the network and inside `scratch`."""
+    return AIR_GAP | _USER | {name: str(scratch / folder) for name, folder in _FOLDERS.items()}
+
+
+def apply(scratch: Path) -> None:
+    """Set the variables and make the folders. Must come before any heavy import."""
+    for folder in _FOLDERS.values():
+        (scratch / folder).mkdir(parents=True, exist_ok=True)
+    os.environ.update(variables(scratch))
+    tempfile.tempdir = None  # it remembers the TMPDIR of its first use
+
+
+def forbid_cpu_training() -> None:
+    """Make Unsloth fail without a GPU instead of training on the CPU in silence."""
+    os.environ["UNSLOTH_DISABLE_CPU_FALLBACK"] = "1"

@@ -1,0 +1,101 @@
+"""Tells the user what is going on: on the terminal or in the log, and to the operator where there is one."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from finetune_api.progress import Activity, Progress
+from finetune_api.spec import Stage
+
+_LOG_EVERY_SECONDS = 10.0
+_BAR_WIDTH = 24
+log = logging.getLogger(__name__)
+
+
+class ProgressReporter:
+    """See `context.Reporter`. `send` takes every Progress; what reaches the operator is its own affair."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        attempt: int,
+        terminal: TextIO | None = None,
+        send: Callable[[Progress], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stage = stage
+        self._attempt = attempt
+        self._terminal = terminal
+        self._send = send
+        self._clock = clock
+        self._activity: Activity | None = None
+        self._logged_at = float("-inf")
+
+    def report(
+        self,
+        activity: Activity,
+        *,
+        step: int | None = None,
+        total_steps: int | None = None,
+        percent: int | None = None,
+        epoch: float | None = None,
+        loss: float | None = None,
+        tokens_per_second: float | None = None,
+        eta_seconds: float | None = None,
+    ) -> None:
+        """Replace the current progress. Never raises."""
+        try:
+            progress = Progress(
+                stage=self._stage,
+                attempt=self._attempt,
+                activity=activity,
+                step=step,
+                total_steps=total_steps,
+                percent=None if percent is None else min(max(percent, 0), 100),
+                epoch=None if epoch is None else f"{epoch:.2f}",
+                loss=None if loss is None else f"{loss:.4f}",
+                tokens_per_second=None if tokens_per_second is None else round(tokens_per_second),
+                eta_seconds=None if eta_seconds is None else max(0, round(eta_seconds)),
+            )
+            self._show(progress)
+            if self._send:
+                self._send(progress)
+        except Exception:
+            # A stage never fails because its progress cannot be told.
+            log.debug("progress could not be reported", exc_info=True)
+
+    def _show(self, progress: Progress) -> None:
+        new = progress.activity != self._activity
+        self._activity = progress.activity
+        if self._terminal:
+            start = "\n" if new else "\r\033[K"
+            self._terminal.write(start + bar(progress))
+            self._terminal.flush()
+        elif new or self._clock() - self._logged_at >= _LOG_EVERY_SECONDS:
+            self._logged_at = self._clock()
+            log.info("%s", line(progress))
+
+
+def line(progress: Progress) -> str:
+    """Return the progress in words, such as `Training step 12/60, loss 1.2345, 310 tokens/s, 40 s left`."""
+    parts = [
+        progress.activity + (f" step {progress.step}/{progress.total_steps}" if progress.step is not None else ""),
+        f"{progress.percent} %" if progress.percent is not None else "",
+        f"loss {progress.loss}" if progress.loss is not None else "",
+        f"{progress.tokens_per_second} tokens/s" if progress.tokens_per_second is not None else "",
+        f"{progress.eta_seconds} s left" if progress.eta_seconds is not None else "",
+    ]
+    return ", ".join(p for p in parts if p)
+
+
+def bar(progress: Progress) -> str:
+    """Return the line with a bar in front where it is known how much is left."""
+    if progress.step is not None and progress.total_steps:
+        done = progress.step / progress.total_steps
+    elif progress.percent is not None:
+        done = progress.percent / 100
+    else:
+        return line(progress)
+    filled = round(min(done, 1.0) * _BAR_WIDTH)
+    return f"[{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] {line(progress)}"

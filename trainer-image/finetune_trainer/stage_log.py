@@ -1,0 +1,49 @@
+"""Copies everything that this process and its children print into a file."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+# A child that outlives the stage may hold the pipe open.
+_DRAIN_SECONDS = 5
+
+
+@contextmanager
+def copied_to(path: Path) -> Iterator[TextIO | None]:
+    """Copy file descriptors 1 and 2 to `path` inside; yields the terminal to draw on, or None if there is none.
+
+    `tee` does the copying: a thread of this process could not while a C library prints with the lock held, and the
+    last words of a process that was killed would be lost.
+    """
+    _flush()
+    terminal = os.dup(2)
+    outputs = {fd: os.dup(fd) for fd in (1, 2)}
+    tee = subprocess.Popen(
+        ["tee", "-a", "--", str(path)], stdin=subprocess.PIPE, stdout=outputs[2], start_new_session=True
+    )
+    assert tee.stdin is not None
+    for fd in outputs:
+        os.dup2(tee.stdin.fileno(), fd)
+    tee.stdin.close()
+    try:
+        with os.fdopen(terminal, "w", encoding="utf-8", errors="replace") as stream:
+            yield stream if stream.isatty() else None
+    finally:
+        _flush()
+        for fd, original in outputs.items():
+            os.dup2(original, fd)
+            os.close(original)
+        try:
+            tee.wait(_DRAIN_SECONDS)
+        except subprocess.TimeoutExpired:
+            tee.kill()
+            tee.wait()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
