@@ -1,0 +1,1 @@
+from tests.support.control_plane import control_plane as control_plane

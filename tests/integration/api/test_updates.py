@@ -1,0 +1,178 @@
+"""What may change in a FineTuneJob that exists, and who owns which part of its status."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.api.manifests import changed, smallest
+from tests.support.control_plane import ControlPlane
+
+MANIFEST = changed(
+    smallest(),
+    {
+        "training": {"maxSteps": 60},
+        "evaluation": {"prompts": ["How do I start?"]},
+        "export": {"gguf": ["Q8_0", "Q4_K_M"]},
+    },
+)
+
+CHANGES: dict[str, Any] = {
+    "model": {"model.maxSequenceLength": 512},
+    "dataset": {"dataset.systemPrompt": "You are a coach."},
+    "training": {"training.maxSteps": 61},
+    "evaluation": {"evaluation.prompts": []},
+    "export": {"export.gguf": ["Q8_0"]},
+    "output": {"output.s3.uri": "s3://elsewhere/"},
+}
+
+
+@pytest.fixture
+def coach(control_plane: ControlPlane) -> Iterator[ControlPlane]:
+    done = control_plane.apply(MANIFEST)
+    assert done.returncode == 0, done.stderr
+    yield control_plane
+    control_plane.kubectl("delete", "finetunejob", "coach")
+
+
+def apply_status(plane: ControlPlane, manager: str, status: dict[str, Any]) -> None:
+    manifest = {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": "coach", "namespace": "default"},
+        "status": status,
+    }
+    plane.kubectl(
+        *("apply", "--server-side", "--subresource=status", "--field-manager", manager, "-f", "-"),
+        stdin=json.dumps(manifest),
+    )
+
+
+@pytest.mark.parametrize("member", CHANGES)
+def test_a_member_that_decides_the_result_is_immutable(coach: ControlPlane, member: str) -> None:
+    done = coach.apply(changed(MANIFEST, CHANGES[member]))
+    assert done.stderr == (
+        f'The FineTuneJob "coach" is invalid: spec: Invalid value: '
+        f"{member} is immutable; create a FineTuneJob with a new name\n"
+    )
+
+
+@pytest.mark.parametrize("member", ["training", "evaluation", "export"])
+def test_an_optional_member_cannot_be_removed(coach: ControlPlane, member: str) -> None:
+    done = coach.apply(changed(MANIFEST, {member: None}))
+    assert done.stderr == (
+        f'The FineTuneJob "coach" is invalid: spec: Invalid value: '
+        f"{member} is immutable; create a FineTuneJob with a new name\n"
+    )
+
+
+def test_an_optional_member_cannot_be_added(control_plane: ControlPlane) -> None:
+    assert control_plane.apply(smallest("plain")).returncode == 0
+    done = control_plane.apply(changed(smallest("plain"), {"training": {"maxSteps": 5}}))
+    control_plane.kubectl("delete", "finetunejob", "plain")
+    assert done.stderr == (
+        'The FineTuneJob "plain" is invalid: spec: Invalid value: '
+        "training is immutable; create a FineTuneJob with a new name\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"compute.resources.train": {"limits": {"memory": "64Gi"}}}, {"retries": {"maximum": 5}}],
+    ids=["compute", "retries"],
+)
+def test_what_changes_no_result_can_be_changed(coach: ControlPlane, changes: dict[str, Any]) -> None:
+    done = coach.apply(changed(MANIFEST, changes))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_order_of_gguf_types_means_nothing(coach: ControlPlane) -> None:
+    done = coach.apply(changed(MANIFEST, {"export.gguf": ["Q4_K_M", "Q8_0"]}))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_unseen_job_says_that_nobody_has_observed_it(coach: ControlPlane) -> None:
+    assert coach.get("finetunejob", "coach")["status"] == {"observedGeneration": -1}
+
+
+def test_nothing_is_added_to_what_the_user_wrote(coach: ControlPlane) -> None:
+    assert coach.get("finetunejob", "coach")["spec"] == MANIFEST["spec"]
+
+
+def test_a_status_write_does_not_change_the_spec(coach: ControlPlane) -> None:
+    before = coach.get("finetunejob", "coach")["metadata"]["generation"]
+    apply_status(coach, "finetune-operator", {"observedGeneration": 1, "phase": "Preparing"})
+    assert coach.get("finetunejob", "coach")["metadata"]["generation"] == before
+
+
+def test_two_field_managers_share_the_status(coach: ControlPlane) -> None:
+    progress = {"stage": "train", "attempt": 0, "activity": "Training", "step": 3, "steps": "3/60"}
+    apply_status(coach, "finetune-operator", {"observedGeneration": 1, "phase": "Training"})
+    apply_status(coach, "finetune-progress", {"progress": progress})
+    apply_status(coach, "finetune-operator", {"observedGeneration": 1, "phase": "Exporting"})
+    status = coach.get("finetunejob", "coach")["status"]
+    assert (status["phase"], status["progress"]) == ("Exporting", progress)
+
+
+def test_conditions_and_stages_are_merged_by_their_keys(coach: ControlPlane) -> None:
+    def condition(kind: str) -> dict[str, str]:
+        return {
+            "type": kind,
+            "status": "True",
+            "reason": "Because",
+            "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }
+
+    apply_status(coach, "finetune-operator", {"conditions": [condition("Accepted")]})
+    apply_status(coach, "other", {"conditions": [condition("Ready")]})
+    status = coach.get("finetunejob", "coach")["status"]
+    assert [c["type"] for c in status["conditions"]] == ["Accepted", "Ready"]
+
+
+def test_kubectl_get_shows_how_far_a_job_is(coach: ControlPlane) -> None:
+    apply_status(
+        coach,
+        "finetune-operator",
+        {
+            "observedGeneration": 1,
+            "phase": "Training",
+            "outputUri": "s3://results/default/coach/0a1b",
+            "model": {"architecture": "LlamaForCausalLM"},
+            "progress": {
+                "stage": "train",
+                "attempt": 0,
+                "activity": "Training",
+                "step": 37,
+                "totalSteps": 60,
+                "steps": "37/60",
+                "loss": "0.83",
+                "tokensPerSecond": 2150,
+                "eta": "1m02s",
+            },
+        },
+    )
+    header, row = coach.kubectl("get", "ftj").splitlines()
+    assert header.split() == ["NAME", "STATE", "STAGE", "PROGRESS", "LOSS", "ETA", "AGE"]
+    assert row.split()[:-1] == ["coach", "Training", "Training", "37/60", "0.83", "1m02s"]
+
+
+def test_kubectl_get_wide_adds_model_speed_and_output(coach: ControlPlane) -> None:
+    apply_status(
+        coach,
+        "finetune-operator",
+        {
+            "outputUri": "s3://results/default/coach/0a1b",
+            "model": {"architecture": "LlamaForCausalLM"},
+            "progress": {"stage": "train", "attempt": 0, "activity": "Training", "tokensPerSecond": 2150},
+        },
+    )
+    header, row = coach.kubectl("get", "ftj", "-o", "wide").splitlines()
+    assert header.split()[-4:] == ["AGE", "MODEL", "TOKENS/S", "OUTPUT"]
+    assert row.split()[-3:] == ["LlamaForCausalLM", "2150", "s3://results/default/coach/0a1b"]
+
+
+def test_kubectl_explain_tells_what_a_field_is_for(control_plane: ControlPlane) -> None:
+    text = " ".join(control_plane.kubectl("explain", "finetunejob.spec.training.learningRate").split())
+    assert 'In quotes, such as "2e-4". Default: 2e-4.' in text
