@@ -103,6 +103,4 @@ def probe(url: str, timeout_seconds: float = 2) -> str | None:
 
 def _opener(context: ssl.SSLContext) -> urllib.request.OpenerDirector:
     # A proxy in the environment must not come between us and our own cluster.
-    return urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-    )
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))

@@ -13,15 +13,13 @@ from .layout import ClusterError, Layout
 from .shell import run
 from .state import Process, State
 
+_NETWORK_RESULTS = Path("/var/lib/cni/results")
+
 
 def cgroup_hierarchies() -> list[Path]:
     """The root of every control group hierarchy, of either version."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    return [
-        Path(line.split()[4])
-        for line in mounts
-        if line.rpartition(" - ")[2].split()[0] in ("cgroup", "cgroup2")
-    ]
+    return [Path(line.split()[4]) for line in mounts if line.rpartition(" - ")[2].split()[0] in ("cgroup", "cgroup2")]
 
 
 def remove_containers(state: State) -> None:
@@ -36,12 +34,20 @@ def remove_containers(state: State) -> None:
     if not processes.alive(state.processes.get("containerd")):
         return
     try:
-        for kind, force in (("tasks", ["--force"]), ("containers", [])):
-            names = ctr(state, kind, "list", "-q").split()
-            if names:
-                ctr(state, kind, "delete", *force, *names, timeout_seconds=120)
+        # A task may end by itself in between: the list of containers tells the outcome.
+        tasks = ctr(state, "tasks", "list", "-q").split()
+        if tasks:
+            ctr(state, "tasks", "delete", "--force", *tasks, check=False, timeout_seconds=120)
+        names = ctr(state, "containers", "list", "-q").split()
+        if names:
+            ctr(state, "containers", "delete", *names, timeout_seconds=120)
     except ClusterError as error:
         print(f"containers are ended without containerd's help: {error}", flush=True)
+        return
+    # Nobody asks the network plugins to forget pods that end like this.
+    for name in names:
+        for result in _NETWORK_RESULTS.glob(f"*-{name}-*"):
+            result.unlink(missing_ok=True)
 
 
 def remove_kernel_objects(layout: Layout) -> None:
@@ -49,11 +55,7 @@ def remove_kernel_objects(layout: Layout) -> None:
 
     Raises ClusterError if something does not go away.
     """
-    groups = [
-        hierarchy / layout.cgroup
-        for hierarchy in cgroup_hierarchies()
-        if (hierarchy / layout.cgroup).is_dir()
-    ]
+    groups = [hierarchy / layout.cgroup for hierarchy in cgroup_hierarchies() if (hierarchy / layout.cgroup).is_dir()]
     processes.stop(_members(groups), grace_seconds=2)
     for group in groups:
         _remove_group(group)
@@ -61,7 +63,7 @@ def remove_kernel_objects(layout: Layout) -> None:
     _unmount_below(layout.containerd_root)
     network.delete(layout)
     # The container network library caches its results at a fixed place.
-    for result in Path("/var/lib/cni/results").glob(f"{layout.cgroup}-*"):
+    for result in _NETWORK_RESULTS.glob(f"{layout.cgroup}-*"):
         result.unlink(missing_ok=True)
     # So does the kubelet with links to the logs of containers.
     for link in Path("/var/log/containers").glob("*.log"):

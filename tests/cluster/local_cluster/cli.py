@@ -40,9 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         if name != "build":
-            command.add_argument(
-                "--name", default=DEFAULT_NAME, help="which cluster (default: %(default)s)"
-            )
+            command.add_argument("--name", default=DEFAULT_NAME, help="which cluster (default: %(default)s)")
         return command
 
     command = add("build", "Build the missing programs into $FINETUNE_CACHE/bin.")
@@ -55,14 +53,10 @@ def _parser() -> argparse.ArgumentParser:
         help="etcd, API server and controller manager on loopback; needs no root",
     )
     command.add_argument("--with-s3", action="store_true", help="a control plane with an S3 server")
-    command.add_argument(
-        "--with-scheduler", action="store_true", help="a control plane with a scheduler"
-    )
+    command.add_argument("--with-scheduler", action="store_true", help="a control plane with a scheduler")
 
     command = add("down", "End a cluster and remove all it made on this machine.")
-    command.add_argument(
-        "--purge", action="store_true", help="remove its unpacked images from the cache too"
-    )
+    command.add_argument("--purge", action="store_true", help="remove its unpacked images from the cache too")
     add("status", "Show every component; the exit code is 0 if all are healthy.")
 
     command = add("reset", "Delete what users made; the cluster and its images stay.")
@@ -82,17 +76,11 @@ def _parser() -> argparse.ArgumentParser:
 
     command = add("kill", "Send a signal to one component and leave it so.")
     command.add_argument("component")
-    command.add_argument(
-        "--signal", default="KILL", metavar="NAME", help="such as TERM or STOP (default: KILL)"
-    )
+    command.add_argument("--signal", default="KILL", metavar="NAME", help="such as TERM or STOP (default: KILL)")
 
     command = add("push-image", "Push an image to the cluster's registry.")
-    command.add_argument(
-        "image", help="a name in buildah's storage, or oci-archive:PATH for a file"
-    )
-    command.add_argument(
-        "target", nargs="?", help="repository:tag to give it there (default: its own name)"
-    )
+    command.add_argument("image", help="a name in buildah's storage, or oci-archive:PATH for a file")
+    command.add_argument("target", nargs="?", help="repository:tag to give it there (default: its own name)")
     return parser
 
 

@@ -59,8 +59,11 @@ def down(name: str, *, purge: bool) -> None:
             state = None
         if state is not None and state.full:
             cleanup.remove_containers(state)
-        recorded = list(state.processes.values()) if state is not None else []
-        processes.stop(recorded)
+        recorded = dict(state.processes) if state is not None else {}
+        # Its store of images outlives the cluster, so it may end in peace; the rest need not.
+        keeper = [recorded.pop("containerd")] if "containerd" in recorded else []
+        processes.stop(keeper)
+        processes.stop(recorded.values(), grace_seconds=0.5)
         processes.stop(processes.naming(layout.root))
         if os.geteuid() == 0:
             cleanup.remove_kernel_objects(layout)
@@ -78,8 +81,10 @@ def restart(name: str, component: str) -> None:
             processes.stop([state.processes[component]], part.stop_seconds)
         _start(state, component)
         _wait(state, component)
+        if component == "etcd":
+            _wait(state, "apiserver")
         if component == "kubelet":
-            # A kubelet forgets at its start the resources that others have advertised.
+            # A kubelet may forget at its start the resources that others have advertised.
             node.register(state)
 
 

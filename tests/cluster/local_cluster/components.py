@@ -185,9 +185,7 @@ def _containerd(state: State) -> Component:
         f"--config={state.layout.config / 'containerd.toml'}",
         "--log-level=warn",
     ]
-    return Component(
-        command, trouble=lambda: _containerd_trouble(state), environment={"PATH": path}
-    )
+    return Component(command, trouble=lambda: _containerd_trouble(state), environment={"PATH": path})
 
 
 def _containerd_trouble(state: State) -> str | None:
@@ -198,11 +196,12 @@ def _containerd_trouble(state: State) -> str | None:
     return None
 
 
-def ctr(state: State, *arguments: str, timeout_seconds: float = 20) -> str:
+def ctr(state: State, *arguments: str, check: bool = True, timeout_seconds: float = 20) -> str:
     """The output of containerd's own client, in the kubelet's namespace of containerd."""
     socket: Path = state.layout.containerd_socket
     return run(
         [_program("ctr"), "--address", str(socket), "--namespace", "k8s.io", *arguments],
+        check=check,
         timeout_seconds=timeout_seconds,
     )
 

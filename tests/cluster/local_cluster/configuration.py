@@ -196,16 +196,21 @@ def _registry(state: State) -> str:
 
 
 def _corefile(state: State) -> str:
+    port = state.ports["dns"]
+    zones = " ".join(f"{zone}:{port}" for zone in ("cluster.local", "in-addr.arpa", "ip6.arpa"))
     # Nothing is forwarded: a name from outside does not exist in an air-gapped cluster,
     # and a pod should learn that at once rather than by a timeout.
-    return f""".:{state.ports["dns"]} {{
+    return f"""{zones} {{
     bind {state.address}
     errors
     health {state.address}:{state.ports["dns-health"]}
     kubernetes cluster.local in-addr.arpa ip6.arpa {{
         kubeconfig {state.layout.config / "dns.kubeconfig"}
-        fallthrough
     }}
+}}
+.:{port} {{
+    bind {state.address}
+    errors
     template ANY ANY {{
         rcode NXDOMAIN
     }}

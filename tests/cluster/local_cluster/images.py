@@ -56,10 +56,7 @@ def write_archive(archive: Path, name: str, program: Path, target: str) -> None:
     files = {
         "oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
         "index.json": json.dumps(index).encode(),
-        **{
-            f"blobs/sha256/{hashlib.sha256(blob).hexdigest()}": blob
-            for blob in (packed, configuration, manifest)
-        },
+        **{f"blobs/sha256/{hashlib.sha256(blob).hexdigest()}": blob for blob in (packed, configuration, manifest)},
     }
     with tarfile.open(archive, "w") as bundle:
         for path, blob in files.items():

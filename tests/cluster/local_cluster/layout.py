@@ -48,8 +48,7 @@ class Layout:
         # Interface names end at 15 characters, and ours carry the prefix "ft-" and a suffix.
         if not re.fullmatch(r"[a-z][a-z0-9]{0,9}", self.name):
             raise ClusterError(
-                f"cluster name {self.name!r} is not valid: use 1 to 10 lower-case letters and "
-                "digits, a letter first"
+                f"cluster name {self.name!r} is not valid: use 1 to 10 lower-case letters and digits, a letter first"
             )
 
     @property

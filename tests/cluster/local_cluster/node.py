@@ -87,9 +87,7 @@ def register_services(state: State) -> None:
                 "kind": "ClusterRole",
                 "name": "cluster:dns",
             },
-            "subjects": [
-                {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "cluster:dns"}
-            ],
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "cluster:dns"}],
         },
     )
     api.apply(

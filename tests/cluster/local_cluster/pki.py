@@ -73,21 +73,13 @@ def _leaf(folder: Path, name: str, subject: str, usage: str, names: list[str]) -
     _certificate(folder, name, subject=subject, extensions=extensions, issuer="ca")
 
 
-def _certificate(
-    folder: Path, name: str, *, subject: str, extensions: list[str], issuer: str | None
-) -> None:
+def _certificate(folder: Path, name: str, *, subject: str, extensions: list[str], issuer: str | None) -> None:
     # Without a configuration of our own, the machine's openssl.cnf would add extensions.
     configuration = folder / f"{name}.cnf"
-    configuration.write_text(
-        "[req]\ndistinguished_name=name\n[name]\n[extensions]\n" + "\n".join(extensions) + "\n"
-    )
+    configuration.write_text("[req]\ndistinguished_name=name\n[name]\n[extensions]\n" + "\n".join(extensions) + "\n")
     key = folder / f"{name}.key"
     _openssl_key(key)
-    signer = (
-        ["-CA", str(folder / f"{issuer}.crt"), "-CAkey", str(folder / f"{issuer}.key")]
-        if issuer
-        else []
-    )
+    signer = ["-CA", str(folder / f"{issuer}.crt"), "-CAkey", str(folder / f"{issuer}.key")] if issuer else []
     # Written last and under its final name only when whole: its presence means "done".
     temporary = folder / f"{name}.crt.tmp"
     command = ["openssl", "req", "-x509", "-new", "-config", str(configuration)]

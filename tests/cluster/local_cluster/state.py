@@ -127,9 +127,7 @@ def load(layout: Layout) -> State | None:
         processes = {name: Process(**value) for name, value in content.pop("processes").items()}
         return State(**content, processes=processes)
     except (TypeError, KeyError, AttributeError) as error:
-        raise ClusterError(
-            f"{layout.state_file} was written by another version ({error}): run `down`"
-        ) from error
+        raise ClusterError(f"{layout.state_file} was written by another version ({error}): run `down`") from error
 
 
 def create(name: str, *, full: bool, components: list[str]) -> State:
