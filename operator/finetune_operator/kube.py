@@ -47,6 +47,12 @@ SECRETS = Resource("/api/v1", "secrets")
 EVENTS = Resource("/api/v1", "events")
 
 
+def is_finished(job: Object) -> bool:
+    """Say whether a FineTuneJob has come to its end, good or bad."""
+    conditions = (job.get("status") or {}).get("conditions") or []
+    return any(c["type"] == "Finished" and c["status"] == "True" for c in conditions)
+
+
 async def load_configuration() -> client.Configuration:
     """Return how to reach the API server: KUBECONFIG if it is set, else the pod's own service account.
 
@@ -159,23 +165,6 @@ class KubeClient:
             Conflict: it is not at the body's resourceVersion any more.
         """
         return await self._request("PUT", resource.path(namespace, name), body=body)
-
-    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
-        """Delete the object with this uid, children first; that it is gone already is a success.
-
-        Raises:
-            Conflict: an object with another uid has the name.
-        """
-        options: Object = {
-            "apiVersion": "v1",
-            "kind": "DeleteOptions",
-            "propagationPolicy": "Foreground",
-            "preconditions": {"uid": uid},
-        }
-        try:
-            await self._request("DELETE", resource.path(namespace, name), body=options)
-        except NotFound:
-            return
 
     async def apply_status(
         self, resource: Resource, namespace: str, name: str, body: Object, *, manager: str

@@ -2,11 +2,12 @@
 
 What the operator needs of the cluster (the chart's RBAC):
 
-    finetune.dev finetunejobs           get list watch delete
+    finetune.dev finetunejobs           get list watch
     finetune.dev finetunejobs/status    get patch
-    batch jobs                          get list watch create delete
-    core pods                           get list watch delete
-    core configmaps                     get list create delete
+    finetune.dev finetunejobs/finalizers  update          (owner references that block deletion, where that is enforced)
+    batch jobs                          get list watch create
+    core pods                           get list watch
+    core configmaps                     get list create update
     core events                         list create
     authentication.k8s.io tokenreviews  create            (always cluster-wide)
     core secrets                        get update        (one by name, in the operator's own namespace)
@@ -16,11 +17,13 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from pydantic import ValidationError
 
 from finetune_api.plan import Defaults
 
+PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -35,7 +38,7 @@ class Options:
     pod_name: str
     watch_namespaces: tuple[str, ...]
     trainer_image: str
-    trainer_image_pull_policy: str
+    trainer_image_pull_policy: PullPolicy
     defaults: Defaults
     service_name: str
     tls_secret_name: str
@@ -103,7 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--trainer-image-pull-policy",
-        choices=("Always", "IfNotPresent", "Never"),
+        choices=get_args(PullPolicy),
         default="IfNotPresent",
         help="(default: %(default)s)",
     )

@@ -1,0 +1,95 @@
+"""Carry out a decision. Everything that the reconcile loop changes in the cluster is changed here."""
+
+import logging
+
+from finetune_api import API_VERSION, KIND
+from finetune_operator.decision import Action, CreateConfigMap, CreateJob, Decision, UpdateConfigMap
+from finetune_operator.errors import AlreadyExists, ApiError, KubeError
+from finetune_operator.events import event_body
+from finetune_operator.kube import CONFIG_MAPS, EVENTS, FINETUNE_JOBS, JOBS, KubeClient, Object, Resource
+
+_log = logging.getLogger(__name__)
+
+FIELD_MANAGER = "finetune-operator"
+
+
+class NameTaken(KubeError):  # noqa: N818
+    """An object that is not ours has the name of a child."""
+
+
+class Refused(KubeError):  # noqa: N818
+    """The API server will never take this child: it is forbidden or invalid. The text is its own."""
+
+
+async def apply(client: KubeClient, job: Object, decision: Decision) -> None:
+    """Carry out the actions in order, then write the status once, then emit the events.
+
+    The status is written on the condition that the FineTuneJob is still as it was observed.
+
+    Raises:
+        Refused: a child was refused for good; the rest was left out.
+        Conflict: something has changed since it was observed; the rest was left out.
+        NameTaken: see there.
+        KubeError: the API server cannot be asked; the rest was left out.
+    """
+    for action in decision.actions:
+        await _carry_out(client, job, action)
+    if decision.status is not None:
+        await write_status(client, job, decision.status, manager=FIELD_MANAGER)
+    for event in decision.events:
+        try:
+            await client.create(EVENTS, job["metadata"]["namespace"], event_body(job, event))
+        except KubeError as error:
+            # The status says the same, and a repeated pass would not emit it again.
+            _log.warning("an Event was not recorded: %s", error, extra={"key": _key(job)})
+
+
+async def _carry_out(client: KubeClient, job: Object, action: Action) -> None:
+    namespace = job["metadata"]["namespace"]
+    match action:
+        case CreateConfigMap(body):
+            await _create(client, CONFIG_MAPS, job, body)
+        case CreateJob(body):
+            await _create(client, JOBS, job, body)
+        case UpdateConfigMap(body):
+            await client.replace(CONFIG_MAPS, namespace, body["metadata"]["name"], body)
+
+
+async def _create(client: KubeClient, resource: Resource, job: Object, body: Object) -> None:
+    metadata = job["metadata"]
+    name = body["metadata"]["name"]
+    try:
+        await client.create(resource, metadata["namespace"], body)
+    except AlreadyExists:
+        found = await client.get(resource, metadata["namespace"], name)
+        if controller_uid(found) == metadata["uid"]:
+            raise  # a pass that was cut off, or an old read: observe it
+        raise NameTaken(
+            f"{resource.plural}/{name} exists and does not belong to this FineTuneJob; delete it or rename the job"
+        ) from None
+    except ApiError as error:
+        if error.status in (403, 422):
+            raise Refused(error.message) from error
+        raise
+    _log.info("created %s/%s", resource.plural, name, extra={"key": _key(job)})
+
+
+def controller_uid(child: Object) -> str | None:
+    """Return the uid of the object that controls this one."""
+    owners = child["metadata"].get("ownerReferences") or []
+    return next((owner["uid"] for owner in owners if owner.get("controller")), None)
+
+
+async def write_status(client: KubeClient, job: Object, status: Object, *, manager: str) -> Object:
+    """Apply the whole of what one field manager says in the status; `job` is the FineTuneJob as it was read.
+
+    Raises:
+        Conflict: the FineTuneJob has changed since, or is another one by now.
+    """
+    metadata = {member: job["metadata"][member] for member in ("namespace", "name", "uid", "resourceVersion")}
+    body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "status": status}
+    return await client.apply_status(FINETUNE_JOBS, metadata["namespace"], metadata["name"], body, manager=manager)
+
+
+def _key(job: Object) -> tuple[str, str]:
+    return job["metadata"]["namespace"], job["metadata"]["name"]

@@ -1,0 +1,194 @@
+"""Puts the parts together and runs them until SIGTERM."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from aiohttp import web
+
+from finetune_operator import __version__, logs, tls
+from finetune_operator.errors import KubeError
+from finetune_operator.health import STUCK_SECONDS, Health
+from finetune_operator.job_settings import Settings
+from finetune_operator.kube import FINETUNE_JOBS, KubeClient, Object, is_finished, load_configuration
+from finetune_operator.metrics import Metrics
+from finetune_operator.progress_auth import Authenticator
+from finetune_operator.progress_server import ProgressEndpoint
+from finetune_operator.progress_store import Entry, ProgressStore
+from finetune_operator.progress_writer import ProgressWriter
+from finetune_operator.reconcile import Key, Reconciler
+from finetune_operator.settings import Options, parse
+from finetune_operator.watches import Watches
+from finetune_operator.workqueue import WorkQueue, backoff_seconds
+
+_log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+# Other replicas renew the certificate too, so each looks at the Secret this often.
+_CERTIFICATE_SECONDS = 300.0
+_PROGRESS_WRITERS = 4
+_SHUTDOWN_SECONDS = 8.0
+
+
+async def insist(what: str, attempt: Callable[[], Awaitable[Result]]) -> Result:
+    """Try until the API server does it, waiting ever longer up to a minute in between."""
+    failures = 0
+    while True:
+        try:
+            return await attempt()
+        except KubeError as error:
+            failures += 1
+            _log.warning("cannot %s yet: %s", what, error)
+            await asyncio.sleep(backoff_seconds(failures))
+
+
+@contextlib.asynccontextmanager
+async def serving(application: web.Application, port: int, context: ssl.SSLContext | None) -> AsyncIterator[None]:
+    """Serve on all addresses; `context` None means plain HTTP."""
+    runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=2.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, None, port, ssl_context=context).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+class Operator:
+    """One replica."""
+
+    def __init__(self, options: Options, client: KubeClient) -> None:
+        self._options = options
+        self._client = client
+        self._ready = False
+        self._ca_pem = ""
+        self._metrics = Metrics()
+        self._store = ProgressStore()
+        self._jobs: WorkQueue[Key] = WorkQueue(
+            Reconciler(client, self._settings, self._metrics, self._ended), workers=options.workers
+        )
+        self._progress: WorkQueue[Key] = WorkQueue(ProgressWriter(client, self._store), workers=_PROGRESS_WRITERS)
+        self._endpoint = ProgressEndpoint(Authenticator(client), self._store, self._metrics, self._accepted)
+        self._watches = Watches(options.watch_namespaces, self._jobs.add)
+        self._metrics.watch(
+            queue_depth=lambda: len(self._jobs), watch_age=lambda: time.monotonic() - self._watches.last_event
+        )
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        health = Health(self._metrics, self._problems, lambda: self._ready)
+        async with serving(health.application(), self._options.http_port, None):
+            bundle = await insist("read the TLS Secret", self._certificate)
+            self._ca_pem = bundle.ca_certificate.decode()
+            context = tls.server_context(bundle)
+            async with serving(self._endpoint.application(), self._options.progress_port, context):
+                await insist("list FineTuneJobs", self._full_list)
+                self._watches.start()
+                self._ready = True
+                _log.info("ready")
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(self._jobs.run())
+                        group.create_task(self._progress.run())
+                        group.create_task(self._list_again())
+                        group.create_task(self._renew_certificate(context, bundle))
+                finally:
+                    await self._watches.stop()
+
+    def _settings(self) -> Settings:
+        return Settings(
+            trainer_image=self._options.trainer_image,
+            operator_version=__version__,
+            progress_url_base=self._options.progress_base_url,
+            ca_pem=self._ca_pem,
+            image_pull_policy=self._options.trainer_image_pull_policy,
+            defaults=self._options.defaults,
+        )
+
+    def _problems(self) -> list[str]:
+        problems = []
+        if max(self._jobs.longest_active_seconds(), self._progress.longest_active_seconds()) > STUCK_SECONDS:
+            problems.append(f"a pass has been going on for more than {STUCK_SECONDS:.0f} seconds")
+        if self._ready and not self._watches.alive:
+            problems.append("the watches have ended")
+        return problems
+
+    def _ended(self, key: Key) -> None:
+        self._endpoint.forget(key)
+        self._metrics.drop_live(key)
+
+    def _accepted(self, key: Key, entry: Entry) -> None:
+        self._progress.add(key, entry.due_in(time.monotonic()))
+
+    async def _full_list(self) -> None:
+        """Make every unfinished FineTuneJob due: it heals what a watch has missed."""
+        found: dict[Key, Object] = {}
+        for namespace in self._options.watch_namespaces or (None,):
+            for job in await self._client.list(FINETUNE_JOBS, namespace):
+                found[job["metadata"]["namespace"], job["metadata"]["name"]] = job
+        known = self._metrics.known()
+        for key, job in found.items():
+            if key not in known or not is_finished(job):
+                self._jobs.add(key)
+        for key in known - found.keys():
+            self._jobs.add(key)
+        self._metrics.last_full_list.set_to_current_time()
+
+    async def _list_again(self) -> None:
+        while True:
+            await asyncio.sleep(self._options.resync_seconds)
+            await insist("list FineTuneJobs", self._full_list)
+
+    async def _certificate(self) -> tls.Bundle:
+        options = self._options
+        return await tls.ensure(self._client, options.pod_namespace, options.tls_secret_name, options.service_host)
+
+    async def _renew_certificate(self, context: ssl.SSLContext, bundle: tls.Bundle) -> None:
+        while True:
+            await asyncio.sleep(_CERTIFICATE_SECONDS)
+            renewed = await insist("read the TLS Secret", self._certificate)
+            if renewed != bundle:
+                bundle = renewed
+                tls.load(context, bundle)
+                # Jobs get a new authority with their next pass, at the latest after the next full list.
+                self._ca_pem = bundle.ca_certificate.decode()
+                _log.info("serving a new certificate")
+
+
+async def _operate(options: Options) -> None:
+    client = KubeClient(await load_configuration())
+    try:
+        await Operator(options, client).run()
+    finally:
+        await client.close()
+
+
+async def run(options: Options) -> int:
+    """Run until SIGTERM or SIGINT; return the exit status."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    operator, stopped = asyncio.create_task(_operate(options)), asyncio.create_task(stop.wait())
+    await asyncio.wait({operator, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if operator.done():
+        _log.error("ended unexpectedly", exc_info=operator.exception())
+        return 1
+    _log.info("stopping")
+    operator.cancel()
+    await asyncio.wait({operator}, timeout=_SHUTDOWN_SECONDS)
+    return 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parse the command line and run."""
+    options = parse(arguments)
+    logs.configure(options.log_level)
+    return asyncio.run(run(options))

@@ -1,0 +1,120 @@
+"""Prometheus metrics of one replica."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from finetune_api.progress import Progress
+from finetune_api.status import FineTuneJobStatus, StageStatus
+from finetune_operator.clock import parse_time
+
+_STAGE_BUCKETS = (10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 28800, 86400)
+_LIVE = {
+    "step": "Optimizer steps done.",
+    "total_steps": "Optimizer steps in all.",
+    "loss": "Training loss.",
+    "tokens_per_second": "Training speed.",
+}
+
+
+class Metrics:
+    """Everything that `/metrics` shows, on a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._phases: dict[tuple[str, str], str] = {}
+        registry = self.registry
+        self._jobs = Gauge("finetune_jobs", "FineTuneJobs by phase.", ["namespace", "phase"], registry=registry)
+        self._stage_seconds = Histogram(
+            "finetune_stage_duration_seconds",
+            "From the start of a stage to its end, all attempts included.",
+            ["stage", "state"],
+            buckets=_STAGE_BUCKETS,
+            registry=registry,
+        )
+        self._attempts = Counter(
+            "finetune_attempt_failures", "Attempts that ended badly, by reason.", ["stage", "reason"], registry=registry
+        )
+        self._gpu_seconds = Counter(
+            "finetune_gpu_seconds", "GPU time of train attempts that have ended.", ["namespace"], registry=registry
+        )
+        self.reconcile_seconds = Histogram(
+            "finetune_reconcile_seconds", "Length of a reconcile pass.", ["outcome"], registry=registry
+        )
+        self.last_full_list = Gauge(
+            "finetune_last_full_list_timestamp_seconds", "When all FineTuneJobs were last listed.", registry=registry
+        )
+        self._rejects = Counter(
+            "finetune_progress_rejects",
+            "Progress pushes that were refused, by HTTP status.",
+            ["code"],
+            registry=registry,
+        )
+        self._live = {
+            name: Gauge(
+                f"finetune_job_{name}", f"{help_text} Gone when the job ends.", ["namespace", "name"], registry=registry
+            )
+            for name, help_text in _LIVE.items()
+        }
+
+    def watch(self, queue_depth: Callable[[], float], watch_age: Callable[[], float]) -> None:
+        """Show the queue's depth and the seconds since the last watch event, read when scraped."""
+        depth = Gauge("finetune_queue_depth", "FineTuneJobs that wait for a pass, due or not.", registry=self.registry)
+        depth.set_function(queue_depth)
+        age = Gauge("finetune_watch_age_seconds", "Since the last event of any watch.", registry=self.registry)
+        age.set_function(watch_age)
+
+    def render(self) -> bytes:
+        """Return the exposition text."""
+        return generate_latest(self.registry)
+
+    def progress_rejected(self, status: int) -> None:
+        """Count a refused push."""
+        self._rejects.labels(str(status)).inc()
+
+    def progress(self, key: tuple[str, str], progress: Progress) -> None:
+        """Show the latest report of a job."""
+        for name, gauge in self._live.items():
+            value = getattr(progress, name)
+            if value is not None:
+                gauge.labels(*key).set(float(value))
+
+    def phase(self, key: tuple[str, str], phase: str | None) -> None:
+        """Note a job's phase; None when the job is gone."""
+        old = self._phases.pop(key, None)
+        if phase is not None:
+            self._phases[key] = phase
+        if old == phase:
+            return
+        if old is not None:
+            self._jobs.labels(key[0], old).dec()
+        if phase is not None:
+            self._jobs.labels(key[0], phase).inc()
+
+    def drop_live(self, key: tuple[str, str]) -> None:
+        """Drop the series of a job that has ended."""
+        for gauge in self._live.values():
+            gauge.remove(*key)
+
+    def known(self) -> set[tuple[str, str]]:
+        """Return the jobs whose phase is noted."""
+        return set(self._phases)
+
+    def transition(self, namespace: str, old: FineTuneJobStatus, new: FineTuneJobStatus) -> None:
+        """Count what one status write changed."""
+        before = {stage.name: stage for stage in old.stages}
+        for stage in new.stages:
+            self._stage(before.get(stage.name), stage)
+        spent = (new.gpu_seconds or 0) - (old.gpu_seconds or 0)
+        if spent > 0:
+            self._gpu_seconds.labels(namespace).inc(spent)
+
+    def _stage(self, old: StageStatus | None, new: StageStatus) -> None:
+        if new.last_failure is not None and (
+            old is None or old.last_failure != new.last_failure or old.attempt != new.attempt
+        ):
+            self._attempts.labels(new.name, new.last_failure.reason).inc()
+        ended = new.completion_time is not None and (old is None or old.completion_time is None)
+        if ended and new.start_time is not None and new.completion_time is not None:
+            seconds = (parse_time(new.completion_time) - parse_time(new.start_time)).total_seconds()
+            self._stage_seconds.labels(new.name, new.state).observe(seconds)

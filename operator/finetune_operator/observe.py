@@ -1,0 +1,41 @@
+"""Read everything that a decision rests on, from the API server itself: no watch cache is asked."""
+
+from dataclasses import replace
+
+from finetune_operator import diagnose, names
+from finetune_operator.kube import CONFIG_MAPS, EVENTS, FINETUNE_JOBS, JOBS, PODS, KubeClient, Object
+from finetune_operator.observation import Observation
+
+# The newest Events of one object say why it waits; there may be hundreds of old ones.
+_EVENTS_PER_OBJECT = 20
+
+
+async def observe(client: KubeClient, namespace: str, name: str) -> tuple[Object, Observation]:
+    """Return the FineTuneJob as it is stored, and what `decide` gets to see.
+
+    The children are listed after the FineTuneJob was read and without a resourceVersion, so they are at least as new.
+
+    Raises:
+        NotFound: there is no such FineTuneJob.
+        ValidationError: its status is none that this version understands.
+        KubeError: the API server cannot be asked.
+    """
+    job = await client.get(FINETUNE_JOBS, namespace, name)
+    selector = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY},{names.JOB_LABEL}={name}"
+    observation = Observation.of(
+        job,
+        jobs=await client.list(JOBS, namespace, labels=selector),
+        pods=await client.list(PODS, namespace, labels=selector),
+        config_maps=await client.list(CONFIG_MAPS, namespace, labels=selector),
+    )
+    events: list[Object] = []
+    for child in diagnose.needs_events(observation):
+        found = await client.list(EVENTS, namespace, fields=f"involvedObject.uid={child['metadata']['uid']}")
+        events += sorted(found, key=_last_seen)[-_EVENTS_PER_OBJECT:]
+    return job, replace(observation, events=tuple(events))
+
+
+def _last_seen(event: Object) -> str:
+    series = event.get("series") or {}
+    times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
+    return next((t for t in times if t), event["metadata"].get("creationTimestamp") or "")

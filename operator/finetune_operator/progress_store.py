@@ -1,0 +1,119 @@
+"""What pods said about their progress: which report is newer, how it is shown, when it is worth an API call. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from finetune_api.progress import Progress
+from finetune_api.spec import STAGES
+from finetune_operator.clock import format_time
+
+# In the first minutes of a stage a user watches; later a job is one of many.
+CLOSE_WATCH_SECONDS = 120.0
+CLOSE_INTERVAL_SECONDS = 5.0
+INTERVAL_SECONDS = 30.0
+
+
+def attempt_order(progress: Progress) -> tuple[int, int]:
+    """Return what never goes back in the life of one FineTuneJob: the stage, then the attempt at it."""
+    return STAGES.index(progress.stage), progress.attempt
+
+
+def goes_back(new: Progress, old: Progress | None) -> bool:
+    """Say whether `new` is older news than `old`: a report overtaken on its way, or of a pod that was replaced."""
+    if old is None or attempt_order(new) > attempt_order(old):
+        return False
+    if attempt_order(new) < attempt_order(old):
+        return True
+    return new.step is not None and old.step is not None and new.step < old.step
+
+
+def duration(seconds: int) -> str:
+    """Return seconds as people read them in a table: 42s, 4m10s, 1h02m, 3d04h."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours:02}h"
+    if hours:
+        return f"{hours}h{minutes:02}m"
+    return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+
+
+def shown(progress: Progress, now: datetime) -> Progress:
+    """Return the report with the members that the operator fills in; `now` is in UTC."""
+    known = progress.step is not None and progress.total_steps is not None
+    return progress.model_copy(
+        update={
+            "update_time": format_time(now),
+            "steps": f"{progress.step}/{progress.total_steps}" if known else None,
+            "eta": duration(progress.eta_seconds) if progress.eta_seconds is not None else None,
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The latest report of one FineTuneJob, and what of it has been written. Times are seconds of a monotonic clock."""
+
+    uid: str
+    latest: Progress
+    attempt_since: float
+    written: Progress | None = None
+    written_at: float = 0.0
+
+    def due_in(self, now: float) -> float:
+        """Return after how many seconds the latest report should be in the status; 0: at once."""
+        new, old = self.latest, self.written
+        if old is None or attempt_order(new) != attempt_order(old) or new.activity != old.activity:
+            return 0.0
+        first = old.step in (None, 0) and new.step not in (None, 0)
+        last = new.step is not None and new.step == new.total_steps and old.step != new.step
+        if first or last:
+            return 0.0
+        close = now - self.attempt_since < CLOSE_WATCH_SECONDS
+        return max(self.written_at + (CLOSE_INTERVAL_SECONDS if close else INTERVAL_SECONDS) - now, 0.0)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the status has it all."""
+        return self.written == self.latest
+
+
+class ProgressStore:
+    """The entries of all jobs that push to this replica."""
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[str, str], Entry] = {}
+
+    @property
+    def entries(self) -> Mapping[tuple[str, str], Entry]:
+        """By namespace and name."""
+        return self._entries
+
+    def take(self, key: tuple[str, str], uid: str, progress: Progress, now: float) -> Entry | None:
+        """Take a report and return the job's entry; None if it is older than what is known."""
+        old = self._entries.get(key)
+        if old is None or old.uid != uid:
+            entry = Entry(uid, progress, now)
+        elif goes_back(progress, old.latest):
+            return None
+        else:
+            new_attempt = attempt_order(progress) != attempt_order(old.latest)
+            since = now if new_attempt else old.attempt_since
+            entry = Entry(uid, progress, since, old.written, old.written_at)
+        self._entries[key] = entry
+        return entry
+
+    def wrote(self, key: tuple[str, str], entry: Entry, now: float) -> Entry | None:
+        """Note that `entry.latest` is in the status; return what is known by now, None if the job was forgotten."""
+        present = self._entries.get(key)
+        if present is None or present.uid != entry.uid:
+            return None
+        updated = Entry(present.uid, present.latest, present.attempt_since, entry.latest, now)
+        self._entries[key] = updated
+        return updated
+
+    def forget(self, key: tuple[str, str]) -> None:
+        """Drop what is known of a job."""
+        self._entries.pop(key, None)

@@ -1,0 +1,60 @@
+"""Puts reports into `status.progress`, under a field manager of its own, at the pace that the store says."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from finetune_api.progress import Progress
+from finetune_operator.apply import write_status
+from finetune_operator.errors import NotFound
+from finetune_operator.kube import FINETUNE_JOBS, KubeClient, Object, is_finished
+from finetune_operator.progress_store import ProgressStore, goes_back, shown
+
+FIELD_MANAGER = "finetune-operator-progress"
+
+
+class ProgressWriter:
+    """The handler of a work queue: called with a key, it writes that job's latest report."""
+
+    def __init__(self, client: KubeClient, store: ProgressStore, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._store = store
+        self._clock = clock
+
+    async def __call__(self, key: tuple[str, str]) -> float | None:
+        """Write, and return after how many seconds there will be more to write.
+
+        Any replica may do this at any time: the write is conditional on the FineTuneJob that the guard looked at.
+
+        Raises:
+            Conflict: it has changed since; try again.
+            KubeError: the API server cannot be asked.
+        """
+        entry = self._store.entries.get(key)
+        if entry is None or entry.is_written:
+            return None
+        try:
+            job = await self._client.get(FINETUNE_JOBS, *key)
+        except NotFound:
+            self._store.forget(key)
+            return None
+        if job["metadata"]["uid"] != entry.uid or is_finished(job):
+            self._store.forget(key)
+            return None
+        # Another replica may have heard newer news.
+        if not goes_back(entry.latest, _stored(job)):
+            progress = shown(entry.latest, datetime.now(UTC))
+            await write_status(self._client, job, {"progress": progress.to_json()}, manager=FIELD_MANAGER)
+        now = self._clock()
+        present = self._store.wrote(key, entry, now)
+        return None if present is None or present.is_written else present.due_in(now)
+
+
+def _stored(job: Object) -> Progress | None:
+    stored = (job.get("status") or {}).get("progress")
+    try:
+        return Progress.model_validate(stored) if stored is not None else None
+    except ValidationError:
+        return None  # written by a version that knows more; its next report comes soon

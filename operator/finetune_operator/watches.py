@@ -1,0 +1,155 @@
+"""Watches, by kopf, which tell only that something happened to a FineTuneJob: a reconcile pass reads for itself.
+
+kopf has an event loop of its own in a thread of its own: when it ends it cancels every task of its loop, and it ends
+when a watch is refused for good. Here it is then started again, and nothing else notices.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import kopf
+
+from finetune_api import GROUP, PLURAL, VERSION
+from finetune_operator import names
+from finetune_operator.kube import load_configuration
+
+_log = logging.getLogger(__name__)
+
+Key = tuple[str, str]
+"""Namespace and name of a FineTuneJob."""
+
+_SELECTOR = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
+_RESTART_SECONDS = 5.0
+_LOGIN_SECONDS = 1.0
+_STOP_SECONDS = 5.0
+# The token is read again this often, or when the API server refuses it.
+_CREDENTIALS_LIFETIME = timedelta(minutes=30)
+
+
+class EndlessBackoff:
+    """Waits between the attempts of one request, never ending: an outage of the API server may be long."""
+
+    def __iter__(self) -> Iterator[float]:
+        """Yield seconds: 1, 1, 2, 3, 5, then 8 for ever."""
+        yield from (1.0, 1.0, 2.0, 3.0, 5.0)
+        while True:
+            yield 8.0
+
+
+def key_of(kind: str, body: Any) -> Key | None:
+    """Return whose object this is; None for a child whose label was taken away."""
+    metadata = body["metadata"]
+    if kind == PLURAL:
+        return metadata["namespace"], metadata["name"]
+    name = (metadata.get("labels") or {}).get(names.JOB_LABEL)
+    return (metadata["namespace"], name) if name else None
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    # No custom resources or namespaces appear while it runs, so it needs no right to watch these.
+    settings.scanning.disabled = True
+    settings.posting.enabled = False
+    settings.networking.error_backoffs = EndlessBackoff()
+    settings.networking.connect_timeout = 5.0
+    settings.networking.request_timeout = 60.0
+    # A stream without even a bookmark is dead: the API server sends one a minute.
+    settings.watching.inactivity_timeout = 90.0
+    settings.watching.chunk_size = 500
+    settings.queueing.worker_limit = 50
+    settings.watching.label_selectors[lambda resource: resource.plural != PLURAL] = _SELECTOR
+    return settings
+
+
+async def _credentials() -> kopf.ConnectionInfo:
+    configuration = await load_configuration()
+    authorization = await configuration.get_api_key_with_prefix("BearerToken")
+    return kopf.ConnectionInfo(
+        server=configuration.host,
+        ca_path=configuration.ssl_ca_cert,
+        ca_data=configuration.ca_cert_data,
+        insecure=not configuration.verify_ssl,
+        token=authorization.split()[-1] if authorization else None,
+        certificate_path=configuration.cert_file,
+        private_key_path=configuration.key_file,
+        # This also tells one login from the next: kopf never takes again what was refused once, but an API server that
+        # is starting refuses good tokens for a while.
+        expiration=datetime.now(UTC) + _CREDENTIALS_LIFETIME,
+    )
+
+
+class Watches:
+    """Calls `changed(key)` in the event loop that made it, for each event of a FineTuneJob or one of its children."""
+
+    def __init__(self, namespaces: Collection[str], changed: Callable[[Key], None]) -> None:
+        self._namespaces = namespaces
+        self._changed = changed
+        self._owner_loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="watches", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._last_login = 0.0
+        self.last_event = time.monotonic()
+
+    def start(self) -> None:
+        """Start watching, once."""
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """End the thread; after a few seconds it is left to end with the process."""
+        if self._loop is not None and self._task is not None:
+            with contextlib.suppress(RuntimeError):  # its loop has ended
+                self._loop.call_soon_threadsafe(self._task.cancel)
+        await asyncio.to_thread(self._thread.join, _STOP_SECONDS)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            asyncio.run(self._forever())
+
+    async def _forever(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        while True:
+            try:
+                await kopf.operator(
+                    registry=self._registry(),
+                    settings=_settings(),
+                    standalone=True,
+                    clusterwide=not self._namespaces,
+                    namespaces=self._namespaces,
+                )
+            except Exception as error:  # noqa: BLE001 - whatever ended it, watching must go on
+                _log.error("the watches ended and start again: %s: %s", type(error).__name__, error)
+            await asyncio.sleep(_RESTART_SECONDS)
+
+    def _registry(self) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+        kopf.on.login(registry=registry)(self._login)
+        for group, version, plural in ((GROUP, VERSION, PLURAL), ("batch", "v1", "jobs"), ("", "v1", "pods")):
+            kopf.on.event(group, version, plural, registry=registry, id=plural, param=plural)(self._on_event)
+        return registry
+
+    async def _login(self, **_: Any) -> kopf.ConnectionInfo:
+        since = time.monotonic() - self._last_login
+        if since < _LOGIN_SECONDS:
+            await asyncio.sleep(_LOGIN_SECONDS - since)
+        self._last_login = time.monotonic()
+        return await _credentials()
+
+    async def _on_event(self, **event: Any) -> None:
+        # Nothing is returned: kopf would write it into the object's status.
+        self.last_event = time.monotonic()
+        key = key_of(event["param"], event["body"])
+        if key is not None:
+            self._owner_loop.call_soon_threadsafe(self._changed, key)
