@@ -1,12 +1,197 @@
-"""The whole behaviour of the operator for one FineTuneJob, as a pure function."""
+"""The whole behaviour of the operator for one FineTuneJob, as a pure function.
 
-from datetime import datetime
+Everything follows from what is observed, so that a pass may be cut short anywhere and repeated. Two rules make that
+safe: a Job is created only for an attempt that the written status asks for and that was not seen yet, under a name made
+from it; and the status follows the Jobs that are seen, never the ones that were asked for.
+"""
 
-from finetune_operator.decision import Decision
-from finetune_operator.observation import Observation
+from datetime import datetime, timedelta
+
+from finetune_api.plan import Plan
+from finetune_api.spec import FineTuneJobSpec, Stage
+from finetune_api.status import Failure, Snapshot, StageStatus
+from finetune_operator import attempts, children, conditions, diagnose, failures, names, snapshot, stages, status
+from finetune_operator.clock import format_time, parse_time
+from finetune_operator.decision import Action, CreateConfigMap, CreateJob, Decision, KubernetesEvent, UpdateConfigMap
 from finetune_operator.job_settings import Settings
+from finetune_operator.observation import Observation
+from finetune_operator.record import record
+from finetune_operator.transition import Transition
+
+_SOON = 1.0
+_PENDING_SECONDS = 5.0
+_LONG_PENDING_SECONDS = 30.0
+_LONG_PENDING_AFTER = timedelta(minutes=2)
+_WAITING_SECONDS = 30.0
+_ACTIVE: dict[Stage, str] = {"prepare": "Preparing", "train": "Training", "export": "Exporting"}
 
 
 def decide(observation: Observation, now: datetime, settings: Settings) -> Decision:
     """Return what to do next. `now` is aware, in UTC."""
-    raise NotImplementedError
+    if observation.metadata.deletion_timestamp:
+        # The garbage collector deletes the children; a status would be lost.
+        return Decision()
+    if conditions.is_true(observation.status.conditions, "Finished"):
+        return Transition(observation, now, observation.status).keep()
+    if observation.spec is None:
+        return _invalid(observation, now)
+    if observation.status.snapshot is None:
+        return _accept(observation, observation.spec, now, settings)
+    found = record(observation, observation.spec, now)
+    this = Transition(observation, now, found.status, found.events)
+    if found.failure:
+        return this.fail(found.failure)
+    stage = status.current(found.status)
+    if stage is None:
+        return this.succeed()
+    if stage.state == "Running":
+        return _watch(this, stage, observation, observation.spec, settings)
+    if found.status.stages != observation.status.stages:
+        return this.go_on(*_next_start(stage, now), requeue_after=_SOON)
+    return _start(this, stage, observation, observation.spec, settings)
+
+
+def _invalid(observation: Observation, now: datetime) -> Decision:
+    message = f"The job's spec is not valid: {observation.spec_error}."
+    this = Transition(observation, now, observation.status, accepted=False)
+    if observation.status.snapshot is None:
+        return this.fail(Failure(reason="InvalidSpec", message=message))
+    # It was valid when it was accepted, and what was edited since can be edited back.
+    return this.block("InvalidSpec", message)
+
+
+def _accept(observation: Observation, spec: FineTuneJobSpec, now: datetime, settings: Settings) -> Decision:
+    accepted = observation.status.model_copy(
+        update={
+            "start_time": format_time(now),
+            "snapshot": snapshot.take(snapshot.render_plan(observation.metadata, spec, settings), settings),
+            "stages": status.first_stages(),
+        }
+    )
+    event = KubernetesEvent("Normal", "Accepted", "The job is accepted; its plan is fixed.")
+    this = Transition(observation, now, accepted, (event,))
+    return this.go_on("Accepted", "The job is accepted and about to start.", requeue_after=_SOON)
+
+
+def _watch(
+    this: Transition, stage: StageStatus, observation: Observation, spec: FineTuneJobSpec, settings: Settings
+) -> Decision:
+    """A Job is there: say how it is getting on."""
+    actions: list[Action] = []
+    if not observation.refusal:
+        actions = [*_restore_plan(observation, spec, settings), *_publish_ca(observation, settings)]
+    pods = [p for p in observation.pods if children.is_pod_of(p, stage.name, stage.attempt)]
+    if any((p.get("status") or {}).get("phase") == "Running" for p in pods):
+        message = f"{stage.name} is running, attempt {stage.attempt + 1}."
+        return this.go_on(_ACTIVE[stage.name], message, actions=actions)
+    jobs = [j for j in observation.jobs if j["metadata"]["name"] == stage.job_name]
+    since = this.now - parse_time(jobs[0]["metadata"]["creationTimestamp"])
+    again = _PENDING_SECONDS if since < _LONG_PENDING_AFTER else _LONG_PENDING_SECONDS
+    found = diagnose.diagnose(pods, jobs, observation.events)
+    if found:
+        return this.go_on(found.reason, found.message, waiting=True, requeue_after=again, actions=actions)
+    message = f"Waiting for the {stage.name} pod to start."
+    return this.go_on(_ACTIVE[stage.name], message, requeue_after=again, actions=actions)
+
+
+def _start(
+    this: Transition, stage: StageStatus, observation: Observation, spec: FineTuneJobSpec, settings: Settings
+) -> Decision:
+    """No Job is there: create it, unless something forbids that."""
+    wait = _wait_for_others(observation)
+    if wait:
+        return this.go_on("WaitingForPreviousRun", wait, waiting=True, requeue_after=_WAITING_SECONDS)
+    left = (_not_before(stage) - this.now).total_seconds() if stage.completion_time and stage.attempt else 0
+    if left > 0:
+        return this.go_on(*_next_start(stage, this.now), requeue_after=left)
+    accepted = this.status.snapshot
+    assert accepted is not None  # decide accepts first
+    plan = _plan(observation, spec, accepted, settings)
+    if isinstance(plan, Failure):
+        if status.untouched(this.status) and not _has_plan(observation):
+            # The settings changed between acceptance and the first start: accept again under the new ones.
+            return _accept(observation, spec, this.now, settings)
+        return this.fail(plan)
+    if observation.refusal:
+        found = diagnose.refused(observation.refusal)
+        return this.go_on(found.reason, found.message, waiting=True, requeue_after=_WAITING_SECONDS)
+    attempt = stages.Attempt(
+        metadata=observation.metadata,
+        spec=spec,
+        plan=plan,
+        snapshot=accepted,
+        settings=settings,
+        number=stage.attempt,
+        avoid_nodes=attempts.unusable_nodes(observation.jobs, observation.pods, stage.name),
+    )
+    actions = [
+        *_restore_plan(observation, spec, settings),
+        *_publish_ca(observation, settings),
+        CreateJob(stages.render(stage.name, attempt)),
+    ]
+    message = f"{stage.name} is about to start, attempt {stage.attempt + 1}."
+    return this.go_on(_ACTIVE[stage.name], message, actions=actions, requeue_after=_WAITING_SECONDS)
+
+
+def _wait_for_others(observation: Observation) -> str | None:
+    """Two runs under one name would write over each other's files, and hold two GPUs."""
+    foreign = children.live(observation.foreign_jobs, observation.foreign_pods)
+    if foreign:
+        return f"An earlier FineTuneJob of this name still ends; waiting for {foreign[0]}."
+    own = children.live(observation.jobs, observation.pods)
+    return f"An earlier attempt still ends; waiting for {own[0]}." if own else None
+
+
+def _next_start(stage: StageStatus, now: datetime) -> tuple[str, str]:
+    """Reason and message while a stage is due."""
+    if stage.last_failure and stage.completion_time and _not_before(stage) > now:
+        when = format_time(_not_before(stage))
+        return "RetryBackoff", f"{stage.name} starts again after {when}: {stage.last_failure.message}"[:4096]
+    return _ACTIVE[stage.name], f"{stage.name} is about to start, attempt {stage.attempt + 1}."
+
+
+def _not_before(stage: StageStatus) -> datetime:
+    assert stage.completion_time is not None  # set whenever an attempt ended
+    return parse_time(stage.completion_time) + timedelta(seconds=failures.backoff_seconds(stage.counted_failures))
+
+
+def _plan(observation: Observation, spec: FineTuneJobSpec, accepted: Snapshot, settings: Settings) -> Plan | Failure:
+    """Return the accepted plan, from its ConfigMap or rendered again to the same bytes."""
+    name = names.plan(observation.metadata)
+    config_map = children.named(observation.config_maps, name)
+    if config_map is None:
+        config_map = snapshot.plan_config_map(
+            observation.metadata, snapshot.render_plan(observation.metadata, spec, settings)
+        )
+    plan = snapshot.stored_plan(config_map, accepted)
+    if plan is None:
+        message = (
+            f"The plan that was accepted is lost: the ConfigMap {name} was deleted or replaced; "
+            "delete this FineTuneJob and create it again."
+        )
+        return Failure(reason="PlanLost", message=message)
+    return plan
+
+
+def _restore_plan(observation: Observation, spec: FineTuneJobSpec, settings: Settings) -> list[Action]:
+    accepted = observation.status.snapshot
+    if accepted is None or _has_plan(observation):
+        return []
+    plan = snapshot.render_plan(observation.metadata, spec, settings)
+    body = snapshot.plan_config_map(observation.metadata, plan)
+    return [CreateConfigMap(body)] if snapshot.stored_plan(body, accepted) else []
+
+
+def _has_plan(observation: Observation) -> bool:
+    return children.named(observation.config_maps, names.plan(observation.metadata)) is not None
+
+
+def _publish_ca(observation: Observation, settings: Settings) -> list[Action]:
+    body = snapshot.ca_config_map(observation.metadata, settings)
+    config_map = children.named(observation.config_maps, body["metadata"]["name"])
+    if config_map is None:
+        return [CreateConfigMap(body)]
+    if config_map.get("data") == body["data"]:
+        return []
+    version = config_map["metadata"]["resourceVersion"]
+    return [UpdateConfigMap({**body, "metadata": {**body["metadata"], "resourceVersion": version}})]

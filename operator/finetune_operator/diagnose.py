@@ -1,8 +1,203 @@
 """Why a pod does not run: the cause of most first-day failures, in the user's terms."""
 
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from finetune_operator import children, names
+from finetune_operator.clock import parse_time
 from finetune_operator.observation import Object, Observation
+
+Reason = Literal[
+    "SecretNotFound",
+    "ConfigMapNotFound",
+    "VolumeNotMountable",
+    "ImagePullFailed",
+    "Unschedulable",
+    "QuotaExceeded",
+    "PodRefused",
+]
+_MAXIMUM_QUOTE = 1000
+
+# What the kubelet and the API server say; the groups name the object, and the key in it.
+_SECRET = re.compile(r'secrets? "([^"]+)" not found')
+_CONFIG_MAP = re.compile(r'configmaps? "([^"]+)" not found')
+_MISSING_KEY = re.compile(r"references non-existent (?:secret|config) key: (\S+)")
+_VOLUME = re.compile(r'for volume "([^"]+)"')
+_CLAIM = re.compile(
+    r'persistentvolumeclaim "([^"]+)" not found|unbound immediate PersistentVolumeClaims', re.IGNORECASE
+)
+_IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError")
+_MOUNT_REASONS = ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
+_REFUSED_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Why nothing runs, with what to change where that is known."""
+
+    reason: Reason
+    message: str
 
 
 def needs_events(observation: Observation) -> tuple[Object, ...]:
     """Return the pods and Jobs whose Events explain why nothing runs; list those by `involvedObject.uid`."""
-    raise NotImplementedError
+    pending = [p for p in observation.pods if (p.get("status") or {}).get("phase") == "Pending"]
+    childless = [
+        j
+        for j in observation.jobs
+        if children.is_live_job(j) and not any(_is_pod_of_job(p, j) for p in observation.pods)
+    ]
+    return tuple(pending + childless)
+
+
+def diagnose(pods: Sequence[Object], jobs: Sequence[Object], events: Sequence[Object]) -> Diagnosis | None:
+    """Return why the live pods of a job do not run, or None if nothing is known to be wrong.
+
+    Args:
+        pods: of the present attempt.
+        jobs: of the present attempt.
+        events: of those, in any order.
+    """
+    for pod in pods:
+        if (pod.get("status") or {}).get("phase") != "Pending":
+            continue
+        own = _newest_first(pod, events)
+        found = next((d for look in _POD_CHECKS if (d := look(pod, own))), None)
+        if found:
+            return found
+    for job in jobs:
+        own = _newest_first(job, events)
+        if own and own[0].get("reason") == "FailedCreate" and children.is_live_job(job):
+            return refused(str(own[0].get("message", "")))
+    return None
+
+
+def refused(message: str) -> Diagnosis:
+    """Return why the API server did not create an object, from its own words."""
+    if "exceeded quota" in message:
+        text = f"The namespace's quota does not allow the pod: {_quote(message)}"
+        return Diagnosis("QuotaExceeded", text)
+    if found := _missing(message):
+        return found
+    return Diagnosis("PodRefused", f"The cluster refused to create the pod: {_quote(message)}")
+
+
+def _image(pod: Object, _: Sequence[Object]) -> Diagnosis | None:
+    waiting = _waiting(pod)
+    if waiting.get("reason") not in _IMAGE_REASONS:
+        return None
+    image = pod["spec"]["containers"][0]["image"]
+    text = (
+        f"The image {image} cannot be pulled; check its name, the registry and spec.compute.imagePullSecrets: "
+        f"{_quote(str(waiting.get('message') or waiting['reason']))}"
+    )
+    return Diagnosis("ImagePullFailed", text)
+
+
+def _config(pod: Object, _: Sequence[Object]) -> Diagnosis | None:
+    waiting = _waiting(pod)
+    if waiting.get("reason") not in _REFUSED_REASONS:
+        return None
+    message = str(waiting.get("message") or waiting["reason"])
+    return _missing(message) or Diagnosis("PodRefused", f"The node refused to start the pod: {_quote(message)}")
+
+
+def _mount(pod: Object, events: Sequence[Object]) -> Diagnosis | None:
+    if not events or events[0].get("reason") not in _MOUNT_REASONS:
+        return None
+    # The newest may only say that the kubelet gave up waiting; an older one names the object.
+    messages = [str(e.get("message", "")) for e in events if e.get("reason") in _MOUNT_REASONS]
+    found = next((d for m in messages if (d := _missing(m) or _missing_key(pod, m))), None)
+    if found:
+        return found
+    claim = (_volume(pod, messages[0]).get("persistentVolumeClaim") or {}).get("claimName")
+    what = f"The PersistentVolumeClaim {claim}" if claim else "A volume"
+    return Diagnosis("VolumeNotMountable", f"{what} cannot be mounted: {_quote(messages[0])}")
+
+
+def _missing_key(pod: Object, message: str) -> Diagnosis | None:
+    key = _MISSING_KEY.search(message)
+    if not key:
+        return None
+    volume = _volume(pod, message)
+    secret = (volume.get("secret") or {}).get("secretName")
+    if secret:
+        return Diagnosis("SecretNotFound", f"The Secret {secret} has no key {key.group(1)}; add it.")
+    config_map = (volume.get("configMap") or {}).get("name")
+    return Diagnosis("ConfigMapNotFound", f"The ConfigMap {config_map} has no key {key.group(1)}; add it.")
+
+
+def _scheduling(pod: Object, _: Sequence[Object]) -> Diagnosis | None:
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    scheduled = next((c for c in conditions if c["type"] == "PodScheduled"), {})
+    if scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
+        return None
+    message = str(scheduled.get("message", ""))
+    if claim := _CLAIM.search(message):
+        what = (
+            f"The PersistentVolumeClaim {claim.group(1)} does not exist; create it"
+            if claim.group(1)
+            else ("A PersistentVolumeClaim is not bound to a volume")
+        )
+        return Diagnosis("VolumeNotMountable", f"{what}: {_quote(message)}")
+    lacking = [r for r in _devices(pod) if f"Insufficient {r}" in message]
+    if lacking:
+        return Diagnosis("Unschedulable", f"No node has a free {lacking[0]}: {_quote(message)}")
+    return Diagnosis("Unschedulable", f"No node can take the pod: {_quote(message)}")
+
+
+_POD_CHECKS: tuple[Callable[[Object, Sequence[Object]], Diagnosis | None], ...] = (_image, _config, _mount, _scheduling)
+
+
+def _missing(message: str) -> Diagnosis | None:
+    if secret := _SECRET.search(message):
+        text = f"The Secret {secret.group(1)} does not exist in this namespace; create it or correct the job."
+        return Diagnosis("SecretNotFound", text)
+    if config_map := _CONFIG_MAP.search(message):
+        text = f"The ConfigMap {config_map.group(1)} does not exist in this namespace; create it or correct the job."
+        return Diagnosis("ConfigMapNotFound", text)
+    return None
+
+
+def _waiting(pod: Object) -> Object:
+    waiting: Object = (children.trainer_status(pod).get("state") or {}).get("waiting") or {}
+    return waiting
+
+
+def _volume(pod: Object, message: str) -> Object:
+    named = _VOLUME.search(message)
+    found: Object = next((v for v in pod["spec"].get("volumes") or [] if named and v["name"] == named.group(1)), {})
+    return found
+
+
+def _devices(pod: Object) -> list[str]:
+    limits = (pod["spec"]["containers"][0].get("resources") or {}).get("limits") or {}
+    return [r for r in limits if "/" in r]
+
+
+def _is_pod_of_job(pod: Object, job: Object) -> bool:
+    job_labels, pod_labels = (x["metadata"].get("labels") or {} for x in (job, pod))
+    keys = (names.STAGE_LABEL, names.ATTEMPT_LABEL)
+    return all(pod_labels.get(k) == job_labels.get(k) for k in keys)
+
+
+def _newest_first(child: Object, events: Sequence[Object]) -> list[Object]:
+    """Return the events of an object. An older complaint may be settled by a newer event."""
+    own = [e for e in events if (e.get("involvedObject") or {}).get("uid") == child["metadata"]["uid"]]
+    return sorted(own, key=_order, reverse=True)
+
+
+def _order(event: Object) -> tuple[datetime, bool]:
+    """Time in whole seconds, as some sources give no more; within one, a warning is the news."""
+    series = event.get("series") or {}
+    text = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
+    text = text or event["metadata"]["creationTimestamp"]
+    return parse_time(text).replace(microsecond=0), event.get("type") == "Warning"
+
+
+def _quote(message: str) -> str:
+    text = " ".join(message.split())[:_MAXIMUM_QUOTE]
+    return text if text.endswith(".") else f"{text}."

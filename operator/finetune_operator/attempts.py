@@ -1,0 +1,113 @@
+"""What became of one attempt of a stage, read from its Job and pods."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.result import StageResult
+from finetune_api.spec import Stage
+from finetune_operator import children
+from finetune_operator.clock import parse_time
+from finetune_operator.observation import Object
+
+# The Job's Failed condition says this, which outlives the pod: pkg/controller/job/pod_failure_policy.go.
+_EXIT_CODE = re.compile(r"^Container trainer for pod \S+ failed with exit code (\d+) matching ")
+_DISRUPTED = re.compile(r"^Pod \S+ has condition DisruptionTarget matching ")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An attempt that is over: its Job is Complete or Failed, so that none of its pods runs any more."""
+
+    stage: Stage
+    succeeded: bool
+    # As Kubernetes writes it.
+    completion_time: str
+    # The Job's own words.
+    message: str
+    # Whether a pod of the attempt is still there to be read.
+    has_pod: bool
+    exit_code: int | None
+    # None if there is no pod, or if its termination message is not one of ours.
+    result: StageResult | None
+    out_of_memory: bool
+    disrupted: bool
+    # The kubelet's words if it evicted the pod for using too much.
+    eviction: str | None
+    # Seconds that the container ran, over all pods of the attempt.
+    seconds: int
+    node: str | None
+
+
+def ended(job: Object, pods: Sequence[Object], stage: Stage, attempt: int) -> Ended | None:
+    """Return how an attempt ended, or None while its Job is live."""
+    complete, failed = children.condition(job, "Complete"), children.condition(job, "Failed")
+    outcome = complete or failed
+    if outcome is None:
+        return None
+    own = sorted(
+        (p for p in pods if children.is_pod_of(p, stage, attempt)),
+        key=lambda p: str(p["metadata"].get("creationTimestamp", "")),
+    )
+    pod = own[-1] if own else None
+    state = (children.terminated(pod) if pod else None) or {}
+    message = str(outcome.get("message", ""))
+    quoted = _EXIT_CODE.match(message)
+    evicted = pod is not None and (pod.get("status") or {}).get("reason") == "Evicted"
+    disrupted = pod is not None and children.condition(pod, "DisruptionTarget") is not None
+    return Ended(
+        stage=stage,
+        succeeded=complete is not None,
+        completion_time=str(outcome["lastTransitionTime"]),
+        message=message,
+        has_pod=pod is not None,
+        exit_code=state.get("exitCode", int(quoted.group(1)) if quoted else None),
+        result=_result(str(state.get("message", "")), stage),
+        out_of_memory=state.get("reason") == "OOMKilled",
+        disrupted=disrupted or _DISRUPTED.match(message) is not None,
+        eviction=str(pod["status"].get("message", "")) if pod and evicted and not disrupted else None,
+        seconds=sum(map(_seconds, own)),
+        node=(pod.get("spec") or {}).get("nodeName") if pod else None,
+    )
+
+
+def _result(message: str, stage: Stage) -> StageResult | None:
+    try:
+        result = StageResult.model_validate_json(message)
+    except ValidationError:
+        return None
+    return result if result.stage == stage else None
+
+
+def _seconds(pod: Object) -> int:
+    state = children.terminated(pod) or {}
+    if not state.get("startedAt") or not state.get("finishedAt"):
+        return 0
+    return max(0, int((parse_time(state["finishedAt"]) - parse_time(state["startedAt"])).total_seconds()))
+
+
+def unusable_nodes(jobs: Sequence[Object], pods: Sequence[Object], stage: Stage) -> tuple[str, ...]:
+    """Return the nodes whose GPU was found unusable by an attempt of this stage.
+
+    They are read from the pods, and from what earlier Jobs already avoided, in case a pod is gone.
+    """
+    found: set[str] = set()
+    for pod in pods:
+        state = children.terminated(pod) or {}
+        node = (pod.get("spec") or {}).get("nodeName")
+        if children.is_pod_of(pod, stage) and state.get("exitCode") == ExitCode.GPU_UNUSABLE and node:
+            found.add(node)
+    for job in jobs:
+        if children.is_pod_of(job, stage):
+            found.update(_avoided(job["spec"]["template"]["spec"]))
+    return tuple(sorted(found))
+
+
+def _avoided(pod_spec: Object) -> list[str]:
+    node_affinity = (pod_spec.get("affinity") or {}).get("nodeAffinity") or {}
+    required = node_affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    fields = [f for term in required.get("nodeSelectorTerms") or [] for f in term.get("matchFields") or []]
+    return [node for f in fields if f["key"] == "metadata.name" and f["operator"] == "NotIn" for node in f["values"]]

@@ -1,0 +1,57 @@
+"""How to read Jobs and pods."""
+
+from collections.abc import Sequence
+
+from finetune_api.spec import Stage
+from finetune_operator import names
+from finetune_operator.observation import Object
+
+
+def condition(child: Object, kind: str) -> Object | None:
+    """Return the condition of that type if it is True."""
+    conditions = (child.get("status") or {}).get("conditions") or []
+    return next((c for c in conditions if c["type"] == kind and c["status"] == "True"), None)
+
+
+def is_live_job(job: Object) -> bool:
+    """Whether a Job may still have or start pods. FailureTarget and SuccessCriteriaMet come before the pods ended."""
+    return condition(job, "Complete") is None and condition(job, "Failed") is None
+
+
+def is_live_pod(pod: Object) -> bool:
+    """Whether a pod's container may run, now or later: one that is being deleted may still hold a GPU."""
+    return (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
+
+
+def live(jobs: Sequence[Object], pods: Sequence[Object]) -> list[str]:
+    """Return the names of what is live: Jobs, and pods without a live Job too."""
+    return sorted(
+        [j["metadata"]["name"] for j in jobs if is_live_job(j)]
+        + [p["metadata"]["name"] for p in pods if is_live_pod(p)]
+    )
+
+
+def named(children: Sequence[Object], name: str) -> Object | None:
+    """Return the child of that name."""
+    return next((c for c in children if c["metadata"]["name"] == name), None)
+
+
+def is_pod_of(pod: Object, stage: Stage, attempt: int | None = None) -> bool:
+    """Whether a pod belongs to a stage, and to one attempt of it if given."""
+    labels = pod["metadata"].get("labels") or {}
+    return labels.get(names.STAGE_LABEL) == stage and (
+        attempt is None or labels.get(names.ATTEMPT_LABEL) == str(attempt)
+    )
+
+
+def trainer_status(pod: Object) -> Object:
+    """Return the status of the trainer's container; empty before the kubelet wrote one."""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    found: Object = next((s for s in statuses if s["name"] == names.CONTAINER), {})
+    return found
+
+
+def terminated(pod: Object) -> Object | None:
+    """Return how the trainer's container ended, or None if it has not."""
+    state: Object | None = (trainer_status(pod).get("state") or {}).get("terminated")
+    return state

@@ -1,0 +1,103 @@
+"""Takes into the status what the Jobs and pods show. Nothing is started here."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from finetune_api.spec import FineTuneJobSpec
+from finetune_api.status import Failure, FineTuneJobStatus, StageStatus
+from finetune_operator import attempts, children, failures, names, status
+from finetune_operator.attempts import Ended
+from finetune_operator.clock import format_time
+from finetune_operator.decision import KubernetesEvent
+from finetune_operator.failures import Verdict
+from finetune_operator.observation import Object, Observation
+
+
+@dataclass(frozen=True)
+class Record:
+    """The status after this pass, and what happened in it."""
+
+    status: FineTuneJobStatus
+    events: tuple[KubernetesEvent, ...] = ()
+    # Set if the job cannot go on.
+    failure: Failure | None = None
+
+
+def record(observation: Observation, spec: FineTuneJobSpec, now: datetime) -> Record:
+    """Follow the children as far as they got: an operator that was away catches up in one pass."""
+    result = Record(observation.status)
+    while (stage := status.current(result.status)) is not None and result.failure is None:
+        following = _step(result, stage, observation, spec, now)
+        if following is None:
+            break
+        result = following
+    return result
+
+
+def _step(
+    result: Record, stage: StageStatus, observation: Observation, spec: FineTuneJobSpec, now: datetime
+) -> Record | None:
+    """Return what one more look at the present stage adds, or None if that is nothing."""
+    job = children.named(observation.jobs, names.job(observation.metadata, stage.name, stage.attempt))
+    if stage.state == "Pending":
+        return _started(result, stage, job) if job else None
+    if job is None:
+        # It was seen before, so that it was deleted since, not merely never created.
+        return _failed(result, stage, failures.job_deleted(stage), format_time(now))
+    ended = attempts.ended(job, observation.pods, stage.name, stage.attempt)
+    if ended is None or (not ended.succeeded and job["metadata"].get("deletionTimestamp")):
+        # A Job that somebody deletes fails on its way out; that is no failure of the stage.
+        return None
+    return _ended(result, stage, ended, observation, spec)
+
+
+def _started(result: Record, stage: StageStatus, job: Object) -> Record:
+    running = stage.model_copy(
+        update={
+            "state": "Running",
+            "job_name": job["metadata"]["name"],
+            "start_time": job["metadata"]["creationTimestamp"],
+            "completion_time": None,
+        }
+    )
+    event = KubernetesEvent("Normal", "StageStarted", f"{stage.name} started, attempt {stage.attempt + 1}.")
+    return _noted(result, running, event)
+
+
+def _ended(result: Record, stage: StageStatus, ended: Ended, observation: Observation, spec: FineTuneJobSpec) -> Record:
+    if ended.result:
+        merged = status.with_result(result.status, observation.metadata, spec, ended.result)
+        result = replace(result, status=merged)
+    if stage.name == "train":
+        seconds = (result.status.gpu_seconds or 0) + ended.seconds
+        result = replace(result, status=result.status.model_copy(update={"gpu_seconds": seconds}))
+    if ended.succeeded and ended.result and ended.result.exit_code == 0:
+        done = stage.model_copy(update={"state": "Succeeded", "completion_time": ended.completion_time})
+        return _noted(result, done, KubernetesEvent("Normal", "StageSucceeded", f"{stage.name} succeeded."))
+    verdict = failures.judge(ended, stage, spec.retries.maximum)
+    if ended.result and ended.result.checkpoint_step is not None:
+        step = max(ended.result.checkpoint_step, stage.checkpoint_step or 0)
+        stage = stage.model_copy(update={"checkpoint_step": step})
+    return _failed(result, stage, verdict, ended.completion_time)
+
+
+def _failed(result: Record, stage: StageStatus, verdict: Verdict, completion_time: str) -> Record:
+    failed = stage.model_copy(
+        update={
+            "counted_failures": stage.counted_failures + (1 if verdict.counted else 0),
+            "completion_time": completion_time,
+            "last_failure": verdict.failure,
+        }
+    )
+    message = verdict.failure.message
+    if verdict.permanent:
+        failed = failed.model_copy(update={"state": "Failed"})
+        event = KubernetesEvent("Warning", "StageFailed", message)
+        return replace(_noted(result, failed, event), failure=verdict.failure)
+    again = failed.model_copy(update={"state": "Pending", "attempt": stage.attempt + 1, "start_time": None})
+    event = KubernetesEvent("Warning", "StageRetrying", f"{verdict.failure.reason}: {message}")
+    return _noted(result, again, event)
+
+
+def _noted(result: Record, stage: StageStatus, event: KubernetesEvent) -> Record:
+    return replace(result, status=status.with_stage(result.status, stage), events=(*result.events, event))

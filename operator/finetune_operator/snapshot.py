@@ -1,0 +1,68 @@
+"""What was accepted, and the ConfigMaps that carry it into the pods."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from finetune_api import plan as plans
+from finetune_api.job import FineTuneJob, ObjectMeta
+from finetune_api.plan import Plan
+from finetune_api.spec import FineTuneJobSpec
+from finetune_api.status import Snapshot
+from finetune_operator import names
+from finetune_operator.job_settings import Settings
+from finetune_operator.observation import Object
+from finetune_operator.stages import pod
+
+PLAN_KEY = "plan.json"
+CA_KEY = "ca.crt"
+
+
+def render_plan(metadata: ObjectMeta, spec: FineTuneJobSpec, settings: Settings) -> bytes:
+    """Return the plan of a job under the present settings."""
+    return plans.render(FineTuneJob(metadata=metadata, spec=spec), settings.defaults).to_bytes()
+
+
+def take(plan: bytes, settings: Settings) -> Snapshot:
+    """Return what the status keeps of an accepted plan."""
+    return Snapshot(
+        plan_version=plans.PLAN_VERSION,
+        plan_sha256=plans.sha256(plan),
+        trainer_image=settings.trainer_image,
+        operator_version=settings.operator_version,
+    )
+
+
+def stored_plan(config_map: Object, snapshot: Snapshot) -> Plan | None:
+    """Return the plan in a ConfigMap, or None if it is not the accepted one."""
+    data = str((config_map.get("data") or {}).get(PLAN_KEY, "")).encode()
+    if plans.sha256(data) != snapshot.plan_sha256:
+        return None
+    try:
+        return Plan.model_validate_json(data)
+    except ValidationError:
+        return None
+
+
+def plan_config_map(metadata: ObjectMeta, plan: bytes) -> dict[str, Any]:
+    """The plan, which nobody can change any more."""
+    return _config_map(metadata, names.plan(metadata), {PLAN_KEY: plan.decode()}) | {"immutable": True}
+
+
+def ca_config_map(metadata: ObjectMeta, settings: Settings) -> dict[str, Any]:
+    """The certificate authority of the progress endpoint. It is replaced when that changes."""
+    return _config_map(metadata, names.ca(metadata), {CA_KEY: settings.ca_pem})
+
+
+def _config_map(metadata: ObjectMeta, name: str, data: dict[str, str]) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": name,
+            "namespace": metadata.namespace,
+            "labels": names.labels(metadata),
+            "ownerReferences": [pod.owner(metadata)],
+        },
+        "data": data,
+    }

@@ -1,0 +1,80 @@
+"""How the status changes: every function returns a new one."""
+
+from typing import Any, TypeVar
+
+from finetune_api.base import Model
+from finetune_api.job import ObjectMeta
+from finetune_api.layout import JobLayout, join_uri
+from finetune_api.result import StageResult
+from finetune_api.spec import STAGES, FineTuneJobSpec, Stage
+from finetune_api.status import Artifact, FineTuneJobStatus, Phase, StageStatus
+
+_PHASES: dict[Stage, Phase] = {"prepare": "Preparing", "train": "Training", "export": "Exporting"}
+_M = TypeVar("_M", bound=Model)
+
+
+def first_stages() -> list[StageStatus]:
+    """The stages of a job of which nothing has started."""
+    return [StageStatus(name=stage, state="Pending", attempt=0) for stage in STAGES]
+
+
+def current(status: FineTuneJobStatus) -> StageStatus | None:
+    """Return the first stage that has not succeeded, or None if all have."""
+    return next((s for s in status.stages if s.state != "Succeeded"), None)
+
+
+def untouched(status: FineTuneJobStatus) -> bool:
+    """Whether no Job was ever seen."""
+    return status.stages == first_stages()
+
+
+def with_stage(status: FineTuneJobStatus, stage: StageStatus) -> FineTuneJobStatus:
+    """Replace the stage of that name."""
+    return status.model_copy(update={"stages": [stage if s.name == stage.name else s for s in status.stages]})
+
+
+def phase(status: FineTuneJobStatus, *, waiting: bool) -> Phase:
+    """Return the phase of an unfinished job. `waiting`: something keeps its pod from running."""
+    stage = current(status)
+    if waiting or stage is None or untouched(status):
+        return "Pending"
+    return _PHASES[stage.name]
+
+
+def with_result(
+    status: FineTuneJobStatus, metadata: ObjectMeta, spec: FineTuneJobSpec, result: StageResult
+) -> FineTuneJobStatus:
+    """Take over what a stage reported; what it left out stays as it was."""
+    layout = JobLayout(metadata.namespace, metadata.name, metadata.uid)
+    root = spec.output.s3.uri
+    run_id = result.run_id or status.run_id
+    update: dict[str, Any] = {
+        "run_id": run_id,
+        "output_uri": join_uri(root, layout.run(run_id)) if run_id else None,
+        "dataset": _merged(status.dataset, result.dataset),
+        "model": _merged(status.model, result.model),
+        "memory": _merged(status.memory, result.memory),
+        "effective": _merged(status.effective, result.effective),
+        "evaluation": _merged(status.evaluation, result.evaluation),
+        "artifacts": _artifacts(status.artifacts, result.artifacts),
+    }
+    if result.log:
+        update["logs_uri"] = join_uri(root, result.log.rpartition("/")[0])
+    return status.model_copy(update=update)
+
+
+def _merged(old: _M | None, new: _M | None) -> _M | None:
+    if old is None or new is None:
+        return new or old
+    changes = {name: getattr(new, name) for name in new.model_fields_set if getattr(new, name) is not None}
+    return old.model_copy(update=changes)
+
+
+def _artifacts(old: list[Artifact], new: list[Artifact]) -> list[Artifact]:
+    replaced = {a.name for a in new}
+    return [*(a for a in old if a.name not in replaced), *new]
+
+
+def body(status: FineTuneJobStatus) -> dict[str, Any]:
+    """Return what the operator applies: everything but progress, without empty lists."""
+    return {k: v for k, v in status.to_json().items() if v != [] and k != "progress"}

@@ -1,0 +1,108 @@
+"""How a pass ends: the status with its conditions, and the events of what changed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from finetune_api.status import Failure, FineTuneJobStatus
+from finetune_operator import conditions, status
+from finetune_operator.clock import format_time
+from finetune_operator.conditions import State
+from finetune_operator.decision import Action, Decision, KubernetesEvent
+from finetune_operator.observation import Observation
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One pass over one job. Each method is one way in which it can end."""
+
+    observation: Observation
+    now: datetime
+    # As far as this pass changed it.
+    status: FineTuneJobStatus
+    events: tuple[KubernetesEvent, ...] = ()
+    accepted: bool = True
+
+    def go_on(
+        self,
+        reason: str,
+        message: str,
+        *,
+        waiting: bool = False,
+        requeue_after: float | None = None,
+        actions: Sequence[Action] = (),
+    ) -> Decision:
+        """The job is under way. `waiting`: something the user should know of keeps its pod from running."""
+        events = self.events
+        if waiting and self._reason() != reason:
+            events = (*events, KubernetesEvent("Warning", reason, message))
+        phase = status.phase(self.status, waiting=waiting)
+        return self._decision("unfinished", reason, message, {"phase": phase}, events, requeue_after, actions)
+
+    def block(self, reason: str, message: str) -> Decision:
+        """The job cannot go on until its spec is edited. What runs, runs on."""
+        events = self.events
+        if self._reason() != reason:
+            events = (*events, KubernetesEvent("Warning", reason, message))
+        return self._decision("blocked", reason, message, {}, events)
+
+    def fail(self, failure: Failure) -> Decision:
+        """The job is over."""
+        event = KubernetesEvent("Warning", "Failed", failure.message)
+        update = {"phase": "Failed", "failure": failure, "completion_time": format_time(self.now)}
+        update["start_time"] = self.status.start_time or format_time(self.now)
+        return self._decision("failed", failure.reason, failure.message, update, (*self.events, event))
+
+    def succeed(self) -> Decision:
+        """The job is over."""
+        message = f"The model is in {self.status.output_uri}."
+        event = KubernetesEvent("Normal", "Succeeded", message)
+        update = {"phase": "Succeeded", "completion_time": format_time(self.now)}
+        return self._decision("succeeded", "Succeeded", message, update, (*self.events, event))
+
+    def keep(self) -> Decision:
+        """The job was over before: only tell that the present spec was seen."""
+        generation = self.observation.metadata.generation
+        seen = [c.model_copy(update={"observed_generation": generation}) for c in self.status.conditions]
+        return self._changed(
+            self.status.model_copy(update={"observed_generation": generation, "conditions": seen}), (), None, ()
+        )
+
+    def _reason(self) -> str | None:
+        return next((c.reason for c in self.observation.status.conditions if c.type == "Ready"), None)
+
+    def _decision(
+        self,
+        state: State,
+        reason: str,
+        message: str,
+        update: dict[str, Any],
+        events: tuple[KubernetesEvent, ...],
+        requeue_after: float | None = None,
+        actions: Sequence[Action] = (),
+    ) -> Decision:
+        generation = self.observation.metadata.generation
+        built = conditions.build(
+            self.observation.status.conditions,
+            state,
+            reason,
+            message,
+            accepted=self.accepted,
+            now=self.now,
+            generation=generation,
+        )
+        changed = {**update, "observed_generation": generation, "conditions": built}
+        return self._changed(self.status.model_copy(update=changed), events, requeue_after, actions)
+
+    def _changed(
+        self,
+        new: FineTuneJobStatus,
+        events: tuple[KubernetesEvent, ...],
+        requeue_after: float | None,
+        actions: Sequence[Action],
+    ) -> Decision:
+        body = status.body(new)
+        if body == status.body(self.observation.status):
+            return Decision(actions=tuple(actions), requeue_after=requeue_after)
+        return Decision(actions=tuple(actions), status=body, events=events, requeue_after=requeue_after)
