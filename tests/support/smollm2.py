@@ -48,15 +48,22 @@ def _build(target: Path) -> None:
         partial = target.with_name(f".{target.name}.part")
         shutil.rmtree(partial, ignore_errors=True)
         arguments = {"gguf_file": gguf.name}
-        AutoTokenizer.from_pretrained(gguf.parent, **arguments).save_pretrained(partial)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **arguments)
+        # The reader of GGUF files takes the wrong token for the end of a text; these are the model's own.
+        tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"
+        tokenizer.save_pretrained(partial)
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.bfloat16, **arguments)
         # It is 16-bit now; what says otherwise would stop save_pretrained.
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
         model.hf_quantizer = None
         model.save_pretrained(partial)
+    for file in partial.iterdir():
+        file.chmod(0o644)  # pods read it as another user
     partial.rename(target)
 
 
 if __name__ == "__main__":
+    # Its neighbours must not shadow modules of the standard library.
+    sys.path.remove(str(Path(__file__).parent))
     print(model_dir(Path(sys.argv[1]) if len(sys.argv) > 1 else None))
