@@ -6,6 +6,9 @@ from finetune_api.exit_codes import ExitCode, reason
 class StageError(Exception):
     """Ends the stage with an exit code and one sentence for the user: what happened, where, and what to change."""
 
+    # Of train: the newest complete checkpoint in the bucket.
+    checkpoint_step: int | None = None
+
     def __init__(self, exit_code: ExitCode, message: str) -> None:
         super().__init__(message)
         self.exit_code = exit_code

@@ -1,0 +1,105 @@
+"""What the model answers, and how well it predicts the rows that it never saw."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_trainer.load_model import LoadedModel, dtype, for_inference, for_training
+
+_ANSWERS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tokenized example; `completion_mask` is 1 where the token is learned."""
+
+    row_id: int
+    input_ids: list[int]
+    completion_mask: list[int]
+
+    @property
+    def supervised(self) -> int:
+        """Tokens that a loss is computed for: nothing predicts the first one."""
+        return sum(self.completion_mask[1:])
+
+
+def autocast(loaded: LoadedModel) -> contextlib.AbstractContextManager[Any]:
+    """Compute in the precision of training."""
+    import torch
+
+    if loaded.precision == "fp32":
+        return contextlib.nullcontext()
+    manager: contextlib.AbstractContextManager[Any] = torch.autocast("cuda", dtype=dtype(loaded.precision))
+    return manager
+
+
+def holdout_loss(loaded: LoadedModel, rows: Sequence[Row], advance: Callable[[int], None]) -> float | None:
+    """Return the mean negative log-likelihood, in nats, of the supervised tokens of all rows.
+
+    Row by row: without padding the figure does not depend on which rows share a batch. `advance` is called with the
+    percentage done. None if no row has a supervised token.
+    """
+    import torch
+
+    for_training(loaded.model)
+    loaded.model.eval()
+    device = next(loaded.model.parameters()).device
+    total, tokens = 0.0, 0
+    with torch.no_grad(), autocast(loaded):
+        for done, row in enumerate(rows):
+            if row.supervised:
+                ids = torch.tensor([row.input_ids], device=device)
+                mask = torch.tensor([row.completion_mask], device=device)
+                output = loaded.model(input_ids=ids, labels=ids.masked_fill(mask == 0, -100))
+                total += float(output.loss) * row.supervised
+                tokens += row.supervised
+            advance(100 * (done + 1) // len(rows))
+    return total / tokens if tokens else None
+
+
+def answers(
+    loaded: LoadedModel,
+    prompts: Sequence[Sequence[int]],
+    stop_token_ids: Sequence[int],
+    max_new_tokens: int,
+    advance: Callable[[int], None],
+) -> list[str]:
+    """Return the greedy answer to each tokenized prompt, up to its first stop token."""
+    import torch
+
+    if not prompts:
+        return []
+    for_inference(loaded.model)
+    device = next(loaded.model.parameters()).device
+    pad = loaded.tokenizer.pad_token_id if loaded.tokenizer.pad_token_id is not None else stop_token_ids[0]
+    texts: list[str] = []
+    with torch.no_grad(), autocast(loaded):
+        for start in range(0, len(prompts), _ANSWERS_AT_ONCE):
+            batch = prompts[start : start + _ANSWERS_AT_ONCE]
+            width = max(len(p) for p in batch)
+            # Generation continues on the right, so the padding goes to the left.
+            ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in batch], device=device)
+            mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in batch], device=device)
+            output = loaded.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                eos_token_id=list(stop_token_ids),
+                pad_token_id=pad,
+                use_cache=True,
+            )
+            texts += [until_stop(loaded.tokenizer, row[width:].tolist(), stop_token_ids) for row in output]
+            advance(100 * len(texts) // len(prompts))
+    for_training(loaded.model)
+    return texts
+
+
+def until_stop(tokenizer: Any, ids: Sequence[int], stop_token_ids: Sequence[int]) -> str:
+    """Return the text of the tokens before the first stop token."""
+    end = next((i for i, token in enumerate(ids) if token in stop_token_ids), len(ids))
+    return str(tokenizer.decode(list(ids[:end]), skip_special_tokens=True)).strip()
