@@ -6,8 +6,9 @@
     succeeded   True    -            -        True       False   True
     failed      False   -            True     False      True    True
 
-kstatus calls the job InProgress while Reconciling is True and Failed while Stalled is, whatever else there is; so these
-two are absent unless True. `Accepted` lets a pipeline wait for the job to be taken on rather than for hours of training.
+kstatus calls the job InProgress while Reconciling is True and Failed while Stalled is, whatever else there is; so
+these two are absent unless True. `Accepted` lets a pipeline wait for the job to be taken on rather than for hours of
+training.
 """
 
 from collections.abc import Sequence

@@ -132,7 +132,7 @@ def _missing_key(pod: Object, message: str) -> Diagnosis | None:
 
 def _scheduling(pod: Object, _: Sequence[Object]) -> Diagnosis | None:
     conditions = (pod.get("status") or {}).get("conditions") or []
-    scheduled = next((c for c in conditions if c["type"] == "PodScheduled"), {})
+    scheduled: Object = next((c for c in conditions if c["type"] == "PodScheduled"), {})
     if scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
         return None
     message = str(scheduled.get("message", ""))

@@ -134,7 +134,7 @@ def job_deleted(stage: StageStatus) -> Verdict:
 def backoff_seconds(counted_failures: int) -> int:
     """Return the pause before the next attempt: 10 s, doubled with each further counted failure, 300 s at most."""
     doublings = min(max(counted_failures - 1, 0), 10)
-    return min(_BACKOFF_SECONDS * 2**doublings, _MAXIMUM_BACKOFF_SECONDS)
+    return min(_BACKOFF_SECONDS << doublings, _MAXIMUM_BACKOFF_SECONDS)
 
 
 def _was(stage: StageStatus, reason: str) -> bool:

@@ -26,6 +26,6 @@ class Settings:
     # The certificate authority of the progress endpoint.
     ca_pem: str
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
-    defaults: Defaults = Defaults()
+    defaults: Defaults = field(default_factory=Defaults)
     # What a stage gets where spec.compute.resources says nothing.
     resources: Mapping[Stage, Resources] = field(default_factory=lambda: DEFAULT_RESOURCES)
