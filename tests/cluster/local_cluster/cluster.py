@@ -68,6 +68,7 @@ def down(name: str, *, purge: bool) -> None:
         if os.geteuid() == 0:
             cleanup.remove_kernel_objects(layout)
         cleanup.remove_files(layout, purge=purge)
+        layout.lock.unlink()
     print(f"cluster {name} is down")
 
 

@@ -74,6 +74,8 @@ def _etcd(state: State) -> Component:
         ],
         # The machine can not reach it in the namespace; the API server's check includes it.
         trouble=lambda: None,
+        # Asked to end, it waits for watches that never end.
+        stop_seconds=1,
     )
 
 

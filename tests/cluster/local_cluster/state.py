@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -168,12 +169,19 @@ def _free_subnet() -> int:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds the lock file ``path``; whoever comes second waits and says so."""
+    """Holds the lock file ``path``; whoever comes second waits and says so.
+
+    The holder may delete the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another command that holds {path}", flush=True)
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+    while True:
+        with path.open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"waiting for another command that holds {path}", file=sys.stderr, flush=True)
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            # A file that was deleted meanwhile guards nothing.
+            if path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+                yield
+                return
