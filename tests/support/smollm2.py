@@ -42,6 +42,7 @@ def _build(target: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import torch
+        from tokenizers import decoders, pre_tokenizers
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         gguf = _gguf()
@@ -49,8 +50,13 @@ def _build(target: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         arguments = {"gguf_file": gguf.name}
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **arguments)
-        # The reader of GGUF files takes the wrong token for the end of a text; these are the model's own.
+        # The reader of GGUF files takes the wrong token for the end of a text, and does not know that this model
+        # splits numbers into digits; these are the model's own settings.
         tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
+        tokenizer.backend_tokenizer.decoder = decoders.ByteLevel()
         tokenizer.save_pretrained(partial)
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.bfloat16, **arguments)
         # It is 16-bit now; what says otherwise would stop save_pretrained.
