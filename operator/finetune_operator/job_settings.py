@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from finetune_api.compute import Resources
 from finetune_api.plan import Defaults
-from finetune_api.spec import Resources, Stage
+from finetune_api.spec import Stage
 
 DEFAULT_RESOURCES: Mapping[Stage, Resources] = {
     "prepare": Resources(requests={"cpu": "1", "memory": "2Gi"}),

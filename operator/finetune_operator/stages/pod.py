@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune_api import API_VERSION, KIND
+from finetune_api.compute import Resources
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import ObjectMeta
 from finetune_api.plan import PLAN_PATH
-from finetune_api.spec import Resources, Stage
+from finetune_api.spec import Stage
 from finetune_operator import names
 from finetune_operator.stages import volumes
 from finetune_operator.stages.attempt import Attempt

@@ -1,0 +1,348 @@
+"""The life of a job, told step by step."""
+
+from dataclasses import replace
+
+import pytest
+
+from finetune_api.plan import Defaults
+from finetune_api.references import S3Connection
+from finetune_api.status import DatasetStatus
+from tests.unit.operator.world import RUN_ID, SETTINGS, World, failure, spec, success
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def to_train(world: World) -> World:
+    world.reconcile()
+    world.run()
+    return world
+
+
+def names(world: World) -> list[str]:
+    return [x["metadata"]["name"] for x in world.created if x["kind"] == "Job"]
+
+
+def test_acceptance_is_written_before_anything_is_created(world: World) -> None:
+    for _ in world.operator_pass():
+        pass
+    assert world.status["snapshot"]["trainerImage"] == "registry.local/trainer:1"
+    assert world.created == []
+
+
+def test_the_plan_is_there_before_the_first_job(world: World) -> None:
+    world.reconcile()
+    assert [x["kind"] for x in world.created] == ["ConfigMap", "ConfigMap", "Job"]
+    assert world.created[0]["immutable"] is True
+
+
+def test_three_stages_run_one_after_another(world: World) -> None:
+    world.reconcile()
+    for _ in range(3):
+        world.run()
+    assert names(world) == ["coach-00001-prepare-0", "coach-00001-train-0", "coach-00001-export-0"]
+    assert world.finished()
+    assert world.status["phase"] == "Succeeded"
+
+
+def test_train_does_not_start_before_the_prepare_job_is_complete(world: World) -> None:
+    world.reconcile()
+    pod = world.start_pod(world.live_job())
+    world.run_pod(pod)
+    world.end_pod(pod, 0, success("prepare"))
+    world.live_job()["status"] = {"succeeded": 1, "conditions": [{"type": "SuccessCriteriaMet", "status": "True"}]}
+    world.reconcile()
+    assert names(world) == ["coach-00001-prepare-0"]
+
+
+def test_the_operator_catches_up_in_one_pass_after_being_away(world: World) -> None:
+    world.reconcile()
+    pod = world.start_pod(world.live_job())
+    world.run_pod(pod)
+    world.end_pod(pod, 0, success("prepare"))
+    world.settle()
+    for _ in world.operator_pass():
+        pass
+    assert world.stage("prepare")["state"] == "Succeeded"
+
+
+def test_results_reach_the_status(world: World) -> None:
+    world.reconcile()
+    dataset = DatasetStatus(examples=950, supervised_tokens=1000)
+    world.run(message=success("prepare", dataset=dataset, log=f"team/coach/{RUN_ID}/logs/prepare-0.log"))
+    assert world.status["dataset"]["examples"] == 950
+    assert world.status["runId"] == RUN_ID
+    assert world.status["outputUri"] == f"s3://models/tuned/team/coach/{RUN_ID}"
+    assert world.status["logsUri"] == f"s3://models/tuned/team/coach/{RUN_ID}/logs"
+
+
+def test_a_later_result_leaves_what_it_does_not_mention(world: World) -> None:
+    world.reconcile()
+    world.run(message=success("prepare", dataset=DatasetStatus(examples=950, supervised_tokens=1000)))
+    world.run()
+    assert world.status["dataset"]["examples"] == 950
+
+
+def test_gpu_seconds_add_up_over_attempts(world: World) -> None:
+    to_train(world)
+    world.run(1, seconds=100)
+    world.wait()
+    world.run(seconds=50)
+    assert world.status["gpuSeconds"] == 150
+
+
+def test_a_bad_dataset_fails_at_once_in_the_trainers_own_words(world: World) -> None:
+    world.reconcile()
+    world.run(65, failure("prepare", 65, "source-1: row 7 has no answer."))
+    assert world.status["failure"] == {
+        "stage": "prepare",
+        "reason": "InvalidDataset",
+        "message": "source-1: row 7 has no answer.",
+        "exitCode": 65,
+    }
+    assert world.status["phase"] == "Failed"
+
+
+def test_a_failure_that_may_pass_is_tried_again_after_a_pause(world: World) -> None:
+    to_train(world)
+    world.run(1)
+    assert world.condition("Reconciling")["reason"] == "RetryBackoff"  # type: ignore[index]
+    assert world.last_requeue == 10
+    world.wait(9)
+    assert names(world)[-1] == "coach-00001-train-0"
+    world.wait(1)
+    assert names(world)[-1] == "coach-00001-train-1"
+
+
+def test_a_job_fails_when_its_retries_are_used_up() -> None:
+    world = to_train(World(spec(retries={"maximum": 1})))
+    world.run(137)
+    world.wait()
+    world.run(137)
+    assert world.finished()
+    assert world.status["failure"]["message"].endswith("It failed 2 times.")
+
+
+def test_a_deleted_job_of_a_running_stage_is_replaced_by_an_uncounted_attempt(world: World) -> None:
+    to_train(world)
+    world.delete_job(world.live_job())
+    world.reconcile()
+    world.wait()
+    assert world.stage("train")["attempt"] == 1
+    assert world.stage("train")["countedFailures"] == 0
+    assert names(world)[-1] == "coach-00001-train-1"
+
+
+def test_pods_of_a_deleted_job_are_waited_for(world: World) -> None:
+    to_train(world)
+    pod = world.start_pod(world.live_job())
+    world.run_pod(pod)
+    world.reconcile()
+    world.delete_job(world.live_job())
+    world.wait()
+    assert world.condition("Ready")["reason"] == "WaitingForPreviousRun"  # type: ignore[index]
+    assert names(world)[-1] == "coach-00001-train-0"
+
+
+def test_a_job_that_is_deleted_in_the_foreground_is_not_a_failure(world: World) -> None:
+    to_train(world)
+    pod = world.start_pod(world.live_job())
+    world.run_pod(pod)
+    world.reconcile()
+    world.delete_job(world.live_job(), foreground=True)
+    world.end_pod(pod, 143)
+    world.live_job()["status"] = {
+        "conditions": [{"type": "Failed", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]
+    }
+    world.reconcile()
+    assert world.stage("train")["countedFailures"] == 0
+    world.settle()
+    world.reconcile()
+    world.wait()
+    assert names(world)[-1] == "coach-00001-train-1"
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Running"])
+def test_a_recreated_job_waits_for_pods_of_the_earlier_one(world: World, phase: str) -> None:
+    to_train(world)
+    pod = world.start_pod(world.live_job())
+    pod["status"]["phase"] = phase
+    world.delete()
+    world.create()
+    world.settle()
+    world.reconcile()
+    assert world.jobs == []
+    assert world.condition("Ready")["reason"] == "WaitingForPreviousRun"  # type: ignore[index]
+    world.end_pod(pod, 143)
+    world.settle()
+    world.reconcile()
+    assert names(world)[-1] == "coach-00002-prepare-0"
+
+
+def test_a_finished_job_starts_nothing_when_its_children_are_deleted(world: World) -> None:
+    world.reconcile()
+    for _ in range(3):
+        world.run()
+    count = len(world.created)
+    world.jobs, world.pods, world.config_maps = [], [], []
+    world.wait(86400)
+    assert len(world.created) == count
+    assert world.status["phase"] == "Succeeded"
+
+
+def test_a_finished_job_that_is_edited_tells_that_it_was_seen(world: World) -> None:
+    world.reconcile()
+    world.run(65)
+    world.edit(fsGroup=5)
+    world.reconcile()
+    assert world.status["observedGeneration"] == 2
+
+
+def test_a_job_that_is_being_deleted_is_left_alone(world: World) -> None:
+    world.job["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    world.reconcile()
+    assert world.created == []
+    assert world.status == {"observedGeneration": -1}
+
+
+def test_an_invalid_spec_fails_naming_the_field_and_never_its_value() -> None:
+    world = World(spec(training={"learningRate": "private text"}))
+    world.reconcile()
+    assert world.finished()
+    accepted = world.condition("Accepted")
+    assert accepted is not None
+    assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
+    assert "spec.training.learningRate" in accepted["message"]
+    assert "private" not in str(world.status)
+
+
+def test_an_accepted_job_that_is_edited_badly_is_blocked_until_it_is_edited_back(world: World) -> None:
+    to_train(world)
+    world.edit(scratch={"size": "much"})
+    world.reconcile()
+    assert world.condition("Stalled") is not None
+    assert not world.finished()
+    world.edit()
+    world.reconcile()
+    assert world.condition("Stalled") is None
+    world.run()
+    assert world.stage("train")["state"] == "Succeeded"
+
+
+def test_an_upgrade_of_the_operator_changes_nothing_for_a_running_job(world: World) -> None:
+    world.reconcile()
+    defaults = Defaults(s3=S3Connection(endpoint="https://other.local"))
+    world.settings = replace(SETTINGS, trainer_image="registry.local/trainer:2", defaults=defaults)
+    world.run()
+    container = world.live_job()["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == "registry.local/trainer:1"
+    assert world.status["snapshot"]["planSha256"] in container["args"]
+
+
+def test_an_upgrade_between_acceptance_and_start_accepts_anew(world: World) -> None:
+    for _ in world.operator_pass():
+        pass
+    world.settings = replace(SETTINGS, defaults=Defaults(s3=S3Connection(endpoint="https://other.local")))
+    world.reconcile()
+    assert names(world) == ["coach-00001-prepare-0"]
+
+
+def test_a_deleted_plan_comes_back(world: World) -> None:
+    to_train(world)
+    world.config_maps = []
+    world.reconcile()
+    assert [c["metadata"]["name"] for c in world.config_maps] == ["coach-00001-plan", "coach-00001-ca"]
+
+
+def test_a_plan_that_was_replaced_fails_the_job(world: World) -> None:
+    world.reconcile()
+    world.config_maps[0]["data"]["plan.json"] = "{}"
+    world.run()
+    assert world.status["failure"]["reason"] == "PlanLost"
+    assert "coach-00001-plan" in world.status["failure"]["message"]
+
+
+def test_a_new_certificate_authority_reaches_a_running_job(world: World) -> None:
+    to_train(world)
+    world.settings = replace(SETTINGS, ca_pem="second CA")
+    world.reconcile()
+    assert [c["data"] for c in world.config_maps if c["metadata"]["name"].endswith("-ca")] == [{"ca.crt": "second CA"}]
+
+
+def test_a_result_lost_with_its_pod_is_asked_for_again_at_no_cost(world: World) -> None:
+    to_train(world)
+    pod = world.start_pod(world.live_job())
+    world.run_pod(pod)
+    world.end_pod(pod, 0, success("train"))
+    world.settle()
+    world.pods.clear()
+    world.reconcile()
+    assert world.stage("train")["countedFailures"] == 0
+    world.wait()
+    assert names(world)[-1] == "coach-00001-train-1"
+
+
+def test_a_node_with_an_unusable_gpu_is_avoided_even_after_its_pod_is_gone(world: World) -> None:
+    to_train(world)
+    world.run(80, node="bad-1")
+    world.wait()
+    world.run(80, node="bad-2")
+    world.pods.clear()
+    world.wait()
+    affinity = world.live_job()["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+    terms = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert {"bad-1"} == {v for f in terms[0]["matchFields"] for v in f["values"]}
+
+
+def test_a_refused_job_is_explained_and_tried_again(world: World) -> None:
+    to_train(world)
+    world.live_job()
+    world.refusal = 'jobs.batch "x" is forbidden: exceeded quota: gpus'
+    world.delete_job(world.live_job())
+    world.reconcile()
+    world.wait()
+    assert world.condition("Reconciling")["reason"] == "QuotaExceeded"  # type: ignore[index]
+    world.refusal = None
+    world.wait()
+    assert world.condition("Reconciling")["reason"] == "Training"  # type: ignore[index]
+
+
+def test_a_pending_pod_is_explained_soon_and_looked_at_less_often_later(world: World) -> None:
+    world.reconcile()
+    pod = world.start_pod(world.live_job())
+    complaint = {
+        "involvedObject": {"uid": pod["metadata"]["uid"]},
+        "type": "Warning",
+        "reason": "FailedMount",
+        "message": 'MountVolume.SetUp failed for volume "volume-6" : secret "s3" not found',
+        "lastTimestamp": "2026-01-01T00:00:01Z",
+    }
+    world.reconcile()
+    assert world.last_requeue == 5
+    world.cluster_events.append(complaint)
+    world.wait(5)
+    assert world.condition("Reconciling")["reason"] == "SecretNotFound"  # type: ignore[index]
+    assert world.status["phase"] == "Pending"
+    world.wait(600)
+    assert world.last_requeue == 30
+
+
+def test_each_event_is_told_once(world: World) -> None:
+    world.reconcile()
+    for _ in range(3):
+        world.run()
+        world.reconcile()
+    assert [e.reason for e in world.events] == [
+        "Accepted",
+        *["StageStarted", "StageSucceeded"] * 3,
+        "Succeeded",
+    ]
+
+
+def test_an_unchanged_world_writes_no_status(world: World) -> None:
+    to_train(world)
+    version = world.job["metadata"]["resourceVersion"]
+    world.wait(1)
+    assert world.job["metadata"]["resourceVersion"] == version

@@ -1,0 +1,321 @@
+"""A small cluster in memory: the API server, the Job controller, kubelets, the garbage collector and this operator.
+
+Every part moves only when it is told to, so that a test decides the order. The operator's pass is cut into its calls.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.result import StageResult
+from finetune_api.spec import Stage
+from finetune_operator.children import condition, is_live_job, is_live_pod
+from finetune_operator.clock import format_time
+from finetune_operator.decide import decide
+from finetune_operator.decision import CreateConfigMap, CreateJob, Decision, KubernetesEvent, UpdateConfigMap
+from finetune_operator.diagnose import needs_events
+from finetune_operator.job_settings import Settings
+from finetune_operator.observation import Observation
+
+Object = dict[str, Any]
+RUN_ID = "a" * 64
+OWN_CODES = {int(code) for code in ExitCode}
+
+SETTINGS = Settings(
+    trainer_image="registry.local/trainer:1",
+    operator_version="1.0.0",
+    progress_url_base="https://finetune-operator.finetune-system.svc:8443",
+    ca_pem="first CA",
+)
+
+
+def spec(**members: Any) -> Object:
+    """The smallest valid spec, and what is added to it."""
+    return {
+        "model": {"huggingFace": {"repository": "org/model"}},
+        "dataset": {"sources": [{"configMap": {"name": "rows", "key": "train.jsonl"}}]},
+        "output": {"s3": {"uri": "s3://models/tuned", "credentialsSecretRef": {"name": "s3"}}},
+        **members,
+    }
+
+
+def success(stage: Stage, **members: Any) -> str:
+    return StageResult(stage=stage, exit_code=0, run_id=RUN_ID, **members).termination_message().decode()
+
+
+def failure(stage: Stage, code: int, message: str, **members: Any) -> str:
+    result = StageResult(stage=stage, exit_code=code, message=message, **members)
+    return result.termination_message().decode()
+
+
+class RefusedError(Exception):
+    """The API server's 403 or 422."""
+
+
+class World:
+    """One namespace, and in it one name for FineTuneJobs."""
+
+    def __init__(self, job_spec: Object | None = None, settings: Settings = SETTINGS) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.settings = settings
+        self.spec = job_spec or spec()
+        self.resource: Object | None = None
+        self.history: list[Object] = []
+        self.jobs: list[Object] = []
+        self.pods: list[Object] = []
+        self.config_maps: list[Object] = []
+        self.cluster_events: list[Object] = []
+        self.events: list[KubernetesEvent] = []
+        self.created: list[Object] = []
+        self.refusal: str | None = None
+        self.last_requeue: float | None = None
+        self._versions = 0
+        self._uids = 0
+        self.create()
+
+    # The user.
+
+    def create(self) -> None:
+        self._uids += 1
+        metadata = {
+            "name": "coach",
+            "namespace": "team",
+            "uid": f"{self._uids:05d}-0000",
+            "generation": 1,
+            "resourceVersion": self._version(),
+            "creationTimestamp": format_time(self.now),
+        }
+        self._store({"metadata": metadata, "spec": copy.deepcopy(self.spec), "status": {"observedGeneration": -1}})
+
+    def edit(self, **compute: Any) -> None:
+        changed = copy.deepcopy(self.job)
+        changed["spec"]["compute"] = compute
+        changed["metadata"]["generation"] += 1
+        changed["metadata"]["resourceVersion"] = self._version()
+        self._store(changed)
+
+    def delete(self) -> None:
+        """In the background: the object is gone, its children are not yet."""
+        self.resource = None
+
+    def delete_job(self, job: Object, *, foreground: bool = False) -> None:
+        if foreground:
+            job["metadata"]["deletionTimestamp"] = format_time(self.now)
+        else:
+            self.jobs.remove(job)
+        for pod in self._pods_of(job):
+            self.delete_pod(pod)
+
+    def delete_pod(self, pod: Object) -> None:
+        """A live pod lingers until its container ends; one that is over goes at once."""
+        pod["metadata"]["deletionTimestamp"] = format_time(self.now)
+        if not is_live_pod(pod):
+            self.pods.remove(pod)
+
+    # The cluster.
+
+    def start_pod(self, job: Object) -> Object:
+        """The Job controller creates the one pod of a Job."""
+        metadata = {
+            "name": f"{job['metadata']['name']}-x",
+            "uid": f"pod-of-{job['metadata']['name']}",
+            "labels": dict(job["spec"]["template"]["metadata"]["labels"]),
+            "creationTimestamp": format_time(self.now),
+        }
+        pod = {"metadata": metadata, "spec": copy.deepcopy(job["spec"]["template"]["spec"])}
+        pod["status"] = {"phase": "Pending"}
+        job["started"] = True
+        self.pods.append(pod)
+        return pod
+
+    def run_pod(self, pod: Object, node: str = "node-a") -> None:
+        pod["spec"]["nodeName"] = node
+        state = {"running": {"startedAt": format_time(self.now)}}
+        pod["status"] = {"phase": "Running", "containerStatuses": [{"name": "trainer", "state": state}]}
+
+    def end_pod(self, pod: Object, code: int, message: str = "", reason: str = "", *, disrupted: bool = False) -> None:
+        started = format_time(self.now)
+        for container in pod["status"].get("containerStatuses", []):
+            started = container["state"]["running"]["startedAt"]
+        terminated = {
+            "exitCode": code,
+            "reason": reason or ("Completed" if code == 0 else "Error"),
+            "message": message,
+            "startedAt": started,
+            "finishedAt": format_time(self.now),
+        }
+        pod["status"] = {
+            "phase": "Succeeded" if code == 0 else "Failed",
+            "containerStatuses": [{"name": "trainer", "state": {"terminated": terminated}}],
+        }
+        if disrupted:
+            pod["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True"}]
+
+    def settle(self) -> None:
+        """The Job controller and the garbage collector do what is due."""
+        uid = self.resource["metadata"]["uid"] if self.resource else None
+        for job in list(self.jobs):
+            if job["metadata"]["ownerReferences"][0]["uid"] != uid:
+                self.delete_job(job)
+        self.config_maps = [c for c in self.config_maps if c["metadata"]["ownerReferences"][0]["uid"] == uid]
+        for pod in list(self.pods):
+            if not self._job_of(pod):
+                pod["metadata"].setdefault("deletionTimestamp", format_time(self.now))
+        for job in list(self.jobs):
+            self._conclude(job)
+        for pod in list(self.pods):
+            if pod["metadata"].get("deletionTimestamp") and not is_live_pod(pod):
+                self.pods.remove(pod)
+        for job in list(self.jobs):
+            if job["metadata"].get("deletionTimestamp") and not self._pods_of(job):
+                self.jobs.remove(job)
+
+    def _conclude(self, job: Object) -> None:
+        pods = self._pods_of(job)
+        if not is_live_job(job) or not job.get("started") or any(map(is_live_pod, pods)):
+            return
+        kind, message = "Failed", "Job has reached the specified backoff limit"
+        for pod in pods:
+            code = pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"]
+            if pod["status"]["phase"] == "Succeeded":
+                kind, message = "Complete", "Reached expected number of succeeded pods"
+            elif condition(pod, "DisruptionTarget"):
+                message = "Pod team/x has condition DisruptionTarget matching FailJob rule at index 0"
+            elif code in OWN_CODES:
+                message = (
+                    f"Container trainer for pod team/x failed with exit code {code} matching FailJob rule at index 1"
+                )
+        found = {"type": kind, "status": "True", "message": message, "lastTransitionTime": format_time(self.now)}
+        job["status"] = {"conditions": [found]}
+
+    # The operator.
+
+    def operator_pass(self, resource: Object | None = None) -> Iterator[None]:
+        """One pass; it stands still after every call to the API server, where others may move, or it may be killed."""
+        resource = copy.deepcopy(resource or self.resource)
+        if resource is None:
+            return
+        yield
+        observation = Observation.of(
+            resource,
+            jobs=copy.deepcopy(self.jobs),
+            pods=copy.deepcopy(self.pods),
+            config_maps=copy.deepcopy(self.config_maps),
+        )
+        uids = {x["metadata"]["uid"] for x in needs_events(observation)}
+        events = [e for e in self.cluster_events if e["involvedObject"]["uid"] in uids]
+        observation = replace(observation, events=tuple(events))
+        decision = decide(observation, self.now, self.settings)
+        yield
+        for action in decision.actions:
+            try:
+                if not self._act(action):
+                    return
+            except RefusedError as refusal:
+                decision = decide(replace(observation, refusal=str(refusal)), self.now, self.settings)
+                assert not decision.actions
+                break
+            yield
+        if self._write_status(resource, decision):
+            self.events += decision.events
+            self.last_requeue = decision.requeue_after
+
+    def reconcile(self) -> None:
+        """Passes until nothing more changes."""
+        for _ in range(20):
+            before = (self._versions, len(self.created))
+            for _ in self.operator_pass():
+                pass
+            if before == (self._versions, len(self.created)):
+                return
+        raise AssertionError("the operator does not come to rest")
+
+    def _act(self, action: CreateConfigMap | UpdateConfigMap | CreateJob) -> bool:
+        body = copy.deepcopy(action.body)
+        kept = self.jobs if isinstance(action, CreateJob) else self.config_maps
+        same = [x for x in kept if x["metadata"]["name"] == body["metadata"]["name"]]
+        if isinstance(action, UpdateConfigMap):
+            if not same or same[0]["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
+                return False
+            kept.remove(same[0])
+        elif same:
+            return False
+        if self.refusal:
+            raise RefusedError(self.refusal)
+        body["metadata"]["resourceVersion"] = self._version()
+        body["metadata"]["creationTimestamp"] = format_time(self.now)
+        body["metadata"]["uid"] = f"uid-{self._versions}"
+        kept.append(body)
+        self.created.append(body)
+        return True
+
+    def _write_status(self, read: Object, decision: Decision) -> bool:
+        if decision.status is None:
+            self.last_requeue = decision.requeue_after
+            return False
+        version = self.resource["metadata"]["resourceVersion"] if self.resource else None
+        if read["metadata"]["resourceVersion"] != version:
+            return False
+        changed = copy.deepcopy(self.job)
+        changed["status"] = copy.deepcopy(decision.status)
+        changed["metadata"]["resourceVersion"] = self._version()
+        self._store(changed)
+        return True
+
+    # What tests ask for.
+
+    @property
+    def job(self) -> Object:
+        assert self.resource is not None
+        return self.resource
+
+    @property
+    def status(self) -> Object:
+        return self.job["status"]
+
+    def condition(self, kind: str) -> Object | None:
+        return next((c for c in self.status.get("conditions", []) if c["type"] == kind), None)
+
+    def stage(self, name: Stage) -> Object:
+        return next(s for s in self.status["stages"] if s["name"] == name)
+
+    def live_job(self) -> Object:
+        (job,) = [j for j in self.jobs if is_live_job(j)]
+        return job
+
+    def finished(self) -> bool:
+        found = self.condition("Finished")
+        return found is not None and found["status"] == "True"
+
+    def run(self, code: int = 0, message: str | None = None, *, seconds: int = 60, **how: Any) -> None:
+        """Let the live Job's pod run to its end, and the operator see it. Without a message: a success of its stage."""
+        job = self.live_job()
+        pod = self.start_pod(job)
+        self.run_pod(pod, **{k: how.pop(k) for k in ("node",) if k in how})
+        self.reconcile()
+        self.now += timedelta(seconds=seconds)
+        stage = job["metadata"]["labels"]["finetune.dev/stage"]
+        self.end_pod(pod, code, success(stage) if message is None and code == 0 else message or "", **how)
+        self.settle()
+        self.reconcile()
+
+    def wait(self, seconds: float = 301) -> None:
+        self.now += timedelta(seconds=seconds)
+        self.reconcile()
+
+    def _version(self) -> str:
+        self._versions += 1
+        return str(self._versions)
+
+    def _store(self, resource: Object) -> None:
+        self.resource = resource
+        self.history.append(copy.deepcopy(resource))
+
+    def _pods_of(self, job: Object) -> list[Object]:
+        return [p for p in self.pods if p["metadata"]["name"] == f"{job['metadata']['name']}-x"]
+
+    def _job_of(self, pod: Object) -> Object | None:
+        return next((j for j in self.jobs if pod in self._pods_of(j)), None)
