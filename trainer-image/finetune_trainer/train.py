@@ -124,9 +124,7 @@ class _Training:
             checkpoint_step=self.checkpoint_step,
             memory=MemoryStatus(peak_mib=gpu.peak_mib()),
             effective=effective(trainer, loaded, device),
-            evaluation=EvaluationStatus(
-                holdout_loss_base=_decimal(loss_base), holdout_loss_tuned=_decimal(loss_tuned)
-            ),
+            evaluation=EvaluationStatus(holdout_loss_base=_decimal(loss_base), holdout_loss_tuned=_decimal(loss_tuned)),
             artifacts=[artifact],
             timings={name: round(seconds, 1) for name, seconds in self.timings.items()},
         )
@@ -146,7 +144,7 @@ class _Training:
             self.context.store.get_file(f"{self.folder}/{name}", path)
         except FileNotFoundError as error:
             raise SettingsError(
-                f"{self.context.store.uri} has no {self.folder}/{name}: prepare's files were deleted; start the job anew"
+                f"{self.context.store.uri} has no {self.folder}/{name}: prepare's files are gone; start anew"
             ) from error
         table = pyarrow.parquet.read_table(path, columns=["row_id", "input_ids", "completion_mask"])
         return [Row(r["row_id"], r["input_ids"], r["completion_mask"]) for r in table.to_pylist()]
