@@ -1,0 +1,107 @@
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_api.progress import Progress
+from finetune_api.spec import STAGES
+from finetune_operator.progress_store import Entry, ProgressStore, attempt_order, duration, goes_back, shown
+
+KEY = ("team", "coach")
+
+
+def report(**members: object) -> Progress:
+    return Progress.model_validate({"stage": "train", "attempt": 0, "activity": "Training", **members})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "back"),
+    [
+        ({"step": 5}, {"step": 4}, True),
+        ({"step": 5}, {"step": 5}, False),
+        ({"step": 5}, {"step": 6}, False),
+        ({"step": 5}, {"activity": "Saving"}, False),
+        ({"attempt": 1, "step": 5}, {"attempt": 0, "step": 50}, True),
+        ({"attempt": 0, "step": 50}, {"attempt": 1, "step": 5}, False),
+        ({"attempt": 4}, {"stage": "export"}, False),
+        ({"stage": "export"}, {"attempt": 4}, True),
+    ],
+)
+def test_attempt_and_step_never_go_back(old: dict[str, object], new: dict[str, object], back: bool) -> None:
+    assert goes_back(report(**new), report(**old)) is back
+
+
+_REPORTS = st.builds(
+    Progress,
+    stage=st.sampled_from(STAGES),
+    attempt=st.integers(0, 2),
+    activity=st.sampled_from(["Loading", "Training"]),
+    step=st.none() | st.integers(0, 5),
+)
+
+
+@given(st.lists(_REPORTS, max_size=30))
+def test_what_the_store_knows_never_goes_back_in_whatever_order_reports_arrive(reports: list[Progress]) -> None:
+    store = ProgressStore()
+    seen: list[Progress] = []
+    for item in reports:
+        store.take(KEY, "u", item, 0.0)
+        seen.append(store.entries[KEY].latest)
+    assert [attempt_order(p) for p in seen] == sorted(attempt_order(p) for p in seen)
+
+
+def test_a_new_job_of_the_same_name_starts_from_nothing() -> None:
+    store = ProgressStore()
+    store.take(KEY, "old", report(attempt=3, step=50), 0.0)
+    entry = store.take(KEY, "new", report(step=1), 0.0)
+    assert entry is not None
+    assert entry.latest.step == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (42, "42s"), (250, "4m10s"), (3720, "1h02m"), (273_600, "3d04h")],
+)
+def test_durations_read_as_in_kubectl_tables(seconds: int, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_the_shown_report_has_steps_eta_and_time() -> None:
+    progress = shown(report(step=37, total_steps=60, eta_seconds=250), datetime(2026, 11, 24, 1, 2, 3, tzinfo=UTC))
+    assert (progress.steps, progress.eta, progress.update_time) == ("37/60", "4m10s", "2026-11-24T01:02:03Z")
+
+
+def test_members_that_only_the_operator_fills_in_are_not_taken_from_a_push() -> None:
+    progress = shown(report(steps="1/1", eta="now"), datetime(2026, 11, 24, tzinfo=UTC))
+    assert (progress.steps, progress.eta) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("written", "latest", "since", "due"),
+    [
+        (None, {"step": 7}, 0.0, 0.0),
+        ({"step": 7, "activity": "Loading"}, {"step": 7}, 0.0, 0.0),
+        ({"step": 0}, {"step": 1}, 0.0, 0.0),
+        ({"step": 59, "total_steps": 60}, {"step": 60, "total_steps": 60}, 0.0, 0.0),
+        ({"step": 7, "attempt": 0}, {"step": 7, "attempt": 1}, 0.0, 0.0),
+        ({"step": 7}, {"step": 8}, 0.0, 3.0),
+        ({"step": 7}, {"step": 8}, -200.0, 28.0),
+    ],
+    ids=["first report", "activity", "first step", "last step", "attempt", "close watch", "later"],
+)
+def test_a_report_is_due(
+    written: dict[str, object] | None, latest: dict[str, object], since: float, due: float
+) -> None:
+    old = report(**written) if written else None
+    assert Entry("u", report(**latest), since, old, written_at=8.0).due_in(10.0) == due
+
+
+def test_what_came_during_a_write_is_still_to_be_written() -> None:
+    store = ProgressStore()
+    writing = store.take(KEY, "u", report(step=1), 0.0)
+    store.take(KEY, "u", report(step=2), 0.0)
+    assert writing is not None
+    present = store.wrote(KEY, writing, 1.0)
+    assert present is not None
+    assert not present.is_written

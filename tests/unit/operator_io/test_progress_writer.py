@@ -1,0 +1,108 @@
+import pytest
+
+from finetune_api.progress import Progress
+from finetune_operator.errors import Conflict
+from finetune_operator.kube import FINETUNE_JOBS
+from finetune_operator.progress_store import ProgressStore
+from finetune_operator.progress_writer import FIELD_MANAGER, ProgressWriter
+from tests.unit.operator_io.fakes import Clock, FakeKube, running_train
+
+KEY = ("team", "coach")
+
+
+class World:
+    def __init__(self) -> None:
+        self.kube = FakeKube()
+        running_train(self.kube)
+        self.clock = Clock()
+        self.store = ProgressStore()
+        self.writer = ProgressWriter(self.kube, self.store, self.clock)
+
+    def push(self, step: int) -> None:
+        report = Progress(stage="train", attempt=1, activity="Training", step=step, total_steps=60)
+        self.store.take(KEY, "uid-of-coach", report, self.clock())
+
+    @property
+    def job(self) -> dict[str, object]:
+        job: dict[str, object] = self.kube.objects[FINETUNE_JOBS.plural, *KEY]
+        return job
+
+    @property
+    def writes(self) -> int:
+        return self.kube.calls.count(("apply_status", "finetunejobs", FIELD_MANAGER))
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_the_latest_report_is_written(world: World) -> None:
+    world.push(3)
+    world.push(4)
+    await world.writer(KEY)
+    assert world.job["status"]["progress"]["steps"] == "4/60"  # type: ignore[index]
+
+
+async def test_a_written_report_is_not_written_again(world: World) -> None:
+    world.push(3)
+    await world.writer(KEY)
+    await world.writer(KEY)
+    assert world.writes == 1
+
+
+async def test_newer_news_of_another_replica_stays(world: World) -> None:
+    world.job["status"] = {"progress": {"stage": "train", "attempt": 2, "activity": "Loading"}}
+    world.push(30)
+    await world.writer(KEY)
+    assert world.writes == 0
+
+
+async def test_a_stored_report_that_is_not_understood_is_replaced(world: World) -> None:
+    world.job["status"] = {"progress": {"stage": "train", "attempt": 2, "activity": "Dreaming"}}
+    world.push(30)
+    await world.writer(KEY)
+    assert world.writes == 1
+
+
+async def test_a_finished_job_is_left_alone(world: World) -> None:
+    world.job["status"] = {"conditions": [{"type": "Finished", "status": "True"}]}
+    world.push(60)
+    await world.writer(KEY)
+    assert world.writes == 0
+
+
+async def test_a_new_job_of_the_same_name_gets_nothing_of_the_old_one(world: World) -> None:
+    world.push(3)
+    world.job["metadata"]["uid"] = "recreated"  # type: ignore[index]
+    await world.writer(KEY)
+    assert (world.writes, dict(world.store.entries)) == (0, {})
+
+
+async def test_a_job_that_is_gone_is_forgotten(world: World) -> None:
+    world.push(3)
+    del world.kube.objects[FINETUNE_JOBS.plural, *KEY]
+    await world.writer(KEY)
+    assert dict(world.store.entries) == {}
+
+
+async def test_what_came_during_a_write_is_asked_for_again(world: World) -> None:
+    world.push(3)
+    apply_status = world.kube.apply_status
+
+    async def slowly(*arguments: object, **named: object) -> object:
+        world.push(4)
+        return await apply_status(*arguments, **named)  # type: ignore[arg-type]
+
+    world.kube.apply_status = slowly  # type: ignore[method-assign,assignment]
+    assert await world.writer(KEY) == 5.0
+
+
+async def test_a_conflict_keeps_the_report_for_the_next_try(world: World) -> None:
+    world.push(3)
+    world.kube.refuse["apply_status", "finetunejobs"] = Conflict(409, "Conflict", "changed")
+    with pytest.raises(Conflict):
+        await world.writer(KEY)
+    world.kube.refuse.clear()
+    await world.writer(KEY)
+    assert world.job["status"]["progress"]["step"] == 3  # type: ignore[index]
