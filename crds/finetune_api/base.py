@@ -33,6 +33,19 @@ def exactly_one_of(*members: str) -> tuple[str, str]:
     return f"({count}) == 1", f"exactly one of {', '.join(members)} must be set"
 
 
+def check_one_of(model: Model, *members: str) -> None:
+    """Check a union whose members are optional fields of one object.
+
+    The API server does so too, but by its CRD, which may be newer than this code and know more members.
+
+    Raises:
+        ValueError: not exactly one is set.
+    """
+    found = [m for m in members if getattr(model, m) is not None]
+    if len(found) != 1:
+        raise ValueError(f"exactly one of {', '.join(map(to_camel, members))} must be set, and {len(found)} are")
+
+
 def at_most_one_of(*members: str) -> tuple[str, str]:
     """Return the CEL rule of mutually exclusive optional fields."""
     count = " + ".join(f"(has(self.{m}) ? 1 : 0)" for m in members)

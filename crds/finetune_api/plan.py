@@ -249,7 +249,7 @@ def _source(index: int, spec: DatasetSource, output: S3Connection, defaults: Def
         return SourcePlan(name=name, s3=_s3_target(spec.s3.uri, spec.s3, output, defaults.s3), sha256=spec.s3.sha256)
     if spec.config_map:
         return SourcePlan(name=name, path=f"{dataset_mount(index)}/{spec.config_map.key}")
-    assert spec.persistent_volume_claim is not None  # the CRD's union rule
+    assert spec.persistent_volume_claim is not None  # the model's own check
     return SourcePlan(name=name, path=f"{dataset_mount(index)}/{spec.persistent_volume_claim.path}")
 
 

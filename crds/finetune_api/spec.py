@@ -1,13 +1,14 @@
 """What a user asks for: the spec of a FineTuneJob. Defaults stand here and nowhere else."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from finetune_api.base import (
     Decimal,
     Model,
     at_most_one_of,
+    check_one_of,
     decimal_range,
     exactly_one_of,
     patterned,
@@ -63,6 +64,11 @@ class ModelSpec(Model):
         2048, ge=64, le=131072, description="In tokens (a page of text is some 500). Longer examples are cut."
     )
 
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        check_one_of(self, "hugging_face", "s3", "persistent_volume_claim")
+        return self
+
 
 class DatasetSource(Model):
     """One file of training examples: JSON Lines, one example a line. It is in exactly one place."""
@@ -87,6 +93,11 @@ class DatasetSource(Model):
     config_map: ConfigMapKeyRef | None = Field(None, description="A small file (at most 1 MiB) in a ConfigMap.")
     s3: S3Object | None = Field(None, description="A file in a bucket.")
     persistent_volume_claim: VolumePath | None = Field(None, description="A file on a volume, mounted read-only.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        check_one_of(self, "config_map", "s3", "persistent_volume_claim")
+        return self
 
 
 class DatasetChecks(Model):
@@ -212,7 +223,7 @@ class TrainingSpec(Model):
     max_grad_norm: Decimal = Field(
         "1.0",
         description="Longer gradients are cut to this length.",
-        json_schema_extra=decimal_range("value > 0.0", "must be above 0"),
+        json_schema_extra=decimal_range("(value > 0.0 && value <= 1000000.0)", "must be above 0 and at most 1000000"),
     )
     optimizer: Literal["AdamW8bit", "AdamW"] = Field(
         "AdamW8bit", description="AdamW8bit keeps its state in 8 bit and needs less GPU memory."
