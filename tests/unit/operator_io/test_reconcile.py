@@ -1,0 +1,110 @@
+from typing import Any
+
+import pytest
+
+from finetune_operator import reconcile
+from finetune_operator.decision import CreateJob, Decision
+from finetune_operator.errors import Unreachable
+from finetune_operator.job_settings import Settings
+from finetune_operator.kube import FINETUNE_JOBS, JOBS
+from finetune_operator.metrics import Metrics
+from finetune_operator.observation import Observation
+from finetune_operator.reconcile import Key, Reconciler
+from tests.unit.operator_io.fakes import LABELS, FakeKube, forbidden
+
+KEY = ("team", "coach")
+
+
+def _finished() -> dict[str, Any]:
+    condition = {"type": "Finished", "status": "True", "reason": "Done", "message": "", "lastTransitionTime": "x"}
+    return {"phase": "Succeeded", "conditions": [condition]}
+
+
+class World:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.kube = FakeKube()
+        self.kube.put(FINETUNE_JOBS, {"metadata": {"namespace": "team", "name": "coach"}, "spec": {}})
+        self.metrics = Metrics()
+        self.ended: list[Key] = []
+        self.observed: list[Observation] = []
+        self.decisions: list[Decision] = []
+        monkeypatch.setattr(reconcile, "decide", self._decide)
+        settings = Settings(trainer_image="t", operator_version="1", progress_url_base="u", ca_pem="p")
+        self.reconciler = Reconciler(self.kube, lambda: settings, self.metrics, self.ended.append)
+
+    def _decide(self, observation: Observation, *_: object) -> Decision:
+        self.observed.append(observation)
+        return self.decisions.pop(0)
+
+    def jobs_in(self, phase: str) -> float | None:
+        return self.metrics.registry.get_sample_value("finetune_jobs", {"namespace": "team", "phase": phase})
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(monkeypatch)
+
+
+async def test_the_children_are_listed_after_the_job_was_read(world: World) -> None:
+    world.decisions = [Decision()]
+    await world.reconciler(KEY)
+    assert [plural for _, plural, _ in world.kube.calls] == ["finetunejobs", "jobs", "pods", "configmaps"]
+
+
+async def test_only_children_of_this_name_are_seen(world: World) -> None:
+    world.kube.put(JOBS, {"metadata": {"namespace": "team", "name": "a", "labels": LABELS}})
+    world.kube.put(
+        JOBS, {"metadata": {"namespace": "team", "name": "b", "labels": {**LABELS, "finetune.dev/job": "x"}}}
+    )
+    world.decisions = [Decision()]
+    await world.reconciler(KEY)
+    assert [job["metadata"]["name"] for job in world.observed[0].jobs] == ["a"]
+
+
+async def test_the_wait_that_was_decided_is_asked_for(world: World) -> None:
+    world.decisions = [Decision(requeue_after=5.0)]
+    assert await world.reconciler(KEY) == 5.0
+
+
+async def test_a_refused_child_is_decided_upon_in_the_same_pass(world: World) -> None:
+    world.kube.refuse["create", "jobs"] = forbidden("exceeded quota")
+    body = {"metadata": {"name": "coach-prepare-0"}}
+    world.decisions = [Decision(actions=(CreateJob(body),)), Decision(status={"phase": "Pending"})]
+    await world.reconciler(KEY)
+    assert [o.refusal for o in world.observed] == [None, "exceeded quota"]
+    assert world.kube.objects["finetunejobs", *KEY]["status"] == {"phase": "Pending"}
+
+
+async def test_a_job_that_is_gone_is_forgotten(world: World) -> None:
+    world.decisions = [Decision(status={"phase": "Pending"})]
+    await world.reconciler(KEY)
+    world.kube.objects.clear()
+    assert await world.reconciler(KEY) is None
+    assert (world.jobs_in("Pending"), world.ended) == (0.0, [KEY])
+
+
+async def test_a_job_is_counted_in_the_phase_it_is_in(world: World) -> None:
+    world.decisions = [Decision(status={"phase": "Pending"}), Decision(status={"phase": "Training"})]
+    await world.reconciler(KEY)
+    await world.reconciler(KEY)
+    assert (world.jobs_in("Pending"), world.jobs_in("Training")) == (0.0, 1.0)
+
+
+async def test_the_end_of_a_job_is_told(world: World) -> None:
+    world.decisions = [Decision(status=_finished())]
+    await world.reconciler(KEY)
+    assert world.ended == [KEY]
+
+
+async def test_a_status_of_a_newer_version_is_left_alone(world: World) -> None:
+    metadata = {"namespace": "team", "name": "coach"}
+    world.kube.put(FINETUNE_JOBS, {"metadata": metadata, "spec": {}, "status": {"phase": "Dreaming"}})
+    assert await world.reconciler(KEY) is None
+    assert world.observed == []
+
+
+async def test_an_outage_ends_the_pass_for_the_queue_to_repeat(world: World) -> None:
+    world.kube.refuse["list", "pods"] = Unreachable("down")
+    with pytest.raises(Unreachable):
+        await world.reconciler(KEY)
+    assert world.metrics.registry.get_sample_value("finetune_reconcile_seconds_count", {"outcome": "error"}) == 1
