@@ -1,0 +1,108 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_api.result import MAXIMUM_TERMINATION_BYTES, StageResult
+from finetune_api.status import Artifact, DatasetStatus, Effective, EvaluationStatus, ModelStatus
+
+TEXT = st.text(st.characters(codec="utf-8"))
+SHORT = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from('가나다\x01"😀')), max_size=256)
+ARTIFACT = Artifact(name="n" * 63, type="GGUF", path="경" * 512, size_bytes=10**15, sha256="0" * 64)
+
+
+def huge(message: str, artifacts: int = 10) -> StageResult:
+    """A result with every member as large as its type allows."""
+    wide = "\x01" * 256  # six bytes each in JSON
+    return StageResult(
+        stage="prepare",
+        exit_code=255,
+        reason="\x01" * 128,
+        message=message,
+        run_id="f" * 64,
+        log="\x01" * 512,
+        checkpoint_step=2**63 - 1,
+        dataset=DatasetStatus(examples=10**9, supervised_tokens=10**12, warnings=["\x01" * 512] * 8),
+        model=ModelStatus(revision=wide, architecture=wide),
+        effective=Effective(
+            attention=wide, precision=wide, gradient_checkpointing=wide, optimizer=wide, gpu=wide, driver=wide
+        ),
+        evaluation=EvaluationStatus(holdout_loss_base="1" * 32, holdout_loss_tuned="1" * 32),
+        artifacts=[ARTIFACT] * artifacts,
+        timings={f"{i}{wide}"[:256]: 1.0 for i in range(50)},
+    )
+
+
+@pytest.mark.parametrize("character", ["a", "가", "\x01", '"', "😀"])
+def test_the_largest_result_fits_the_termination_message(character: str) -> None:
+    data = huge(character * 4096).termination_message()
+    assert len(data) < MAXIMUM_TERMINATION_BYTES
+
+
+def test_the_largest_result_still_tells_its_outcome() -> None:
+    found = StageResult.model_validate_json(huge("가" * 4096).termination_message())
+    assert (found.stage, found.exit_code, found.run_id, found.checkpoint_step) == ("prepare", 255, "f" * 64, 2**63 - 1)
+    assert found.message.startswith("가" * 700)
+    assert found.message.endswith("가…")
+
+
+@given(
+    st.builds(
+        StageResult,
+        stage=st.sampled_from(["prepare", "train", "export"]),
+        exit_code=st.integers(0, 255),
+        reason=st.text(st.characters(codec="utf-8"), max_size=128),
+        message=st.one_of(TEXT, st.integers(0, 5000).map("손목이 아파요. ".__mul__)),
+        run_id=st.none() | st.just("0" * 64),
+        log=st.none() | SHORT,
+        checkpoint_step=st.none() | st.integers(0, 2**63 - 1),
+        effective=st.none() | st.builds(Effective, gpu=SHORT, driver=SHORT, attention=SHORT),
+        artifacts=st.lists(st.just(ARTIFACT), max_size=10),
+        timings=st.dictionaries(SHORT, st.floats(0, 1e6), max_size=10),
+    )
+)
+def test_any_result_fits_and_reads_back(result: StageResult) -> None:
+    data = result.termination_message()
+    assert len(data) < MAXIMUM_TERMINATION_BYTES
+    found = StageResult.model_validate_json(data)
+    assert (found.stage, found.exit_code, found.reason) == (result.stage, result.exit_code, result.reason)
+    assert result.message.startswith(found.message.removesuffix("…"))
+
+
+def shed(result: StageResult) -> set[str]:
+    return set(result.to_json()) - set(json.loads(result.termination_message()))
+
+
+def test_a_result_of_usual_size_is_told_whole() -> None:
+    artifact = {"type": "GGUF", "sizeBytes": 4_920_000_000, "sha256": "0" * 64}
+    result = StageResult.model_validate(
+        {
+            "stage": "export",
+            "exitCode": 0,
+            "runId": "0" * 64,
+            "log": f"research/gym-coach/{'0' * 64}/logs/export-0.log",
+            "artifacts": [{"name": f"gguf-{i}", "path": f"gguf/gym-coach-{i}.gguf", **artifact} for i in range(10)],
+            "timings": {"merge": 12.5, "convert": 30.25, "quantize": 61.0, "upload": 44.125},
+        }
+    )
+    assert json.loads(result.termination_message()) == result.to_json()
+
+
+def test_timings_are_the_first_to_go() -> None:
+    result = StageResult(stage="train", exit_code=0, timings={"x" * 200 + str(i): 1.0 for i in range(20)})
+    assert json.loads(result.termination_message())["timings"] == {}
+
+
+def test_artifacts_stay_longer_than_the_end_of_the_message() -> None:
+    artifact = ARTIFACT.model_copy(update={"path": "gguf/a.gguf"})
+    result = StageResult(stage="export", exit_code=1, message="가" * 2000, artifacts=[artifact] * 3)
+    found: dict[str, Any] = json.loads(result.termination_message())
+    assert len(found["artifacts"]) == 3
+    assert found["message"].endswith("…")
+
+
+def test_a_message_that_is_too_long_or_no_unicode_is_mended_rather_than_lost() -> None:
+    result = StageResult(stage="train", exit_code=1, message="\udcff" + "x" * 5000)
+    assert result.message == "?" + "x" * 4095
