@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import logging
-import shutil
 import sys
 import time
 import traceback
@@ -67,21 +66,15 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser().parse_args(argv)
     if arguments.command == "plan":
         return _print_plan(arguments)
-    given = environment.scratch_folder()
-    scratch = given / arguments.command
-    scratch.mkdir(parents=True, exist_ok=True)
-    environment.apply(scratch)
-    log_file = scratch / "stage.log"
-    attempt = _Attempt(arguments, scratch, log_file)
-    try:
+    with environment.scratch_folder(arguments.command) as scratch, environment.applied(scratch):
+        log_file = scratch / "stage.log"
+        attempt = _Attempt(arguments, scratch, log_file)
         with copied_to(log_file) as terminal:
             _configure_logging()
             result = attempt.run(terminal)
         # Only now has everything that was printed reached the log file.
         with ignored():
             return attempt.finish(result)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _print_plan(arguments: argparse.Namespace) -> int:

@@ -1,7 +1,10 @@
 """The environment variables that the heavy libraries read when they are imported."""
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # Nothing may leave the machine but what this program sends on purpose: no hub, no telemetry, no runtime installs.
@@ -39,13 +42,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("FINETUNE_CACHE") or Path.home() / ".cache" / "finetune-operator")
 
 
-def scratch_folder() -> Path:
-    """Return a private writable folder: $FINETUNE_SCRATCH, or a new one that the caller removes."""
-    if given := os.environ.get("FINETUNE_SCRATCH"):
-        return Path(given)
-    parent = cache_folder() / "scratch"
+@contextmanager
+def scratch_folder(stage: str) -> Iterator[Path]:
+    """Yield an empty, private, writable folder below $FINETUNE_SCRATCH or the cache, and remove it."""
+    given = os.environ.get("FINETUNE_SCRATCH")
+    parent = Path(given) if given else cache_folder() / "scratch"
     parent.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix="run-", dir=parent))
+    folder = Path(tempfile.mkdtemp(prefix=f"{stage}-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def variables(scratch: Path) -> dict[str, str]:
@@ -53,12 +60,20 @@ def variables(scratch: Path) -> dict[str, str]:
     return AIR_GAP | _USER | {name: str(scratch / folder) for name, folder in _FOLDERS.items()}
 
 
-def apply(scratch: Path) -> None:
-    """Set the variables and make the folders. Must come before any heavy import."""
+@contextmanager
+def applied(scratch: Path) -> Iterator[None]:
+    """Set the variables and make the folders, and set them back. Must come before any heavy import."""
     for folder in _FOLDERS.values():
         (scratch / folder).mkdir(parents=True, exist_ok=True)
+    before = dict(os.environ)
     os.environ.update(variables(scratch))
     tempfile.tempdir = None  # it remembers the TMPDIR of its first use
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        tempfile.tempdir = None
 
 
 def forbid_cpu_training() -> None:
