@@ -142,6 +142,8 @@ def _environment(state: State, *, as_json: bool) -> None:
         }
     if state.full:
         values["REGISTRY"] = state.registry
+        # Where pods reach a server that a test runs on the machine itself.
+        values["HOST_ADDRESS"] = state.host_address
     if as_json:
         print(json.dumps(values, indent=1))
         return

@@ -33,6 +33,10 @@ def up(name: str, *, full: bool, extra: list[str]) -> State:
     with locked(layout.lock):
         if full:
             node.prepare(state)
+            if not network.exists(layout):
+                # What still runs, if anything, is in a network that nobody can reach any more.
+                processes.stop(state.processes.values())
+                network.delete(layout)
             network.create(state)
         pki.create(state)
         configuration.write(state)

@@ -77,10 +77,10 @@ def push(state: State, image: str, target: str | None) -> str:
     if archive:
         image = run(["buildah", "pull", "--quiet", image], timeout_seconds=1800).strip()
     reference = f"{state.registry}/{target}"
-    run(
-        ["buildah", "push", "--quiet", "--tls-verify=false", image, f"docker://{reference}"],
-        timeout_seconds=1800,
-    )
+    # Half the time of gzip for our large layers, and containerd unpacks them faster too.
+    compression = ["--compression-format", "zstd", "--compression-level", "1"]
+    command = ["buildah", "push", "--quiet", "--tls-verify=false", *compression]
+    run([*command, image, f"docker://{reference}"], timeout_seconds=1800)
     return reference
 
 

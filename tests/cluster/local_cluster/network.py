@@ -28,7 +28,7 @@ def inside(state: State, command: list[str]) -> list[str]:
 def create(state: State) -> None:
     """Makes the namespace and its link, or what is missing of them. Raises ClusterError."""
     name = state.layout.network_namespace
-    if not _exists(state.layout):
+    if not exists(state.layout):
         run(["ip", "netns", "add", name])
     outer, inner = f"{name}-h", f"{name}-n"
     if not _has_link(outer):
@@ -51,18 +51,19 @@ def create(state: State) -> None:
     )  # fmt: skip
 
 
+def exists(layout: Layout) -> bool:
+    """Whether the namespace is there under its name."""
+    names = json.loads(run(["ip", "-json", "netns", "list"]) or "[]")
+    return any(entry["name"] == layout.network_namespace for entry in names)
+
+
 def delete(layout: Layout) -> None:
     """Removes the namespace, and with it its links and rules. Raises ClusterError."""
     outer = f"{layout.network_namespace}-h"
     if _has_link(outer):
         run(["ip", "link", "delete", outer])
-    if _exists(layout):
+    if exists(layout):
         run(["ip", "netns", "delete", layout.network_namespace])
-
-
-def _exists(layout: Layout) -> bool:
-    names = json.loads(run(["ip", "-json", "netns", "list"]) or "[]")
-    return any(entry["name"] == layout.network_namespace for entry in names)
 
 
 def _has_link(name: str) -> bool:
