@@ -27,7 +27,7 @@ class Metrics:
         self._jobs = Gauge("finetune_jobs", "FineTuneJobs by phase.", ["namespace", "phase"], registry=registry)
         self._stage_seconds = Histogram(
             "finetune_stage_duration_seconds",
-            "From the start of a stage to its end, all attempts included.",
+            "Length of the attempt that ended a stage, well or badly.",
             ["stage", "state"],
             buckets=_STAGE_BUCKETS,
             registry=registry,
@@ -110,11 +110,13 @@ class Metrics:
             self._gpu_seconds.labels(namespace).inc(spent)
 
     def _stage(self, old: StageStatus | None, new: StageStatus) -> None:
-        if new.last_failure is not None and (
-            old is None or old.last_failure != new.last_failure or old.attempt != new.attempt
-        ):
+        moved = old is None or (old.attempt, old.state) != (new.attempt, new.state)
+        if not moved:
+            return
+        over = new.state in ("Succeeded", "Failed")
+        # A stage that starts again is Pending with the failure of the attempt before.
+        if new.last_failure is not None and (new.state == "Failed" or (new.state == "Pending" and new.attempt > 0)):
             self._attempts.labels(new.name, new.last_failure.reason).inc()
-        ended = new.completion_time is not None and (old is None or old.completion_time is None)
-        if ended and new.start_time is not None and new.completion_time is not None:
+        if over and new.start_time is not None and new.completion_time is not None:
             seconds = (parse_time(new.completion_time) - parse_time(new.start_time)).total_seconds()
             self._stage_seconds.labels(new.name, new.state).observe(seconds)

@@ -1,3 +1,4 @@
+import itertools
 from typing import Any
 
 from finetune_api.progress import Progress
@@ -27,9 +28,15 @@ def test_a_stage_s_duration_is_counted_when_it_ends() -> None:
 
 def test_each_failed_attempt_is_counted_once_by_its_reason() -> None:
     metrics = Metrics()
-    first = _status(attempt=1, lastFailure=_failure("Crashed"))
-    second = _status(attempt=2, lastFailure=_failure("Crashed"))
-    for old, new in ((_status(), first), (first, first), (first, second)):
+    crashed = {"lastFailure": _failure("Crashed")}
+    life = [
+        _status(),
+        _status(attempt=1, state="Pending", **crashed),
+        _status(attempt=1, **crashed),
+        _status(attempt=1, **crashed, jobName="j"),
+        _status(attempt=1, state="Failed", **crashed),
+    ]
+    for old, new in itertools.pairwise(life):
         metrics.transition("team", old, new)
     labels = {"stage": "train", "reason": "Crashed"}
     assert metrics.registry.get_sample_value("finetune_attempt_failures_total", labels) == 2

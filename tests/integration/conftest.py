@@ -1,0 +1,19 @@
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.control_plane import ControlPlane
+from tests.support.control_plane import control_plane as control_plane
+from tests.support.fake_kubelet import World
+from tests.support.operator import installed as installed
+from tests.support.operator import operator as operator
+
+
+@pytest.fixture
+def world(control_plane: ControlPlane, request: pytest.FixtureRequest) -> Iterator[World]:
+    """A namespace of this test alone."""
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:50].strip("-")
+    control_plane.kubectl("create", "namespace", name)
+    yield World(control_plane, name)
+    control_plane.kubectl("delete", "namespace", name, "--wait=false")

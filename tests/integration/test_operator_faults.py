@@ -1,0 +1,80 @@
+"""The operator is killed, the API server goes away, jobs are deleted and created again: nothing runs twice."""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+from tests.support.fake_kubelet import World
+from tests.support.operator import OperatorProcess, eventually
+
+
+def test_an_operator_killed_between_stages_goes_on_where_it_was(operator: OperatorProcess, world: World) -> None:
+    world.apply()
+    world.run("prepare")
+    operator.kill()
+    world.end("prepare")
+    time.sleep(0.5)
+    operator.start()
+    world.end("train")
+    operator.kill()
+    operator.start()
+    world.end("export")
+    world.wait_for("Succeeded")
+    assert len(world.items("jobs")) == 3
+
+
+def test_a_restart_of_the_api_server_does_not_end_the_operator(operator: OperatorProcess, world: World) -> None:
+    world.apply()
+    world.end("prepare")
+    world.run("train")
+    world.plane.restart("apiserver")
+    world.end("train")
+    world.pod("export", seconds=60)
+    assert operator.answers("/healthz")
+    assert len(world.items("jobs")) == 3
+
+
+def test_a_job_made_again_under_its_name_waits_for_the_old_pod(
+    operator: OperatorProcess, world: World, tmp_path: Path
+) -> None:
+    log = tmp_path / "pods"
+    with log.open("wb") as out:
+        watch = subprocess.Popen(
+            ["kubectl", "-n", world.namespace, "get", "pods", "-o", "json", "--watch", "--output-watch-events"],
+            stdout=out,
+            env={"KUBECONFIG": str(world.plane.kubeconfig), "PATH": world.plane.environment["PATH"]},
+        )
+    world.apply()
+    world.end("prepare")
+    pod = world.pod("train")
+    world.bind(pod)
+    world.run("train")
+    world.kubectl("delete", "finetunejob", world.name, "--wait=false")
+    eventually(lambda: not world.items("finetunejobs"), "the FineTuneJob is gone")
+    world.apply()
+    ready = eventually(
+        lambda: c if (c := world.condition("Ready")).get("reason") == "WaitingForPreviousRun" else {},
+        "WaitingForPreviousRun",
+    )
+    assert pod["metadata"]["name"] in ready["message"] or "-train-0" in ready["message"]
+    # The node lets the old pod go.
+    world.kubectl("delete", "pod", pod["metadata"]["name"], "--force", "--grace-period=0")
+    world.end("prepare")
+    world.run("train")
+    watch.terminate()
+    watch.wait()
+    assert _most_train_pods(log.read_text()) == 1
+
+
+def _most_train_pods(text: str) -> int:
+    decoder, live, most = json.JSONDecoder(), set[str](), 0
+    while text := text.strip():
+        event, end = decoder.raw_decode(text)
+        text, pod = text[end:], event["object"]
+        if pod["metadata"]["labels"].get("finetune.dev/stage") != "train":
+            continue
+        gone = event["type"] == "DELETED" or pod["status"]["phase"] in ("Succeeded", "Failed")
+        (live.discard if gone else live.add)(pod["metadata"]["uid"])
+        most = max(most, len(live))
+    return most

@@ -1,0 +1,132 @@
+"""Progress pushes with tokens as the kubelet gets them, over the operator's own TLS."""
+
+import http.client
+import json
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from finetune_api.progress import TOKEN_AUDIENCE
+from tests.support.control_plane import ControlPlane
+from tests.support.fake_kubelet import World
+from tests.support.operator import SERVICE_HOST, OperatorProcess, eventually
+
+
+class _ToLocalhost(http.client.HTTPSConnection):
+    """What the cluster's DNS and Service do for a pod."""
+
+    def __init__(self, port: int, context: ssl.SSLContext) -> None:
+        super().__init__(SERVICE_HOST, port, timeout=10, context=context)
+        self._trust = context
+
+    def connect(self) -> None:
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        self.sock = self._trust.wrap_socket(plain, server_hostname=SERVICE_HOST)
+
+
+@dataclass
+class Pusher:
+    world: World
+    operator: OperatorProcess
+    pod: dict[str, Any]
+
+    def token(self, audience: str = TOKEN_AUDIENCE, pod: dict[str, Any] | None = None) -> str:
+        bound = (pod or self.pod)["metadata"]
+        return self.world.kubectl(
+            *("create", "token", "default", "--audience", audience),
+            *("--bound-object-kind", "Pod", "--bound-object-name", bound["name"], "--bound-object-uid", bound["uid"]),
+        ).strip()
+
+    def push(self, token: str, name: str | None = None, **members: Any) -> int:
+        """Push as the trainer does, trusting only what the job's ConfigMap holds."""
+        [config_map] = [c for c in self.world.items("configmaps") if c["metadata"]["name"].endswith("-ca")]
+        context = ssl.create_default_context(cadata=config_map["data"]["ca.crt"])
+        connection = _ToLocalhost(self.operator.progress_port, context)
+        report = {"stage": "train", "attempt": 0, "activity": "Training", "step": 37, "totalSteps": 60, **members}
+        path = f"/v1/namespaces/{self.world.namespace}/finetunejobs/{name or self.world.name}/progress"
+        connection.request("POST", path, json.dumps(report), {"Authorization": f"Bearer {token}"})
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+
+@pytest.fixture
+def pusher(operator: OperatorProcess, world: World) -> Pusher:
+    """The running train pod of a job."""
+    world.apply()
+    world.end("prepare")
+    return Pusher(world, operator, world.run("train"))
+
+
+def test_the_running_pod_s_progress_is_in_the_status(pusher: Pusher, world: World) -> None:
+    assert pusher.push(pusher.token(), loss="0.83", etaSeconds=250) == 200
+    progress = eventually(lambda: world.status().get("progress"), "status.progress", 5)
+    assert {k: progress[k] for k in ("steps", "eta", "loss")} == {"steps": "37/60", "eta": "4m10s", "loss": "0.83"}
+    columns = world.kubectl("get", "finetunejob", world.name)
+    assert "37/60" in columns
+    assert "4m10s" in columns
+
+
+def test_the_rest_of_the_status_survives_a_push_and_the_other_way_round(pusher: Pusher, world: World) -> None:
+    before = world.status()
+    pusher.push(pusher.token())
+    eventually(lambda: world.status().get("progress"), "status.progress", 5)
+    assert {k: v for k, v in world.status().items() if k != "progress"} == before
+    world.end("train")
+    world.pod("export")
+    assert world.status()["progress"]["step"] == 37
+
+
+def test_a_token_of_another_audience_is_refused(pusher: Pusher) -> None:
+    assert pusher.push(pusher.token(audience="https://kubernetes.default.svc.cluster.local")) == 401
+
+
+def test_a_token_of_another_pod_is_refused(pusher: Pusher, world: World) -> None:
+    stranger = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "stranger"}}
+    stranger["spec"] = {"containers": [{"name": "c", "image": "i"}]}
+    world.kubectl("create", "-f", "-", stdin=json.dumps(stranger))
+    [pod] = [p for p in world.items("pods") if p["metadata"]["name"] == "stranger"]
+    assert pusher.push(pusher.token(pod=pod)) == 403
+
+
+def test_a_token_of_a_stage_that_has_ended_is_refused(pusher: Pusher, world: World) -> None:
+    assert pusher.push(pusher.token(pod=world.pod("prepare")), stage="prepare") == 403
+
+
+def test_a_pod_may_not_report_on_another_job(pusher: Pusher, world: World) -> None:
+    World(world.plane, world.namespace, "neighbour").apply()
+    assert pusher.push(pusher.token(), name="neighbour") == 403
+
+
+def test_a_token_that_is_made_up_is_refused(pusher: Pusher) -> None:
+    assert pusher.push("made-up") == 401
+
+
+def test_old_news_does_not_turn_the_status_back(pusher: Pusher, world: World) -> None:
+    token = pusher.token()
+    pusher.push(token, step=60)
+    eventually(lambda: world.status().get("progress"), "status.progress", 5)
+    pusher.push(token, step=1, activity="Saving")
+    eventually(lambda: "finetune_job_step" in pusher.operator.read("/metrics"), "the metrics", 5)
+    assert world.status()["progress"]["step"] == 60
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource"), [("get", "secrets"), ("list", "secrets"), ("watch", "secrets"), ("get", "pods/log")]
+)
+def test_the_operator_may_not(operator: OperatorProcess, control_plane: ControlPlane, verb: str, resource: str) -> None:
+    kubeconfig = ("--kubeconfig", str(operator.installed.kubeconfig), "-n", "default")
+    done = control_plane.run("kubectl", *kubeconfig, "auth", "can-i", verb, resource)
+    assert (done.stdout.strip(), done.returncode) == ("no", 1)
+
+
+def test_the_operator_gets_no_secret_of_a_user(operator: OperatorProcess, world: World) -> None:
+    world.kubectl("create", "secret", "generic", "s3", "--from-literal=AWS_SECRET_ACCESS_KEY=hunter2")
+    done = world.plane.run(
+        "kubectl", "--kubeconfig", str(operator.installed.kubeconfig), "-n", world.namespace, "get", "secret", "s3"
+    )
+    assert "forbidden" in done.stderr
+    assert "hunter2" not in done.stdout

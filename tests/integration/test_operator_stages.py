@@ -1,0 +1,132 @@
+"""Jobs from the user's first YAML to their end, on a real API server; the tests play the kubelet."""
+
+import itertools
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.fake_kubelet import RUN_ID, World
+from tests.support.operator import OperatorProcess, eventually
+
+
+def _passes(operator: OperatorProcess) -> int:
+    found = re.findall(r"^finetune_reconcile_seconds_count\{.*\} ([0-9.]+)$", operator.read("/metrics"), re.MULTILINE)
+    return sum(int(float(count)) for count in found)
+
+
+@contextmanager
+def _versions(world: World, file: Path) -> Iterator[list[dict[str, object]]]:
+    """Collect every version of the FineTuneJob that a watch shows."""
+    environment = {"KUBECONFIG": str(world.plane.kubeconfig), "PATH": world.plane.environment["PATH"]}
+    seen: list[dict[str, object]] = []
+    with file.open("wb") as out:
+        watch = subprocess.Popen(
+            ["kubectl", "-n", world.namespace, "get", "finetunejobs", "-o", "json", "--watch"],
+            stdout=out,
+            env=environment,
+        )
+    try:
+        yield seen
+        time.sleep(0.5)
+    finally:
+        watch.terminate()
+        watch.wait()
+    decoder, text = json.JSONDecoder(), file.read_text()
+    while text := text.strip():
+        version, end = decoder.raw_decode(text)
+        seen.append(version)
+        text = text[end:]
+
+
+def test_a_job_goes_through_its_stages_to_the_end(operator: OperatorProcess, world: World, tmp_path: Path) -> None:
+    before = _passes(operator)
+    with _versions(world, tmp_path / "versions") as versions:
+        world.apply()
+        for stage in ("prepare", "train", "export"):
+            world.end(stage)
+        world.wait_for("Finished")
+    status = world.status()
+    states = {stage["name"]: (stage["state"], stage["attempt"]) for stage in status["stages"]}
+    assert states == dict.fromkeys(("prepare", "train", "export"), ("Succeeded", 0))
+    assert (status["phase"], status["runId"]) == ("Succeeded", RUN_ID)
+    conditions = {c["type"]: c["status"] for c in status["conditions"]}
+    assert conditions == {
+        "Accepted": "True",
+        "Finished": "True",
+        "Succeeded": "True",
+        "Ready": "True",
+        "Failed": "False",
+    }
+
+    statuses = [version.get("status") for version in versions]
+    assert len(versions) > 6  # created, accepted, and two for each stage
+    assert len(versions) - 1 <= _passes(operator) - before, "more than one write in a pass"
+    assert all(old != new for old, new in itertools.pairwise(statuses)), "a write that changed nothing"
+    assert all("finalizers" not in v["metadata"] and "annotations" not in v["metadata"] for v in versions)  # type: ignore[operator]
+
+
+def test_events_tell_the_story_of_the_job(operator: OperatorProcess, world: World) -> None:
+    world.apply()
+    world.end("prepare")
+    world.pod("train")
+    reasons = [e["reason"] for e in world.items("events", "--field-selector", "involvedObject.kind=FineTuneJob")]
+    assert {"Accepted", "StageStarted", "StageSucceeded"} <= set(reasons)
+
+
+def test_a_bad_dataset_fails_the_job_in_the_trainer_s_words(operator: OperatorProcess, world: World) -> None:
+    sentence = "Row 17 of source-1 has no answer; fill it in or set dataset.checks.invalidRows: Drop."
+    world.apply()
+    world.end("prepare", exit_code=65, reason="InvalidDataset", message=sentence)
+    world.wait_for("Finished")
+    failure = world.status()["failure"]
+    assert failure == {"stage": "prepare", "reason": "InvalidDataset", "message": sentence, "exitCode": 65}
+    assert sentence in world.condition("Failed")["message"]
+    jobs = [job["metadata"]["name"] for job in world.items("jobs")]
+    assert len(jobs) == 1, "a bad dataset was tried again"
+
+
+def test_a_missing_secret_is_named_within_seconds(operator: OperatorProcess, world: World) -> None:
+    world.apply()
+    world.hold("prepare", "CreateContainerConfigError", 'secret "s3" not found')
+    ready = eventually(
+        lambda: c if (c := world.condition("Ready")).get("reason") == "SecretNotFound" else {}, "SecretNotFound", 10
+    )
+    assert '"s3"' in ready["message"] or " s3" in ready["message"]
+
+
+def test_a_quota_is_named_within_seconds(operator: OperatorProcess, world: World) -> None:
+    world.kubectl("create", "quota", "none", "--hard=count/jobs.batch=0")
+    eventually(lambda: world.items("resourcequota")[0].get("status", {}).get("hard"), "the quota counts")
+    world.apply()
+    ready = eventually(
+        lambda: c if (c := world.condition("Ready")).get("reason") == "QuotaExceeded" else {}, "QuotaExceeded", 10
+    )
+    assert "count/jobs.batch" in ready["message"]
+
+
+def test_a_finished_job_is_left_alone(operator: OperatorProcess, world: World) -> None:
+    world.apply()
+    world.end("prepare", exit_code=65, reason="InvalidDataset", message="No.")
+    world.wait_for("Finished")
+    version = world.job()["metadata"]["resourceVersion"]
+    world.kubectl("delete", "jobs", "--all", "--wait=true")
+    time.sleep(1.5)
+    assert world.job()["metadata"]["resourceVersion"] == version
+    assert world.items("jobs") == []
+
+
+def test_the_operator_stops_within_seconds(operator: OperatorProcess, world: World) -> None:
+    world.apply()
+    world.run("prepare")
+    assert operator.stop() < 5
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_the_probes_answer(operator: OperatorProcess, path: str) -> None:
+    assert operator.answers(path)

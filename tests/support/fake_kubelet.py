@@ -1,0 +1,134 @@
+"""Plays user and kubelet where there are no nodes: FineTuneJobs from one, the status of pods from the other."""
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_api.result import StageResult
+from finetune_api.spec import Stage
+from tests.support.control_plane import ControlPlane
+from tests.support.operator import eventually
+
+Object = dict[str, Any]
+
+RUN_ID = "a" * 64
+SPEC: Object = {
+    "model": {"s3": {"uri": "s3://models/llama/"}},
+    "dataset": {"sources": [{"s3": {"uri": "s3://data/train.jsonl"}}]},
+    "output": {"s3": {"uri": "s3://results/", "credentialsSecretRef": {"name": "s3"}}},
+}
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+@dataclass(frozen=True)
+class World:
+    """One namespace, and the FineTuneJob `coach` in it."""
+
+    plane: ControlPlane
+    namespace: str
+    name: str = "coach"
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run kubectl in the namespace."""
+        return self.plane.kubectl("-n", self.namespace, *arguments, stdin=stdin)
+
+    def items(self, *arguments: str) -> list[Object]:
+        """Return what `kubectl get` lists."""
+        found: list[Object] = json.loads(self.kubectl("get", *arguments, "-o", "json"))["items"]
+        return found
+
+    def apply(self, **spec: Any) -> Object:
+        """Create the FineTuneJob."""
+        manifest = {
+            "apiVersion": "finetune.dev/v1alpha1",
+            "kind": "FineTuneJob",
+            "metadata": {"name": self.name},
+            "spec": {**SPEC, **spec},
+        }
+        self.kubectl("create", "-f", "-", stdin=json.dumps(manifest))
+        return self.job()
+
+    def job(self) -> Object:
+        """Return the FineTuneJob."""
+        found: Object = json.loads(self.kubectl("get", "finetunejob", self.name, "-o", "json"))
+        return found
+
+    def status(self) -> Object:
+        """Return its status."""
+        status: Object = self.job()["status"]
+        return status
+
+    def condition(self, kind: str) -> Object:
+        """Return one of its conditions; empty if it has none of this type."""
+        return next((c for c in self.status().get("conditions", []) if c["type"] == kind), {})
+
+    def wait_for(self, kind: str, value: str = "True", seconds: float = 30.0) -> Object:
+        """Wait for a condition."""
+        return eventually(
+            lambda: c if (c := self.condition(kind)).get("status") == value else {},
+            f"{kind}={value}: {self.status()}",
+            seconds,
+        )
+
+    def pod(self, stage: Stage, attempt: int = 0, seconds: float = 30.0) -> Object:
+        """Wait for the pod of an attempt."""
+        selector = f"finetune.dev/job={self.name},finetune.dev/stage={stage},finetune.dev/attempt={attempt}"
+        return eventually(lambda: self.items("pods", "-l", selector), f"a {stage} pod, attempt {attempt}", seconds)[0]
+
+    def _set(self, pod: Object, status: Object) -> None:
+        patch = json.dumps({"status": status})
+        self.kubectl("patch", "pod", pod["metadata"]["name"], "--subresource=status", "--type=merge", "-p", patch)
+
+    def _container(self, state: Object, *, ready: bool = False) -> Object:
+        return {
+            "name": "trainer",
+            "image": "t",
+            "imageID": "",
+            "ready": ready,
+            "started": ready,
+            "restartCount": 0,
+            "state": state,
+        }
+
+    def run(self, stage: Stage, attempt: int = 0) -> Object:
+        """Let the pod of an attempt run."""
+        pod = self.pod(stage, attempt)
+        running = self._container({"running": {"startedAt": _now()}}, ready=True)
+        self._set(pod, {"phase": "Running", "startTime": _now(), "containerStatuses": [running]})
+        return pod
+
+    def hold(self, stage: Stage, reason: str, message: str) -> Object:
+        """Let the pod wait for what its node lacks."""
+        pod = self.pod(stage)
+        waiting = self._container({"waiting": {"reason": reason, "message": message}})
+        self._set(pod, {"phase": "Pending", "startTime": _now(), "containerStatuses": [waiting]})
+        return pod
+
+    def end(self, stage: Stage, attempt: int = 0, *, exit_code: int = 0, reason: str = "", message: str = "") -> None:
+        """Let the container of an attempt end with a result of ours."""
+        result = StageResult(stage=stage, exit_code=exit_code, reason=reason, message=message, run_id=RUN_ID)
+        pod = self.run(stage, attempt)
+        terminated = {
+            "exitCode": exit_code,
+            "reason": "Completed" if exit_code == 0 else "Error",
+            "message": result.termination_message().decode(),
+            "startedAt": _now(),
+            "finishedAt": _now(),
+        }
+        phase = "Succeeded" if exit_code == 0 else "Failed"
+        self._set(pod, {"phase": phase, "containerStatuses": [self._container({"terminated": terminated})]})
+
+    def bind(self, pod: Object, node: str = "node-1") -> None:
+        """Bind a pod to a node, as the scheduler does: from then on only a kubelet can let it go."""
+        binding = {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": pod["metadata"]["name"]},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+        }
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod['metadata']['name']}/binding"
+        self.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(binding))

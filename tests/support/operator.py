@@ -1,0 +1,159 @@
+"""The operator as a process of its own, with the rights that the chart gives it and nothing more."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import yaml
+
+from tests.support.control_plane import ROOT, ControlPlane
+
+RELEASE = "finetune-operator"
+NAMESPACE = "finetune-system"
+SERVICE_HOST = f"{RELEASE}.{NAMESPACE}.svc"
+TRAINER_IMAGE = "registry.example/finetune-trainer:test"
+
+Found = TypeVar("Found")
+
+
+def eventually(look: Callable[[], Found], what: str, seconds: float = 30.0) -> Found:
+    """Return what `look` finds as soon as that is true.
+
+    Raises:
+        AssertionError: it did not find it in time.
+    """
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain: {what}"
+        time.sleep(0.1)
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The chart's objects in the cluster, but for the Deployment, whose command line is run here instead."""
+
+    plane: ControlPlane
+    arguments: tuple[str, ...]
+    kubeconfig: Path
+
+
+@pytest.fixture(scope="session")
+def installed(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """Apply the rendered chart, and make a kubeconfig with the token of its ServiceAccount."""
+    values = ("--set", "trainer.allowCPU=true", "--set", f"trainer.image.registry={TRAINER_IMAGE.partition('/')[0]}")
+    done = control_plane.run(
+        "helm", "template", RELEASE, str(ROOT / "charts" / RELEASE), "--namespace", NAMESPACE,
+        "--kube-version", "v1.36.0", "--set", "crds.enabled=false", *values,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    objects: list[dict[str, Any]] = [o for o in yaml.safe_load_all(done.stdout) if o]
+    [deployment] = [o for o in objects if o["kind"] == "Deployment"]
+    pod = deployment["spec"]["template"]["spec"]
+    control_plane.kubectl("create", "namespace", NAMESPACE)
+    rest = {"apiVersion": "v1", "kind": "List", "items": [o for o in objects if o is not deployment]}
+    control_plane.kubectl("apply", "-f", "-", stdin=json.dumps(rest))
+
+    token = control_plane.kubectl("create", "token", pod["serviceAccountName"], "-n", NAMESPACE).strip()
+    config = json.loads(control_plane.kubectl("config", "view", "--raw", "-o", "json"))
+    config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
+    kubeconfig = tmp_path_factory.mktemp("operator") / "kubeconfig"
+    kubeconfig.write_text(json.dumps(config))
+    return Installed(control_plane, tuple(pod["containers"][0]["args"]), kubeconfig)
+
+
+@dataclass
+class OperatorProcess:
+    """One operator; it may be killed and started again."""
+
+    installed: Installed
+    log: Path
+    http_port: int = field(default_factory=_free_port)
+    progress_port: int = field(default_factory=_free_port)
+    _process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-W", "error", "-m", "finetune_operator", *self.installed.arguments),
+                    *("--http-port", str(self.http_port), "--progress-port", str(self.progress_port)),
+                ],
+                stdout=log,
+                stderr=log,
+                env={
+                    **os.environ,
+                    "KUBECONFIG": str(self.installed.kubeconfig),
+                    "PYTHONPATH": f"{ROOT / 'crds'}:{ROOT / 'operator'}",
+                    "POD_NAMESPACE": NAMESPACE,
+                    "POD_NAME": "operator-0",
+                },
+            )
+        eventually(lambda: self.answers("/readyz"), f"the operator is ready; see {self.log}")
+
+    def answers(self, path: str) -> bool:
+        """Say whether a probe succeeds."""
+        assert self._process is not None
+        assert self._process.poll() is None, f"the operator ended: {self.log.read_text()[-3000:]}"
+        try:
+            return bool(self.read(path))
+        except OSError:
+            return False
+
+    def read(self, path: str) -> str:
+        """Return what the plain HTTP port answers.
+
+        Raises:
+            OSError: it does not, or not well.
+        """
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=5) as response:
+            text: str = response.read().decode()
+            return text
+
+    def kill(self) -> None:
+        """End it as a node failure would."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> float:
+        """End it as the kubelet does; return how many seconds that took."""
+        began = time.monotonic()
+        status = self._end(signal.SIGTERM)
+        assert status == 0, self.log.read_text()[-3000:]
+        return time.monotonic() - began
+
+    def _end(self, number: signal.Signals) -> int:
+        assert self._process is not None
+        self._process.send_signal(number)
+        status = self._process.wait(timeout=20)
+        self._process = None
+        return status
+
+
+@pytest.fixture
+def operator(installed: Installed, tmp_path: Path) -> Iterator[OperatorProcess]:
+    """A running operator."""
+    process = OperatorProcess(installed, tmp_path / "operator.log")
+    process.start()
+    try:
+        yield process
+    finally:
+        if process._process is not None:
+            process.stop()
