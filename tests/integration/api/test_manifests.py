@@ -180,7 +180,7 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no-gradient": (
         {"training.maxGradNorm": "0"},
-        'spec.training.maxGradNorm: Invalid value: "0": must be above 0',
+        'spec.training.maxGradNorm: Invalid value: "0": must be above 0 and at most 1000000',
     ),
     "micro-batch-does-not-divide": (
         {"training": {"batchSize": 8, "microBatchSize": 3}},

@@ -1,1 +1,0 @@
-from tests.support.control_plane import control_plane as control_plane
