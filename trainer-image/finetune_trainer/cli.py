@@ -181,7 +181,7 @@ class _Attempt:
         try:
             return action()
         except StageError as error:
-            return self._failure(error.exit_code, error.message, getattr(error, "checkpoint_step", None))
+            return self._failure(error.exit_code, error.message, error.checkpoint_step)
         except StopRequested:
             return self._failure(ExitCode.PREEMPTED, f"{self._stage} was told to stop; it starts again by itself")
         except KeyboardInterrupt:

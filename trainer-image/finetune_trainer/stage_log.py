@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
@@ -30,10 +30,16 @@ def copied_to(path: Path) -> Iterator[TextIO | None]:
         os.dup2(tee.stdin.fileno(), fd)
     tee.stdin.close()
     try:
-        with os.fdopen(terminal, "w", encoding="utf-8", errors="replace") as stream:
+        # New streams: those of a caller may lead elsewhere.
+        with (
+            os.fdopen(terminal, "w", encoding="utf-8", errors="replace") as stream,
+            _stream(1) as out,
+            _stream(2) as err,
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
             yield stream if stream.isatty() else None
     finally:
-        _flush()
         for fd, original in outputs.items():
             os.dup2(original, fd)
             os.close(original)
@@ -42,6 +48,10 @@ def copied_to(path: Path) -> Iterator[TextIO | None]:
         except subprocess.TimeoutExpired:
             tee.kill()
             tee.wait()
+
+
+def _stream(descriptor: int) -> TextIO:
+    return open(descriptor, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
 
 
 def _flush() -> None:
