@@ -1,5 +1,6 @@
 """Render the CustomResourceDefinition from the models: a structural schema from pydantic's JSON schema."""
 
+import json
 from typing import Any
 
 from finetune_api import GROUP, KIND, PLURAL, VERSION
@@ -50,7 +51,8 @@ def structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str,
         node["enum"] = [schema["const"]]
     default = schema.get("default")
     if default is not None and not isinstance(default, dict | list):
-        text = str(default).lower() if isinstance(default, bool) else str(default)
+        # As it is written in YAML: decimals are strings and need their quotes.
+        text = json.dumps(default)
         node["description"] = f"{node.get('description', '')} Default: {text}.".strip()
     whole_number = ""
     if node.get("x-kubernetes-int-or-string"):

@@ -175,4 +175,4 @@ def test_kubectl_get_wide_adds_model_speed_and_output(coach: ControlPlane) -> No
 
 def test_kubectl_explain_tells_what_a_field_is_for(control_plane: ControlPlane) -> None:
     text = " ".join(control_plane.kubectl("explain", "finetunejob.spec.training.learningRate").split())
-    assert 'In quotes, such as "2e-4". Default: 2e-4.' in text
+    assert 'In quotes, such as "2e-4". Default: "2e-4".' in text
