@@ -8,6 +8,7 @@ from tests.support.control_plane import control_plane as control_plane
 from tests.support.fake_kubelet import World
 from tests.support.operator import installed as installed
 from tests.support.operator import operator as operator
+from tests.support.operator import operator_process as operator_process
 
 
 @pytest.fixture

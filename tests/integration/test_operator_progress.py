@@ -42,7 +42,8 @@ class Pusher:
 
     def push(self, token: str, name: str | None = None, **members: Any) -> int:
         """Push as the trainer does, trusting only what the job's ConfigMap holds."""
-        [config_map] = [c for c in self.world.items("configmaps") if c["metadata"]["name"].endswith("-ca")]
+        found = self.world.items("configmaps", "-l", f"finetune.dev/job={self.world.name}")
+        [config_map] = [c for c in found if c["metadata"]["name"].endswith("-ca")]
         context = ssl.create_default_context(cadata=config_map["data"]["ca.crt"])
         connection = _ToLocalhost(self.operator.progress_port, context)
         report = {"stage": "train", "attempt": 0, "activity": "Training", "step": 37, "totalSteps": 60, **members}
@@ -51,6 +52,18 @@ class Pusher:
         status = connection.getresponse().status
         connection.close()
         return status
+
+
+@pytest.fixture(scope="module")
+def shared(control_plane: ControlPlane, operator_process: OperatorProcess) -> Pusher:
+    """A running train pod whose pushes are all refused."""
+    if not operator_process.runs:
+        operator_process.start()
+    control_plane.kubectl("create", "namespace", "progress-refused")
+    world = World(control_plane, "progress-refused")
+    world.apply()
+    world.end("prepare")
+    return Pusher(world, operator_process, world.run("train"))
 
 
 @pytest.fixture
@@ -80,31 +93,6 @@ def test_the_rest_of_the_status_survives_a_push_and_the_other_way_round(pusher: 
     assert world.status()["progress"]["step"] == 37
 
 
-def test_a_token_of_another_audience_is_refused(pusher: Pusher) -> None:
-    assert pusher.push(pusher.token(audience="https://kubernetes.default.svc.cluster.local")) == 401
-
-
-def test_a_token_of_another_pod_is_refused(pusher: Pusher, world: World) -> None:
-    stranger = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "stranger"}}
-    stranger["spec"] = {"containers": [{"name": "c", "image": "i"}]}
-    world.kubectl("create", "-f", "-", stdin=json.dumps(stranger))
-    [pod] = [p for p in world.items("pods") if p["metadata"]["name"] == "stranger"]
-    assert pusher.push(pusher.token(pod=pod)) == 403
-
-
-def test_a_token_of_a_stage_that_has_ended_is_refused(pusher: Pusher, world: World) -> None:
-    assert pusher.push(pusher.token(pod=world.pod("prepare")), stage="prepare") == 403
-
-
-def test_a_pod_may_not_report_on_another_job(pusher: Pusher, world: World) -> None:
-    World(world.plane, world.namespace, "neighbour").apply()
-    assert pusher.push(pusher.token(), name="neighbour") == 403
-
-
-def test_a_token_that_is_made_up_is_refused(pusher: Pusher) -> None:
-    assert pusher.push("made-up") == 401
-
-
 def test_old_news_does_not_turn_the_status_back(pusher: Pusher, world: World) -> None:
     token = pusher.token()
     pusher.push(token, step=60)
@@ -114,12 +102,35 @@ def test_old_news_does_not_turn_the_status_back(pusher: Pusher, world: World) ->
     assert world.status()["progress"]["step"] == 60
 
 
-@pytest.mark.parametrize(
-    ("verb", "resource"), [("get", "secrets"), ("list", "secrets"), ("watch", "secrets"), ("get", "pods/log")]
-)
-def test_the_operator_may_not(operator: OperatorProcess, control_plane: ControlPlane, verb: str, resource: str) -> None:
+def test_a_token_of_another_audience_is_refused(shared: Pusher) -> None:
+    assert shared.push(shared.token(audience="https://kubernetes.default.svc.cluster.local")) == 401
+
+
+def test_a_token_of_another_pod_is_refused(shared: Pusher) -> None:
+    stranger = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "stranger"}}
+    stranger["spec"] = {"containers": [{"name": "c", "image": "i"}]}
+    shared.world.kubectl("create", "-f", "-", stdin=json.dumps(stranger))
+    [pod] = [p for p in shared.world.items("pods") if p["metadata"]["name"] == "stranger"]
+    assert shared.push(shared.token(pod=pod)) == 403
+
+
+def test_a_token_of_a_stage_that_has_ended_is_refused(shared: Pusher) -> None:
+    assert shared.push(shared.token(pod=shared.world.pod("prepare")), stage="prepare") == 403
+
+
+def test_a_pod_may_not_report_on_another_job(shared: Pusher) -> None:
+    World(shared.world.plane, shared.world.namespace, "neighbour").apply()
+    assert shared.push(shared.token(), name="neighbour") == 403
+
+
+def test_a_token_that_is_made_up_is_refused(shared: Pusher) -> None:
+    assert shared.push("made-up") == 401
+
+
+@pytest.mark.parametrize("question", ["get secrets", "list secrets", "get pods --subresource=log"])
+def test_the_operator_may_not(operator: OperatorProcess, control_plane: ControlPlane, question: str) -> None:
     kubeconfig = ("--kubeconfig", str(operator.installed.kubeconfig), "-n", "default")
-    done = control_plane.run("kubectl", *kubeconfig, "auth", "can-i", verb, resource)
+    done = control_plane.run("kubectl", *kubeconfig, "auth", "can-i", *question.split())
     assert (done.stdout.strip(), done.returncode) == ("no", 1)
 
 

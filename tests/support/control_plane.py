@@ -64,7 +64,9 @@ class ControlPlane:
     def install_crd(self) -> None:
         """Install the generated CRD and wait until the API server serves it."""
         self.kubectl("apply", "--server-side", "-f", str(CRD))
-        self.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{PLURAL}.{GROUP}")
+        # Not --for=condition=Established: that is an error as long as there are no conditions at all.
+        established = 'jsonpath={.status.conditions[?(@.type=="Established")].status}=True'
+        self.kubectl("wait", f"--for={established}", "--timeout=30s", f"crd/{PLURAL}.{GROUP}")
 
 
 def _cluster(*arguments: str) -> str:

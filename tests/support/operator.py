@@ -109,6 +109,11 @@ class OperatorProcess:
             )
         eventually(lambda: self.answers("/readyz"), f"the operator is ready; see {self.log}")
 
+    @property
+    def runs(self) -> bool:
+        """Whether it was started and not ended since."""
+        return self._process is not None
+
     def answers(self, path: str) -> bool:
         """Say whether a probe succeeds."""
         assert self._process is not None
@@ -147,13 +152,18 @@ class OperatorProcess:
         return status
 
 
+@pytest.fixture(scope="module")
+def operator_process(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+    """An operator that the tests of one module share; a test that ends it leaves it to the next to start it."""
+    process = OperatorProcess(installed, tmp_path_factory.mktemp("operator") / "operator.log")
+    yield process
+    if process.runs:
+        process.stop()
+
+
 @pytest.fixture
-def operator(installed: Installed, tmp_path: Path) -> Iterator[OperatorProcess]:
-    """A running operator."""
-    process = OperatorProcess(installed, tmp_path / "operator.log")
-    process.start()
-    try:
-        yield process
-    finally:
-        if process._process is not None:
-            process.stop()
+def operator(operator_process: OperatorProcess) -> OperatorProcess:
+    """The module's operator, running."""
+    if not operator_process.runs:
+        operator_process.start()
+    return operator_process
