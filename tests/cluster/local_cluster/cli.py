@@ -22,6 +22,9 @@ from .state import State
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command and ends the program with its exit code."""
     options = _parser().parse_args(arguments)
+    if options.command in ("status", "env"):
+        # These only print, so a reader such as `head` may end them early.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         code = _dispatch(options)
     except (ClusterError, ApiError) as error:

@@ -36,10 +36,16 @@ def write(state: State) -> None:
 
 
 def _write(path: Path, content: str) -> None:
+    # Some files are watched by a component that runs: it must see a change only if there
+    # is one, and never half of it.
+    if path.exists() and path.read_text() == content:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    temporary = path.with_name(path.name + ".tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as stream:
         stream.write(content)
+    temporary.replace(path)
 
 
 def _tokens(state: State) -> str:
@@ -144,6 +150,10 @@ runtime_type = "io.containerd.runc.v2"
 BinaryName = {quote(str(binaries() / "runc"))}
 Root = {quote(str(layout.run / "runc"))}
 SystemdCgroup = false
+
+[plugins."io.containerd.cri.v1.images"]
+# The registry beside it keeps the packed layers already, and some are gigabytes.
+discard_unpacked_layers = true
 
 [plugins."io.containerd.cri.v1.images".registry]
 config_path = {quote(str(layout.config / "certs.d"))}
