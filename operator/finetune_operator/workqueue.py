@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from finetune_operator.errors import KubeError
+from finetune_operator.errors import Conflict, KubeError
 
 _log = logging.getLogger(__name__)
 
@@ -149,6 +149,8 @@ class WorkQueue(Generic[Key]):
         try:
             requeue_after = await self._handler(key)
             failed = False
+        except Conflict as error:
+            _log.info("looked at again: %s", error, extra={"key": key})
         except KubeError as error:
             _log.warning("will be tried again: %s", error, extra={"key": key})
         except Exception:  # noqa: BLE001 - a bug met by one job must not stop the others

@@ -76,7 +76,7 @@ def pusher(operator: OperatorProcess, world: World) -> Pusher:
 
 def test_the_running_pod_s_progress_is_in_the_status(pusher: Pusher, world: World) -> None:
     assert pusher.push(pusher.token(), loss="0.83", etaSeconds=250) == 200
-    progress = eventually(lambda: world.status().get("progress"), "status.progress", 5)
+    progress: dict[str, Any] = eventually(lambda: world.status().get("progress", {}), "status.progress", 5)
     assert {k: progress[k] for k in ("steps", "eta", "loss")} == {"steps": "37/60", "eta": "4m10s", "loss": "0.83"}
     columns = world.kubectl("get", "finetunejob", world.name)
     assert "37/60" in columns

@@ -88,7 +88,7 @@ def test_keys_come_in_the_order_in_which_they_are_due(added: list[tuple[str, int
     for key, at in added:
         schedule.add(key, float(at))
         earliest[key] = min(at, earliest.get(key, at))
-    taken = [key for _ in added if (key := schedule.take(9.0)) is not None]
+    taken = [found for _ in added if (found := schedule.take(9.0)) is not None]
     assert sorted(taken) == sorted(earliest)
     assert [earliest[key] for key in taken] == sorted(earliest.values())
 
