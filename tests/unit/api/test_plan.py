@@ -187,18 +187,21 @@ def test_the_checksum_of_a_plan_is_the_same_everywhere() -> None:
     assert plan.sha256(rendered().to_bytes()) == "729617181ea7ad899af88e4b9ccb6e257cbf2ef3d0006733930823cd32adf2b6"
 
 
+@strategies.unhurried
 @given(strategies.specs, strategies.connections)
 def test_any_valid_spec_renders_to_a_plan_that_reads_back(spec: dict[str, Any], s3: dict[str, Any]) -> None:
     found = rendered(spec, chart(**s3))
     assert Plan.model_validate_json(found.to_bytes()) == found
 
 
+@strategies.unhurried
 @given(strategies.specs)
 def test_the_bytes_of_a_plan_do_not_depend_on_the_order_of_the_spec(spec: dict[str, Any]) -> None:
     reordered = json.loads(json.dumps(spec, sort_keys=True))
     assert rendered(reordered).to_bytes() == rendered(spec).to_bytes()
 
 
+@strategies.unhurried
 @given(strategies.specs)
 def test_a_plan_is_plain_json_and_never_reaches_the_limit_of_a_config_map(spec: dict[str, Any]) -> None:
     def refuse(constant: str) -> None:

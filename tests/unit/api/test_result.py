@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from finetune_api.result import MAXIMUM_TERMINATION_BYTES, StageResult
 from finetune_api.status import Artifact, DatasetStatus, Effective, EvaluationStatus, ModelStatus
+from tests.unit.api import strategies
 
 TEXT = st.text(st.characters(codec="utf-8"))
 SHORT = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from('가나다\x01"😀')), max_size=256)
@@ -48,6 +49,7 @@ def test_the_largest_result_still_tells_its_outcome() -> None:
     assert found.message.endswith("가…")
 
 
+@strategies.unhurried
 @given(
     st.builds(
         StageResult,
