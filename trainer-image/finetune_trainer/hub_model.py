@@ -132,6 +132,7 @@ class HubModel:
 def _online(endpoint: str | None) -> dict[str, str]:
     offline = {name for name in AIR_GAP if name.endswith("_OFFLINE")}
     variables = {name: value for name, value in os.environ.items() if name not in offline}
+    variables["PYTHONPATH"] = os.pathsep.join(sys.path)  # it must find this very package
     if endpoint:
         variables["HF_ENDPOINT"] = endpoint
     return variables

@@ -30,15 +30,16 @@ def copied_to(path: Path) -> Iterator[TextIO | None]:
         os.dup2(tee.stdin.fileno(), fd)
     tee.stdin.close()
     try:
-        # New streams: those of a caller may lead elsewhere.
+        # New streams: those of a caller may lead elsewhere. They stay open: the handlers of libraries keep them.
         with (
             os.fdopen(terminal, "w", encoding="utf-8", errors="replace") as stream,
-            _stream(1) as out,
-            _stream(2) as err,
-            redirect_stdout(out),
-            redirect_stderr(err),
+            redirect_stdout(_stream(1)),
+            redirect_stderr(_stream(2)),
         ):
-            yield stream if stream.isatty() else None
+            try:
+                yield stream if stream.isatty() else None
+            finally:
+                _flush()
     finally:
         for fd, original in outputs.items():
             os.dup2(original, fd)
