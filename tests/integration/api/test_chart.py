@@ -78,6 +78,7 @@ def test_the_operator_may_do_its_work_in_any_namespace(
         ("create", "pods", ""),
         ("patch", "finetunejobs.finetune.dev", ""),
         ("delete", "finetunejobs.finetune.dev", ""),
+        ("delete", "jobs.batch", ""),
         ("create", "rolebindings.rbac.authorization.k8s.io", ""),
         ("create", "serviceaccounts", "token"),
     ],

@@ -111,10 +111,23 @@ def test_no_rule_has_a_wildcard_or_reads_logs(render: Render, variant: str) -> N
         assert not {"escalate", "bind", "impersonate", "deletecollection"} & set(rule["verbs"])
 
 
-def test_the_operator_cannot_change_what_a_user_asked_for(render: Render) -> None:
-    for rule in rules(render(), "ClusterRole", "Role"):
-        if "finetunejobs" in rule["resources"]:
-            assert rule["verbs"] == ["get", "list", "watch"]
+def test_the_operator_has_exactly_the_rights_that_it_uses(render: Render) -> None:
+    found = {
+        "/".join(rule["apiGroups"]) + f" {resource}": " ".join(rule["verbs"])
+        for rule in rules(render(), "ClusterRole", "Role")
+        for resource in rule["resources"]
+    }
+    assert found == {
+        "finetune.dev finetunejobs": "get list watch",
+        "finetune.dev finetunejobs/status": "get patch",
+        "finetune.dev finetunejobs/finalizers": "update",
+        "batch jobs": "create get list watch",
+        " pods": "get list watch",
+        " configmaps": "create get list update",
+        " events": "create list",
+        "authentication.k8s.io tokenreviews": "create",
+        " secrets": "get update",
+    }
 
 
 def test_watching_some_namespaces_needs_no_cluster_wide_right_but_token_reviews(render: Render) -> None:
