@@ -86,7 +86,7 @@ def ask_gguf(platform: Platform, key: str, question: str) -> str:
         reply = model.create_chat_completion(
             messages=[{"role": "user", "content": question}], max_tokens=64, temperature=0.0
         )
-    text: str = reply["choices"][0]["message"]["content"]  # type: ignore[index]
+    text: str = reply["choices"][0]["message"]["content"]
     return text.strip()
 
 

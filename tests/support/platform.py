@@ -154,19 +154,18 @@ def bring_up(say: Say) -> Platform:
         step(say, "programs of the cluster built", lambda: run(CLUSTER, "build", timeout=3600))
         step(say, "cluster up", lambda: run(CLUSTER, "up"))
         platform = _local()
-    images = {
-        which: step(
-            say,
-            f"{which} image built and pushed",
-            lambda which=which: run(
-                "hack/build-image", which, "--push", platform.env["REGISTRY"], timeout=3600
-            ).split()[-1],
-        )
-        for which in ("operator", "trainer")
-    }
+    images = {which: _image_pushed(say, platform, which) for which in ("operator", "trainer")}
     step(say, "chart installed", lambda: _install(platform, images))
     step(say, "model and data in the bucket", lambda: _seed(platform))
     return platform
+
+
+def _image_pushed(say: Say, platform: Platform, which: str) -> str:
+    def build() -> str:
+        return run("hack/build-image", which, "--push", platform.env["REGISTRY"], timeout=3600).split()[-1]
+
+    reference: str = step(say, f"{which} image built and pushed", build)
+    return reference
 
 
 def _local() -> Platform:
