@@ -1,0 +1,257 @@
+"""What holds whatever happens: random orders of events, crashes, lost writes and stale reads."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from finetune_api.plan import Defaults
+from finetune_api.references import S3Connection
+from finetune_api.spec import STAGES, Stage
+from finetune_operator.children import is_live_job, is_live_pod
+from tests.unit.operator.world import Object, World, failure, success
+
+CODES = (1, 64, 65, 66, 69, 75, 77, 79, 80, 137, 139, 143)
+PROFILE = settings(
+    max_examples=60,
+    stateful_step_count=30,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
+_indices = st.integers(0, 63)
+
+
+def stage_of(child: Object) -> Stage:
+    stage: Stage = child["metadata"]["labels"]["finetune.dev/stage"]
+    return stage
+
+
+class Cluster(RuleBasedStateMachine):
+    """A user, a cluster and an operator that all do as they please."""
+
+    stale_reads = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.operator: Iterator[None] = iter(())
+        self.seen: Object | None = None
+        # By uid: how many children it had when it was finished.
+        self.children_at_end: dict[str, int] = {}
+        self.images: dict[str, set[str]] = {}
+
+    # The operator.
+
+    @rule()
+    def operator_acts(self) -> None:
+        if next(self.operator, True):
+            self.operator = self.world.operator_pass()
+
+    @rule(steps=st.integers(1, 4))
+    def operator_passes(self, steps: int) -> None:
+        for _ in range(steps):
+            for _ in self.operator:
+                pass
+            self.operator = self.world.operator_pass()
+
+    @rule()
+    def operator_dies(self) -> None:
+        self.operator = iter(())
+
+    @precondition(lambda self: self.stale_reads)
+    @rule(back=st.integers(1, 6))
+    def operator_reads_an_old_object(self, back: int) -> None:
+        old = self.world.history[-min(back, len(self.world.history))]
+        for _ in self.world.operator_pass(old):
+            pass
+        self.operator = iter(())
+
+    @rule(number=st.integers(1, 3))
+    def operator_is_upgraded(self, number: int) -> None:
+        changed = replace(self.world.settings, trainer_image=f"trainer:{number}", ca_pem=f"CA {number}")
+        if number == 3:
+            changed = replace(changed, defaults=Defaults(s3=S3Connection(endpoint="https://other.local")))
+        self.world.settings = changed
+        self.operator = iter(())
+
+    # The cluster.
+
+    @rule()
+    def controllers_act(self) -> None:
+        self.world.settle()
+
+    @rule(seconds=st.sampled_from((1, 30, 400)))
+    def time_passes(self, seconds: int) -> None:
+        self.world.now += timedelta(seconds=seconds)
+
+    @rule()
+    def pod_moves_on(self) -> None:
+        """Whatever is due first: a Job gets its pod, the pod runs, the pod succeeds."""
+        for job in self.world.jobs:
+            if is_live_job(job) and not job.get("started") and not job["metadata"].get("deletionTimestamp"):
+                self.world.start_pod(job)
+                return
+        for pod in filter(is_live_pod, self.world.pods):
+            if pod["status"]["phase"] == "Pending":
+                self.world.run_pod(pod)
+            else:
+                self.world.end_pod(pod, 0, success(stage_of(pod)))
+            return
+
+    @rule(rounds=st.integers(1, 14))
+    def all_goes_well(self, rounds: int) -> None:
+        """Without this few runs would get far: most of what can happen sets a job back."""
+        for _ in range(rounds):
+            self.operator_passes(2)
+            self.pod_moves_on()
+            self.world.settle()
+            self.world.now += timedelta(seconds=100)
+            self.at_most_one_run_is_live()
+            self.status_never_goes_back()
+
+    @rule(data=st.data())
+    def pod_ends(self, data: st.DataObject) -> None:
+        pods = [p for p in self.world.pods if p["status"]["phase"] == "Running"]
+        if not pods:
+            return
+        pod, stage = pods[0], stage_of(pods[0])
+        code = data.draw(st.sampled_from((0, *CODES)))
+        step = data.draw(st.integers(0, 9))
+        told = success(stage) if code == 0 else failure(stage, code, "What happened.", checkpoint_step=step)
+        message = data.draw(st.sampled_from((told, "", "no JSON")))
+        reason = data.draw(st.sampled_from(("", "OOMKilled"))) if code else ""
+        disrupted = bool(code) and data.draw(st.booleans())
+        self.world.end_pod(pod, code, message, reason, disrupted=disrupted)
+
+    @rule(index=_indices)
+    def pod_is_deleted(self, index: int) -> None:
+        if self.world.pods:
+            self.world.delete_pod(self.world.pods[index % len(self.world.pods)])
+
+    # The user.
+
+    @rule(index=_indices, foreground=st.booleans())
+    def job_is_deleted(self, index: int, foreground: bool) -> None:
+        if self.world.jobs:
+            self.world.delete_job(self.world.jobs[index % len(self.world.jobs)], foreground=foreground)
+
+    @rule(index=_indices)
+    def config_map_is_deleted(self, index: int) -> None:
+        if self.world.config_maps:
+            self.world.config_maps.pop(index % len(self.world.config_maps))
+
+    @precondition(lambda self: self.world.resource is not None)
+    @rule(group=st.integers(0, 9))
+    def user_edits(self, group: int) -> None:
+        self.world.edit(fsGroup=group)
+
+    @precondition(lambda self: self.world.resource is not None)
+    @rule(decided=st.sampled_from((False, False, False, True)))
+    def user_deletes(self, decided: bool) -> None:
+        if decided:
+            self.world.delete()
+
+    @precondition(lambda self: self.world.resource is None)
+    @rule()
+    def user_creates(self) -> None:
+        self.world.create()
+
+    # What holds.
+
+    @invariant()
+    def at_most_one_run_is_live(self) -> None:
+        world = self.world
+        running = {j["metadata"]["name"] for j in world.jobs if is_live_job(j)}
+        running |= {p["metadata"]["name"].removesuffix("-x") for p in world.pods if is_live_pod(p)}
+        assert len(running) <= 1, running
+
+    @invariant()
+    def a_run_keeps_its_image(self) -> None:
+        for job in self.world.created:
+            if job["kind"] == "Job":
+                owner = job["metadata"]["ownerReferences"][0]["uid"]
+                image = job["spec"]["template"]["spec"]["containers"][0]["image"]
+                self.images.setdefault(owner, set()).add(image)
+        assert all(len(images) == 1 for images in self.images.values())
+
+    @invariant()
+    def status_never_goes_back(self) -> None:
+        new, old = self.world.resource, self.seen
+        self.seen = new
+        if new is None or old is None or new["metadata"]["uid"] != old["metadata"]["uid"]:
+            return
+        assert_no_step_back(old["status"], new["status"])
+
+    def teardown(self) -> None:
+        """With a fair world every job ends."""
+        world = self.world
+        for _ in self.operator:
+            pass
+        if world.resource is None:
+            world.create()
+        for _ in range(50):
+            if world.finished():
+                break
+            self.all_goes_well(4)
+        assert world.finished(), world.status
+
+
+class FreshReads(Cluster):
+    """As the operator reads: the FineTuneJob first, its children after it, from the API server."""
+
+    @invariant()
+    def a_finished_job_gets_no_children(self) -> None:
+        world = self.world
+        if world.resource is None or not world.finished():
+            return
+        uid = world.job["metadata"]["uid"]
+        count = sum(c["metadata"]["ownerReferences"][0]["uid"] == uid for c in world.created)
+        assert self.children_at_end.setdefault(uid, count) == count
+
+
+class StaleReads(Cluster):
+    """Even an old FineTuneJob does no harm, as long as the children are listed after it was read."""
+
+    stale_reads = True
+
+
+def assert_no_step_back(old: Object, new: Object) -> None:
+    assert new["observedGeneration"] >= old["observedGeneration"]
+    if "snapshot" in old and any(s["state"] != "Pending" or s["attempt"] for s in old["stages"]):
+        assert new["snapshot"] == old["snapshot"]
+    assert _place(new) >= _place(old)
+    for before, after in zip(old.get("stages", []), new.get("stages", []), strict=False):
+        assert after["attempt"] >= before["attempt"]
+        assert after["countedFailures"] >= before["countedFailures"]
+        assert after["countedFailures"] <= 4
+    for member in ("startTime", "runId", "failure", "completionTime"):
+        if member in old and "stages" in old and member != "startTime":
+            assert new[member] == old[member]
+    if _finished(old):
+        assert _finished(new) == _finished(old)
+
+
+def _place(status: Object) -> tuple[int, ...]:
+    """The stage, its attempt, and how far that is."""
+    stages: list[dict[str, Any]] = status.get("stages", [])
+    for index, stage in enumerate(stages):
+        if stage["state"] != "Succeeded":
+            return index, stage["attempt"], ("Pending", "Running", "Failed").index(stage["state"])
+    return (len(STAGES) if stages else -1,)
+
+
+def _finished(status: Object) -> str | None:
+    """The reason for which a job is over."""
+    conditions = status.get("conditions", [])
+    return next((c["reason"] for c in conditions if c["type"] == "Finished" and c["status"] == "True"), None)
+
+
+TestFreshReads = FreshReads.TestCase
+TestFreshReads.settings = PROFILE
+TestStaleReads = StaleReads.TestCase
+TestStaleReads.settings = PROFILE
