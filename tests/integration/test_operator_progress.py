@@ -84,6 +84,7 @@ def test_the_running_pod_s_progress_is_in_the_status(pusher: Pusher, world: Worl
 
 
 def test_the_rest_of_the_status_survives_a_push_and_the_other_way_round(pusher: Pusher, world: World) -> None:
+    eventually(lambda: "running" in world.condition("Ready")["message"], "the operator saw the pod run")
     before = world.status()
     pusher.push(pusher.token())
     eventually(lambda: world.status().get("progress"), "status.progress", 5)

@@ -100,14 +100,15 @@ def test_a_missing_secret_is_named_within_seconds(operator: OperatorProcess, wor
     assert '"s3"' in ready["message"] or " s3" in ready["message"]
 
 
-def test_a_quota_is_named_within_seconds(operator: OperatorProcess, world: World) -> None:
-    world.kubectl("create", "quota", "none", "--hard=count/jobs.batch=0")
+@pytest.mark.parametrize("resource", ["count/jobs.batch", "pods"])
+def test_a_quota_is_named_within_seconds(operator: OperatorProcess, world: World, resource: str) -> None:
+    world.kubectl("create", "quota", "none", f"--hard={resource}=0")
     eventually(lambda: world.items("resourcequota")[0].get("status", {}).get("hard"), "the quota counts")
     world.apply()
     ready = eventually(
         lambda: c if (c := world.condition("Ready")).get("reason") == "QuotaExceeded" else {}, "QuotaExceeded", 10
     )
-    assert "count/jobs.batch" in ready["message"]
+    assert resource in ready["message"]
 
 
 def test_a_finished_job_is_left_alone(operator: OperatorProcess, world: World) -> None:

@@ -21,7 +21,6 @@ from tests.support.control_plane import ROOT, ControlPlane
 RELEASE = "finetune-operator"
 NAMESPACE = "finetune-system"
 SERVICE_HOST = f"{RELEASE}.{NAMESPACE}.svc"
-TRAINER_IMAGE = "registry.example/finetune-trainer:test"
 
 Found = TypeVar("Found")
 
@@ -51,32 +50,38 @@ class Installed:
     """The chart's objects in the cluster, but for the Deployment, whose command line is run here instead."""
 
     plane: ControlPlane
+    namespace: str
     arguments: tuple[str, ...]
     kubeconfig: Path
 
 
-@pytest.fixture(scope="session")
-def installed(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """Apply the rendered chart, and make a kubeconfig with the token of its ServiceAccount."""
-    values = ("--set", "trainer.allowCPU=true", "--set", f"trainer.image.registry={TRAINER_IMAGE.partition('/')[0]}")
-    done = control_plane.run(
-        "helm", "template", RELEASE, str(ROOT / "charts" / RELEASE), "--namespace", NAMESPACE,
-        "--kube-version", "v1.36.0", "--set", "crds.enabled=false", *values,
-    )  # fmt: skip
+def install(plane: ControlPlane, folder: Path, namespace: str, *values: str) -> Installed:
+    """Apply the chart, rendered with these values, and make a kubeconfig with the token of its ServiceAccount."""
+    settings = [argument for value in values for argument in ("--set", value)]
+    done = plane.run(
+        *("helm", "template", RELEASE, str(ROOT / "charts" / RELEASE), "--namespace", namespace),
+        *("--kube-version", "v1.36.0", "--set", "crds.enabled=false", *settings),
+    )
     assert done.returncode == 0, done.stderr
     objects: list[dict[str, Any]] = [o for o in yaml.safe_load_all(done.stdout) if o]
     [deployment] = [o for o in objects if o["kind"] == "Deployment"]
     pod = deployment["spec"]["template"]["spec"]
-    control_plane.kubectl("create", "namespace", NAMESPACE)
+    plane.kubectl("create", "namespace", namespace)
     rest = {"apiVersion": "v1", "kind": "List", "items": [o for o in objects if o is not deployment]}
-    control_plane.kubectl("apply", "-f", "-", stdin=json.dumps(rest))
+    plane.kubectl("apply", "-f", "-", stdin=json.dumps(rest))
 
-    token = control_plane.kubectl("create", "token", pod["serviceAccountName"], "-n", NAMESPACE).strip()
-    config = json.loads(control_plane.kubectl("config", "view", "--raw", "-o", "json"))
+    token = plane.kubectl("create", "token", pod["serviceAccountName"], "-n", namespace).strip()
+    config = json.loads(plane.kubectl("config", "view", "--raw", "-o", "json"))
     config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
-    kubeconfig = tmp_path_factory.mktemp("operator") / "kubeconfig"
+    kubeconfig = folder / "kubeconfig"
     kubeconfig.write_text(json.dumps(config))
-    return Installed(control_plane, tuple(pod["containers"][0]["args"]), kubeconfig)
+    return Installed(plane, namespace, tuple(pod["containers"][0]["args"]), kubeconfig)
+
+
+@pytest.fixture(scope="session")
+def installed(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """The chart as it is installed for all namespaces."""
+    return install(control_plane, tmp_path_factory.mktemp("installed"), NAMESPACE)
 
 
 @dataclass
@@ -103,7 +108,7 @@ class OperatorProcess:
                     **os.environ,
                     "KUBECONFIG": str(self.installed.kubeconfig),
                     "PYTHONPATH": f"{ROOT / 'crds'}:{ROOT / 'operator'}",
-                    "POD_NAMESPACE": NAMESPACE,
+                    "POD_NAMESPACE": self.installed.namespace,
                     "POD_NAME": "operator-0",
                 },
             )
