@@ -34,28 +34,34 @@ def autocast(loaded: LoadedModel) -> contextlib.AbstractContextManager[Any]:
     return manager
 
 
-def holdout_loss(loaded: LoadedModel, rows: Sequence[Row], advance: Callable[[int], None]) -> float | None:
-    """Return the mean negative log-likelihood, in nats, of the supervised tokens of all rows.
+def row_losses(loaded: LoadedModel, rows: Sequence[Row], advance: Callable[[int], None]) -> list[float]:
+    """Return each row's mean negative log-likelihood over its supervised tokens, in nats; 0 if it has none.
 
     Row by row: without padding the figure does not depend on which rows share a batch. `advance` is called with the
-    percentage done. None if no row has a supervised token.
+    percentage done.
     """
     import torch
 
     for_training(loaded.model)
     loaded.model.eval()
     device = next(loaded.model.parameters()).device
-    total, tokens = 0.0, 0
+    losses = []
     with torch.no_grad(), autocast(loaded):
         for done, row in enumerate(rows):
+            loss = 0.0
             if row.supervised:
                 ids = torch.tensor([row.input_ids], device=device)
                 mask = torch.tensor([row.completion_mask], device=device)
-                output = loaded.model(input_ids=ids, labels=ids.masked_fill(mask == 0, -100))
-                total += float(output.loss) * row.supervised
-                tokens += row.supervised
+                loss = float(loaded.model(input_ids=ids, labels=ids.masked_fill(mask == 0, -100)).loss)
+            losses.append(loss)
             advance(100 * (done + 1) // len(rows))
-    return total / tokens if tokens else None
+    return losses
+
+
+def mean_loss(rows: Sequence[Row], losses: Sequence[float]) -> float | None:
+    """Return the mean over all supervised tokens, or None if there are none."""
+    tokens = sum(row.supervised for row in rows)
+    return sum(loss * row.supervised for row, loss in zip(rows, losses, strict=True)) / tokens if tokens else None
 
 
 def answers(

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,12 +13,12 @@ from typing import Any
 from finetune_api.exit_codes import ExitCode
 from finetune_api.result import StageResult
 from finetune_api.status import Artifact, Effective, EvaluationStatus, MemoryStatus
-from finetune_trainer import adapter, gpu, load_model, outcome, prepared, sft
+from finetune_trainer import adapter, gpu, load_model, outcome, prepared, reference, sft
 from finetune_trainer.checkpoints import BackgroundUpload, Checkpoints, sha256_of
 from finetune_trainer.context import Context
 from finetune_trainer.data import order, template
 from finetune_trainer.errors import OutOfGPUMemoryError, Preempted, SettingsError, StageError
-from finetune_trainer.evaluate import Row, answers, holdout_loss
+from finetune_trainer.evaluate import Row, answers, mean_loss, row_losses
 from finetune_trainer.fetch import fetch_weights
 from finetune_trainer.load_model import LoadedModel
 from finetune_trainer.prepared import Prepared
@@ -52,7 +53,7 @@ def _finished_before(context: Context, description: Prepared) -> StageResult | N
         return None
     folder = context.layout.run(description.run_id)
     sizes = {stored.key: stored.size_bytes for stored in context.store.list(f"{folder}/{ADAPTER}")}
-    whole = all(sizes.get(f"{folder}/{a.path}/{adapter.WEIGHTS}") == a.size_bytes for a in result.artifacts)
+    whole = all(sizes.get(f"{folder}/{a.path}") == a.size_bytes for a in result.artifacts)
     return result if result.artifacts and whole else None
 
 
@@ -96,26 +97,21 @@ class _Training:
             with self._timed("load"):
                 self._report("Loading")
                 loaded = load_model.load(self.plan, weights, device)
-            prompts = [
-                template.encode(
-                    loaded.tokenizer,
-                    template.render_prompt(
-                        loaded.tokenizer, self.prepared.template, self.prepared.system_prompt, question.prompt
-                    ),
-                )
-                for question in self.prepared.questions
-            ]
+            prompts = self._prompts(loaded)
             with self._timed("evaluateBase"):
-                loss_base, answers_base = self._evaluate(loaded, holdout, prompts)
+                base_losses, answers_base = self._evaluate(loaded, holdout, prompts)
             with self._timed("train"), self.context.stop.deferred():
                 trainer, speed = self._train(loaded, rows, steps, checkpoints)
             with self._timed("evaluateTuned"):
                 adapter.check_trained(loaded.model)
-                loss_tuned, answers_tuned = self._evaluate(loaded, holdout, prompts)
+                tuned_losses, answers_tuned = self._evaluate(loaded, holdout, prompts)
+                compared = self._reference(loaded, holdout, base_losses, tuned_losses, prompts)
         with self._timed("upload"):
             artifact = self._save(loaded, weights)
-            self._put_json_lines(METRICS, metrics(trainer.state.log_history, rows, steps))
+            lines = metrics(trainer.state.log_history, rows, steps)
+            self._put(METRICS, "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
             self._put_answers(answers_base, answers_tuned)
+            self._put(f"{prepared.FOLDER}/{reference.NAME}", compared.model_dump_json(by_alias=True))
         log.info("trained %d steps at %.0f supervised tokens/s", len(steps), speed or 0)
         return StageResult(
             stage="train",
@@ -123,8 +119,13 @@ class _Training:
             run_id=self.prepared.run_id,
             checkpoint_step=self.checkpoint_step,
             memory=MemoryStatus(peak_mib=gpu.peak_mib()),
-            effective=effective(trainer, loaded, device),
-            evaluation=EvaluationStatus(holdout_loss_base=_decimal(loss_base), holdout_loss_tuned=_decimal(loss_tuned)),
+            effective=effective(
+                trainer, loaded, load_model.checkpointing(self.plan.training.gradient_checkpointing), device
+            ),
+            evaluation=EvaluationStatus(
+                holdout_loss_base=_decimal(mean_loss(holdout, base_losses)),
+                holdout_loss_tuned=_decimal(mean_loss(holdout, tuned_losses)),
+            ),
             artifacts=[artifact],
             timings={name: round(seconds, 1) for name, seconds in self.timings.items()},
         )
@@ -161,18 +162,55 @@ class _Training:
         assert ending >= len(rows) - self.prepared.dataset.truncated, "rows do not end on a learned stop token"
         return steps
 
+    def _prompts(self, loaded: LoadedModel) -> list[reference.Prompt]:
+        tokenizer, description = loaded.tokenizer, self.prepared
+        texts = [
+            template.render_prompt(tokenizer, description.template, description.system_prompt, question.prompt)
+            for question in description.questions
+        ]
+        return [reference.Prompt(text=text, input_ids=template.encode(tokenizer, text)) for text in texts]
+
     def _evaluate(
-        self, loaded: LoadedModel, holdout: Sequence[Row], prompts: Sequence[Sequence[int]]
-    ) -> tuple[float | None, list[str]]:
-        loss = holdout_loss(loaded, holdout, lambda percent: self._report("Evaluating", percent=percent // 2))
+        self, loaded: LoadedModel, holdout: Sequence[Row], prompts: Sequence[reference.Prompt]
+    ) -> tuple[list[float], list[str]]:
+        """Return the loss of each hold-out row and the answer to each question."""
+        losses = row_losses(loaded, holdout, lambda percent: self._report("Evaluating", percent=percent // 2))
+        if not all(map(math.isfinite, losses)):
+            raise SettingsError(
+                "the model's hold-out loss is no finite number; lower spec.training.learningRate, or set "
+                "spec.training.precision to BF16 where the GPU has it"
+            )
         texts = answers(
             loaded,
-            prompts,
+            [prompt.input_ids for prompt in prompts],
             self.prepared.stop_token_ids,
             self.plan.evaluation.max_new_tokens,
             lambda percent: self._report("Evaluating", percent=50 + percent // 2),
         )
-        return loss, texts
+        return losses, texts
+
+    def _reference(
+        self,
+        loaded: LoadedModel,
+        holdout: Sequence[Row],
+        base: Sequence[float],
+        tuned: Sequence[float],
+        prompts: Sequence[reference.Prompt],
+    ) -> reference.Reference:
+        chosen = reference.choose(holdout)
+        best = reference.top1(loaded, [holdout[i] for i in chosen])
+        rows = [
+            reference.ReferenceRow(
+                row_id=holdout[i].row_id,
+                input_ids=holdout[i].input_ids,
+                completion_mask=holdout[i].completion_mask,
+                nll_base=base[i],
+                nll_tuned=tuned[i],
+                top1=tokens,
+            )
+            for i, tokens in zip(chosen, best, strict=True)
+        ]
+        return reference.Reference(prompts=list(prompts), rows=rows)
 
     def _train(
         self, loaded: LoadedModel, rows: Sequence[Row], steps: Sequence[Sequence[int]], checkpoints: Checkpoints
@@ -231,13 +269,12 @@ class _Training:
         return Artifact(
             name=ADAPTER,
             type="LoRAAdapter",
-            path=ADAPTER,
+            path=f"{ADAPTER}/{adapter.WEIGHTS}",
             size_bytes=tensors.stat().st_size,
             sha256=sha256_of(tensors),
         )
 
-    def _put_json_lines(self, name: str, lines: Sequence[dict[str, Any]]) -> None:
-        text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+    def _put(self, name: str, text: str) -> None:
         self.context.store.put_bytes(f"{self.folder}/{name}", text.encode())
 
     def _put_answers(self, base: Sequence[str], tuned: Sequence[str]) -> None:
@@ -245,8 +282,7 @@ class _Training:
             {"prompt": q.prompt, "reference": q.reference, "base": b, "tuned": t}
             for q, b, t in zip(self.prepared.questions, base, tuned, strict=True)
         ]
-        data = json.dumps({"questions": questions}, ensure_ascii=False, indent=2).encode()
-        self.context.store.put_bytes(f"{self.folder}/{ANSWERS}", data)
+        self._put(ANSWERS, json.dumps({"questions": questions}, ensure_ascii=False, indent=2))
 
     def _report(self, activity: Any, percent: int | None = None) -> None:
         self.context.reporter.report(activity, percent=percent)
@@ -276,7 +312,7 @@ def metrics(
     ]
 
 
-def effective(trainer: Any, loaded: LoadedModel, device: gpu.GPU | None) -> Effective:
+def effective(trainer: Any, loaded: LoadedModel, requested: bool | str, device: gpu.GPU | None) -> Effective:
     """Read back what really ran."""
     optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
     return Effective(
@@ -284,11 +320,17 @@ def effective(trainer: Any, loaded: LoadedModel, device: gpu.GPU | None) -> Effe
         gradient_accumulation=trainer.args.gradient_accumulation_steps,
         attention=str(getattr(loaded.model.config, "_attn_implementation", None)),
         precision="BF16" if trainer.args.bf16 else "FP16" if trainer.args.fp16 else "FP32",
-        gradient_checkpointing=str(getattr(loaded.model, "is_gradient_checkpointing", None)),
+        gradient_checkpointing=_checkpointing_read_back(loaded.model, requested, device),
         optimizer=type(optimizer).__name__,
         gpu=device.name if device else "none (CPU)",
         driver=device.driver if device else None,
     )
+
+
+def _checkpointing_read_back(model: Any, requested: bool | str, device: gpu.GPU | None) -> str:
+    if not getattr(model, "is_gradient_checkpointing", False):
+        return "None"
+    return "Offload" if requested == "unsloth" and device else "Standard"
 
 
 def _order_sha256(rows: Sequence[Row], steps: Sequence[Sequence[int]]) -> str:
