@@ -1,0 +1,249 @@
+"""What the pods look like."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from finetune_api import plan as plans
+from finetune_api.job import FineTuneJob, ObjectMeta
+from finetune_api.spec import STAGES, FineTuneJobSpec, Stage
+from finetune_operator import snapshot
+from finetune_operator.stages import Attempt, render
+from tests.unit.operator.world import SETTINGS, World, spec
+
+Object = dict[str, Any]
+METADATA = ObjectMeta(name="coach", namespace="team", uid="12345-6789")
+CA = {"configMap": {"name": "corporate", "key": "ca.pem"}}
+FULL = spec(
+    model={"huggingFace": {"repository": "org/model", "tokenSecretRef": {"name": "hf", "key": "token"}}},
+    dataset={
+        "sources": [
+            {"configMap": {"name": "rows", "key": "train.jsonl"}},
+            {"persistentVolumeClaim": {"claimName": "data", "path": "a.jsonl"}},
+            {"persistentVolumeClaim": {"claimName": "data", "path": "b.jsonl"}},
+            {"s3": {"uri": "s3://data/c.jsonl", "credentialsSecretRef": {"name": "data-s3"}}},
+        ]
+    },
+    output={"s3": {"uri": "s3://models/tuned", "credentialsSecretRef": {"name": "s3"}, "caBundle": CA}},
+    compute={
+        "accelerator": {"extendedResource": {"name": "amd.com/gpu"}},
+        "resources": {"train": {"requests": {"cpu": 4}, "limits": {"memory": "32Gi"}}},
+        "scratch": {"size": "100Gi"},
+        "nodeSelector": {"gpu": "yes"},
+        "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}],
+        "priorityClassName": "high",
+        "runtimeClassName": "nvidia",
+        "serviceAccountName": "trainer",
+        "imagePullSecrets": [{"name": "pull"}],
+        "fsGroup": 1000,
+        "podLabels": {"team": "coaching", "finetune.dev/stage": "forged"},
+        "podAnnotations": {"note": "text"},
+    },
+)
+
+
+def job(stage: Stage, job_spec: Object = FULL, *, avoid: tuple[str, ...] = ()) -> Object:
+    parsed = FineTuneJobSpec.model_validate(job_spec)
+    plan = plans.render(FineTuneJob(metadata=METADATA, spec=parsed), SETTINGS.defaults)
+    taken = snapshot.take(plan.to_bytes(), SETTINGS)
+    return render(stage, Attempt(METADATA, parsed, plan, taken, SETTINGS, 2, avoid))
+
+
+def pod(stage: Stage, job_spec: Object = FULL, *, avoid: tuple[str, ...] = ()) -> Object:
+    found: Object = job(stage, job_spec, avoid=avoid)["spec"]["template"]["spec"]
+    return found
+
+
+def container(stage: Stage, job_spec: Object = FULL) -> Object:
+    (found,) = pod(stage, job_spec)["containers"]
+    return found
+
+
+def mounted(stage: Stage, job_spec: Object = FULL) -> dict[str, Object]:
+    """The volume at each path."""
+    rendered = pod(stage, job_spec)
+    volumes = {v["name"]: v for v in rendered["volumes"]}
+    return {m["mountPath"]: volumes[m["name"]] for m in rendered["containers"][0]["volumeMounts"]}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("job_spec", [spec(), FULL], ids=["smallest", "full"])
+def test_the_job_is_valid_kubernetes(stage: Stage, job_spec: Object) -> None:
+    kubernetes_validate.validate(job(stage, job_spec, avoid=("node-a", "node-b")), "1.36", strict=True)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_name_tells_job_stage_and_attempt(stage: Stage) -> None:
+    assert job(stage)["metadata"]["name"] == f"coach-12345-{stage}-2"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_pod_meets_the_restricted_security_standard(stage: Stage) -> None:
+    assert pod(stage)["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "runAsGroup": 0,
+        "seccompProfile": {"type": "RuntimeDefault"},
+        "fsGroup": 1000,
+    }
+    context = container(stage)["securityContext"]
+    assert context["capabilities"] == {"drop": ["ALL"]}
+    assert context["allowPrivilegeEscalation"] is False
+    assert context["readOnlyRootFilesystem"] is True
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_pod_gets_no_token_for_the_api_server(stage: Stage) -> None:
+    rendered = pod(stage)
+    assert rendered["automountServiceAccountToken"] is False
+    tokens = [s for v in rendered["volumes"] for s in v.get("projected", {}).get("sources", [])]
+    assert [t["serviceAccountToken"]["audience"] for t in tokens] == ["finetune.dev/progress"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_operator_alone_retries(stage: Stage) -> None:
+    rendered = job(stage)["spec"]
+    assert rendered["backoffLimit"] == 0
+    assert rendered["template"]["spec"]["restartPolicy"] == "Never"
+
+
+def test_a_disruption_is_told_before_an_exit_code() -> None:
+    rules = job("train")["spec"]["podFailurePolicy"]["rules"]
+    assert [next(k for k in rule if k != "action") for rule in rules] == ["onPodConditions", "onExitCodes"]
+    assert rules[1]["onExitCodes"]["containerName"] == "trainer"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_arguments_pin_the_plan(stage: Stage) -> None:
+    arguments = container(stage)["args"]
+    assert arguments[0] == stage
+    assert arguments[1:3] == ["--plan", "/etc/finetune/plan/plan.json"]
+    assert arguments[5:] == ["--attempt", "2"]
+
+
+def test_only_train_asks_for_a_gpu() -> None:
+    asking = [s for s in STAGES if "amd.com/gpu" in container(s)["resources"].get("limits", {})]
+    assert asking == ["train"]
+
+
+def test_the_other_stages_hide_gpus_from_the_container_runtime() -> None:
+    void = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
+    assert [s for s in STAGES if void in container(s)["env"]] == ["prepare", "export"]
+
+
+def test_a_limit_replaces_the_default_request() -> None:
+    assert container("train")["resources"] == {
+        "requests": {"cpu": "4"},
+        "limits": {"memory": "32Gi", "amd.com/gpu": "1"},
+    }
+
+
+def test_defaults_stand_where_the_job_says_nothing() -> None:
+    assert container("prepare")["resources"] == {"requests": {"cpu": "1", "memory": "2Gi"}}
+
+
+def test_the_dataset_is_mounted_in_prepare_only() -> None:
+    found = {s: [p for p in mounted(s) if p.startswith("/var/run/finetune/dataset")] for s in STAGES}
+    assert found == {"prepare": [f"/var/run/finetune/dataset/{i}" for i in (0, 1, 2)], "train": [], "export": []}
+
+
+def test_a_claim_that_two_sources_use_is_one_volume() -> None:
+    claims = [v for v in pod("prepare")["volumes"] if "persistentVolumeClaim" in v]
+    assert len(claims) == 1
+
+
+def test_the_credentials_of_a_source_are_mounted_in_prepare_only() -> None:
+    assert [s for s in STAGES if "/var/run/finetune/secrets/data-s3" in mounted(s)] == ["prepare"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_path_of_the_plan_that_a_stage_uses_is_mounted(stage: Stage) -> None:
+    found = mounted(stage)
+    assert found["/var/run/finetune/secrets/s3"]["secret"]["secretName"] == "s3"
+    assert found["/var/run/finetune/ca/corporate"]["configMap"]["items"] == [{"key": "ca.pem", "path": "ca.pem"}]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_only_the_one_key_of_a_hub_token_is_mounted(stage: Stage) -> None:
+    secret = mounted(stage)["/var/run/finetune/secrets/hf"]["secret"]
+    assert secret["items"] == [{"key": "token", "path": "token"}]
+
+
+def test_a_secret_with_both_credentials_and_hub_token_is_mounted_once() -> None:
+    model = {"huggingFace": {"repository": "org/model", "tokenSecretRef": {"name": "s3", "key": "token"}}}
+    secrets = [v for v in pod("prepare", spec(model=model))["volumes"] if "secret" in v]
+    assert [s["secret"] for s in secrets] == [{"secretName": "s3", "defaultMode": 0o440}]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_model_on_a_volume_is_mounted_read_only_in_every_stage(stage: Stage) -> None:
+    rendered = pod(stage, spec(model={"persistentVolumeClaim": {"claimName": "models", "path": "llama"}}))
+    mounts = {m["mountPath"]: m for m in rendered["containers"][0]["volumeMounts"]}
+    assert mounts["/var/run/finetune/model"]["readOnly"] is True
+
+
+def test_only_scratch_space_is_writable() -> None:
+    mounts = container("train")["volumeMounts"]
+    assert sorted(m["mountPath"] for m in mounts if not m.get("readOnly")) == ["/dev/shm", "/scratch", "/tmp"]
+
+
+def test_scratch_space_is_bounded_by_the_job() -> None:
+    assert mounted("train")["/scratch"]["emptyDir"] == {"sizeLimit": "100Gi"}
+
+
+def test_a_pod_label_of_the_user_does_not_replace_ours() -> None:
+    labels = job("train")["spec"]["template"]["metadata"]["labels"]
+    assert (labels["team"], labels["finetune.dev/stage"]) == ("coaching", "train")
+
+
+def test_nodes_are_avoided_by_name() -> None:
+    required = pod("train", avoid=("a", "b"))["affinity"]["nodeAffinity"][
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ]
+    # Requirements of one term are all to be met; terms are alternatives.
+    (term,) = required["nodeSelectorTerms"]
+    assert [f["values"] for f in term["matchFields"]] == [["a"], ["b"]]
+
+
+def test_progress_goes_to_the_jobs_own_address() -> None:
+    environment = {e["name"]: e["value"] for e in container("train")["env"]}
+    assert environment["FINETUNE_PROGRESS_URL"] == (
+        "https://finetune-operator.finetune-system.svc:8443/v1/namespaces/team/finetunejobs/coach/progress"
+    )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_name_of_the_greatest_length_fits_the_pods(stage: Stage) -> None:
+    metadata = METADATA.model_copy(update={"name": "x" * 40})
+    parsed = FineTuneJobSpec.model_validate(spec())
+    plan = plans.render(FineTuneJob(metadata=metadata, spec=parsed), SETTINGS.defaults)
+    taken = snapshot.take(plan.to_bytes(), SETTINGS)
+    name = render(stage, Attempt(metadata, parsed, plan, taken, SETTINGS, 99))["metadata"]["name"]
+    assert len(f"{name}-abcde") <= 63
+
+
+def test_the_config_maps_are_valid_kubernetes() -> None:
+    world = World()
+    world.reconcile()
+    for config_map in world.config_maps:
+        kubernetes_validate.validate(config_map, "1.36", strict=True)
+
+
+def test_the_status_of_a_whole_run_fits_the_schema() -> None:
+    crd = yaml.safe_load(Path("crds/finetune.dev_finetunejobs.yaml").read_text())
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+    validator = Draft202012Validator(json.loads(json.dumps(schema)))
+    world = World()
+    world.reconcile()
+    world.run(1)
+    world.wait()
+    for _ in range(3):
+        world.run()
+    for stored in world.history:
+        validator.validate(stored["status"])
+        assert set(stored["status"]) <= set(schema["properties"])
