@@ -1,6 +1,7 @@
 """Tells the user what is going on: on the terminal or in the log, and to the operator where there is one."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import TextIO
@@ -53,10 +54,10 @@ class ProgressReporter:
                 step=step,
                 total_steps=total_steps,
                 percent=None if percent is None else min(max(percent, 0), 100),
-                epoch=None if epoch is None else f"{epoch:.2f}",
-                loss=None if loss is None else f"{loss:.4f}",
-                tokens_per_second=None if tokens_per_second is None else round(tokens_per_second),
-                eta_seconds=None if eta_seconds is None else max(0, round(eta_seconds)),
+                epoch=_decimal(epoch, 2),
+                loss=_decimal(loss, 4),
+                tokens_per_second=_whole(tokens_per_second),
+                eta_seconds=_whole(eta_seconds),
             )
             self._show(progress)
             if self._send:
@@ -75,6 +76,14 @@ class ProgressReporter:
         elif new or self._clock() - self._logged_at >= _LOG_EVERY_SECONDS:
             self._logged_at = self._clock()
             log.info("%s", line(progress))
+
+
+def _decimal(value: float | None, digits: int) -> str | None:
+    return f"{value:.{digits}f}" if value is not None and math.isfinite(value) else None
+
+
+def _whole(value: float | None) -> int | None:
+    return max(0, round(value)) if value is not None and math.isfinite(value) else None
 
 
 def line(progress: Progress) -> str:

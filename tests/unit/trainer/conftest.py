@@ -1,0 +1,53 @@
+"""The real tokenizer, loaded once, and one tiny model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import https_server as https
+from tests.support import s3_server, tiny_model, trainer_job
+from tests.support.https_server import HTTPSServer
+from tests.support.s3_server import S3Server
+from tests.support.smollm2 import model_dir
+from tests.support.trainer_job import TrainerJob
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model_dir(), local_files_only=True)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model.build(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    if s3_server.binary() is None:
+        pytest.skip("versitygw is not built")
+    with s3_server.running(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def job(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> TrainerJob:
+    made = trainer_job.make(tmp_path, tiny)
+    monkeypatch.setenv("FINETUNE_TERMINATION_LOG", str(made.termination_log))
+    monkeypatch.setenv("FINETUNE_SCRATCH", str(tmp_path / "scratch"))
+    return made
+
+
+@pytest.fixture
+def https_server(tmp_path: Path) -> Iterator[HTTPSServer]:
+    with https.running(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def https_port(https_server: HTTPSServer) -> int:
+    return https_server.port
