@@ -37,9 +37,7 @@ def test_a_log_gets_a_line_on_news_and_every_ten_seconds(caplog: pytest.LogCaptu
 
 def test_a_terminal_gets_a_bar() -> None:
     progress = _progress(step=15, total_steps=60, loss="1.2345", tokens_per_second=310, eta_seconds=40)
-    assert bar(progress) == (
-        "[######..................] Training step 15/60, loss 1.2345, 310 tokens/s, 40 s left"
-    )
+    assert bar(progress) == ("[######..................] Training step 15/60, loss 1.2345, 310 tokens/s, 40 s left")
 
 
 def test_reporting_never_raises() -> None:

@@ -69,10 +69,9 @@ def test_alpaca(tokenizer: Any) -> None:
 
 def test_alpaca_with_input(tokenizer: Any) -> None:
     row = _encode(tokenizer, "Alpaca", _example("Sum", "3", context="1 2"))
-    question = [
-        *INSTRUCTION, NEWLINE, 13764, *EMPTY_LINE, *INPUT, NEWLINE, 33, 216, 34, *EMPTY_LINE, *RESPONSE, NEWLINE
-    ]  # fmt: skip
-    assert (row.input_ids, row.completion_mask) == _masked((0, [*PREAMBLE, *EMPTY_LINE, *question]), (1, [35, END]))
+    asked = [*INSTRUCTION, NEWLINE, 13764, *EMPTY_LINE, *INPUT, NEWLINE, 33, 216, 34]
+    prompt = [*PREAMBLE, *EMPTY_LINE, *asked, *EMPTY_LINE, *RESPONSE, NEWLINE]
+    assert (row.input_ids, row.completion_mask) == _masked((0, prompt), (1, [35, END]))
 
 
 def test_alpaca_conversation(tokenizer: Any) -> None:
@@ -107,9 +106,9 @@ def test_row_keeps_its_number(tokenizer: Any) -> None:
     assert _encode(tokenizer, "Model", _example("a", "b")).row_id == 7
 
 
-TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Cn", "Co"]), min_size=1, max_size=40).filter(
-    lambda t: t.strip() == t and "<|" not in t and not t.startswith("<")
-)
+TEXTS = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Cn", "Co"]), min_size=1, max_size=40
+).filter(lambda t: t.strip() == t and "<|" not in t and not t.startswith("<"))
 
 
 @settings(max_examples=60, deadline=None)
