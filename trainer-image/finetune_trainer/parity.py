@@ -75,7 +75,9 @@ def judge(figures: Figures, required: Limits) -> str | None:
     """Return what is wrong, or None."""
     gain = figures.retained_gain
     if figures.top1 < required.top1:
-        return f"it predicts {figures.top1:.0%} of the tokens as the trained model does, at least {required.top1:.0%}"
+        return (
+            f"it predicts {figures.top1:.0%} of the tokens as the trained model does, at least {required.top1:.0%} is needed"
+        )
     if figures.nll > figures.nll_tuned + required.loss:
         return f"its loss is {figures.nll:.2f}, the trained model's is {figures.nll_tuned:.2f}"
     if gain is not None and gain < required.retained_gain:

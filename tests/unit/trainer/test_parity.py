@@ -1,0 +1,52 @@
+"""When a GGUF counts as the model that was trained."""
+
+import pytest
+
+from finetune_api.spec import GGUFType
+from finetune_trainer.evaluate import Row
+from finetune_trainer.parity import Figures, judge, limits
+from finetune_trainer.reference import choose
+
+GOOD = Figures(top1=0.99, nll=1.01, nll_base=2.5, nll_tuned=1.0)
+
+
+@pytest.mark.parametrize("gguf_type", ["F16", "Q8_0", "Q4_K_M"])
+def test_a_faithful_file_passes(gguf_type: GGUFType) -> None:
+    assert judge(GOOD, limits(gguf_type, trained_in_4bit=False)) is None
+
+
+@pytest.mark.parametrize("trained_in_4bit", [True, False])
+@pytest.mark.parametrize("gguf_type", ["F16", "Q8_0", "Q4_K_M"])
+def test_a_file_of_the_base_fails(gguf_type: GGUFType, trained_in_4bit: bool) -> None:
+    base = Figures(top1=0.9, nll=2.5, nll_base=2.5, nll_tuned=1.0)
+    assert judge(base, limits(gguf_type, trained_in_4bit)) is not None
+
+
+def test_other_predictions_fail_whatever_the_loss() -> None:
+    figures = Figures(top1=0.5, nll=1.0, nll_base=2.5, nll_tuned=1.0)
+    assert judge(figures, limits("Q8_0", trained_in_4bit=False)) == (
+        "it predicts 50% of the tokens as the trained model does, at least 93% is needed"
+    )
+
+
+def test_a_lost_gain_fails_where_the_loss_alone_would_pass() -> None:
+    figures = Figures(top1=0.99, nll=1.15, nll_base=1.2, nll_tuned=1.0)
+    assert "keeps 25% of what training gained" in str(judge(figures, limits("Q4_K_M", trained_in_4bit=False)))
+
+
+def test_a_gain_too_small_to_measure_is_not_judged() -> None:
+    figures = Figures(top1=0.99, nll=1.02, nll_base=1.01, nll_tuned=1.0)
+    assert figures.retained_gain is None
+    assert judge(figures, limits("Q8_0", trained_in_4bit=False)) is None
+
+
+def row(length: int, supervised: int = 1) -> Row:
+    return Row(0, [1] * length, [0] * (length - supervised) + [1] * supervised)
+
+
+def test_long_rows_and_rows_without_answers_are_not_compared() -> None:
+    assert choose([row(2000), row(10), row(10, supervised=0), row(30)]) == [1, 3]
+
+
+def test_the_shortest_row_is_compared_if_all_are_long() -> None:
+    assert choose([row(3000), row(2000)]) == [1]
