@@ -65,6 +65,12 @@ def _said(role: str, content: Any = _SECRET) -> dict[str, Any]:
 
 CASES = [
     Case("missing file", _remove, 'source "coach": there is no file {root}/train.jsonl; correct its key or path'),
+    Case(
+        "folder instead of a file",
+        lambda job: (job.dataset.unlink(), job.dataset.mkdir(), None)[2],
+        'source "coach": {root}/train.jsonl cannot be read: Is a directory; '
+        "correct its path, or set compute.fsGroup to the group that may read the volume",
+    ),
     Case("empty file", _bytes(b""), f'source "coach" is empty; it must be {_WANTED}'),
     Case("blank lines only", _bytes(b"\n  \n\n"), f'source "coach" is empty; it must be {_WANTED}'),
     Case(

@@ -54,10 +54,7 @@ def running(root: Path) -> Iterator[HubServer]:
             elif revision not in ("main", COMMIT):
                 self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
             else:
-                files = [
-                    {"rfilename": p.name, "size": p.stat().st_size, "blobId": _blob_id(p)}
-                    for p in sorted(folder.iterdir())
-                ]
+                files = [_description(p) for p in sorted(folder.iterdir())]
                 self._send(200, json.dumps({"id": repository, "sha": COMMIT, "siblings": files}).encode())
 
         def _file(self, repository: str, name: str, with_body: bool) -> None:
@@ -97,6 +94,14 @@ def running(root: Path) -> Iterator[HubServer]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def _description(path: Path) -> dict[str, object]:
+    size = path.stat().st_size
+    found: dict[str, object] = {"rfilename": path.name, "size": size, "blobId": _blob_id(path)}
+    if path.suffix == ".safetensors":
+        found["lfs"] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "size": size, "pointerSize": 130}
+    return found
 
 
 def _blob_id(path: Path) -> str:

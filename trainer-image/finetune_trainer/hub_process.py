@@ -76,6 +76,13 @@ def _ranges(request: dict[str, Any]) -> dict[str, Any]:
 _ACTIONS = {"resolve": _resolve, "download": _download, "ranges": _ranges}
 
 
+def _token(file: str | None) -> str | bool:
+    """Return the mounted token, or a laptop user's own; False keeps the client from looking for one."""
+    if file:
+        return Path(file).read_text(encoding="utf-8").strip()
+    return os.environ.get("HF_TOKEN") or False
+
+
 def main() -> None:
     """Serve until stdin ends, which it does when the parent does."""
     # Whatever a library prints goes to the log, not between the answers.
@@ -84,7 +91,7 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         token_file = request.pop("tokenFile")
-        request["token"] = Path(token_file).read_text(encoding="utf-8").strip() if token_file else False
+        request["token"] = _token(token_file)
         answers.write(json.dumps(answer(request)) + "\n")
         answers.flush()
 

@@ -1,6 +1,7 @@
 """What a stage leaves for the next one and for the operator."""
 
 import os
+import sys
 from pathlib import Path
 
 from finetune_api.layout import JobLayout
@@ -62,4 +63,8 @@ def write(store: Store, layout: JobLayout, result: StageResult) -> None:
 def write_termination_message(result: StageResult) -> None:
     """Tell the kubelet how the stage ended, where FINETUNE_TERMINATION_LOG names its file."""
     if path := os.environ.get("FINETUNE_TERMINATION_LOG"):
-        Path(path).write_bytes(result.termination_message())
+        try:
+            Path(path).write_bytes(result.termination_message())
+        except OSError as error:
+            # The bucket and the exit code say the same.
+            sys.stderr.write(f"{path} was not written: {error.strerror}\n")

@@ -79,8 +79,17 @@ def _source_files(context: Context) -> list[SourceFile]:
                 ) from None
         else:
             path = Path(source.path or "")
-            if not path.is_file():
-                raise DatasetError(f'source "{source.name}": there is no file {path}; correct its key or path')
+            try:
+                path.open("rb").close()
+            except FileNotFoundError:
+                raise DatasetError(
+                    f'source "{source.name}": there is no file {path}; correct its key or path'
+                ) from None
+            except OSError as error:
+                raise DatasetError(
+                    f'source "{source.name}": {path} cannot be read: {error.strerror}; '
+                    "correct its path, or set compute.fsGroup to the group that may read the volume"
+                ) from error
         found.append(SourceFile(source.name, path, source.sha256))
     return found
 
