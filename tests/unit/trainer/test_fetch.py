@@ -16,6 +16,7 @@ from finetune_trainer.file_store import FileStore
 from finetune_trainer.model_files import Listing, is_needed
 from finetune_trainer.prepared import ResolvedModel
 from finetune_trainer.reporter import ProgressReporter
+from finetune_trainer.s3_store import S3Store
 from finetune_trainer.stop import StopFlag
 from tests.support import hub_server
 from tests.support.hub_server import HubServer
@@ -109,10 +110,13 @@ def test_model_that_changed_after_prepare_is_refused(place: tuple[Path, Context]
     with opened_model(context) as model:
         resolved = _resolved(model.listing())
     path = folder / "config.json"
-    if change == "bytes":
-        path.write_bytes(path.read_bytes()[::-1])
-    else:
+    other = path.read_bytes()[::-1]
+    if change == "deleted":
         path.unlink()
+    elif target := context.plan.model.s3:
+        S3Store(target).put_bytes("config.json", other)  # the server keeps the ETag of what it is sent
+    else:
+        path.write_bytes(other)
     with pytest.raises(StageError) as caught:
         fetch_weights(context, resolved)
     assert (caught.value.exit_code, caught.value.message) == (
