@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import logging
 import shutil
 import time
 from collections.abc import Iterator
@@ -29,7 +28,6 @@ from finetune_trainer.train import ADAPTER, ANSWERS
 
 _FOLDER = "gguf"
 _GUIDE = "SERVE.md"
-log = logging.getLogger(__name__)
 
 
 def run(context: Context) -> StageResult:
@@ -102,7 +100,6 @@ class _Export:
                 figures = parity.check(
                     path, gguf_type, compared, tokenizer.bos_token, self.plan.model.quantization == "NF4"
                 )
-                log.info("%s: top-1 %.3f, loss %.3f (trained model %.3f)", gguf_type, *_shown(figures))
                 self.published.parity[gguf_type] = {
                     "top1": round(figures.top1, 4),
                     "loss": round(figures.nll, 4),
@@ -235,7 +232,3 @@ class _Export:
         started = time.monotonic()
         yield
         self.timings[part] = self.timings.get(part, 0.0) + time.monotonic() - started
-
-
-def _shown(figures: parity.Figures) -> tuple[float, float, float]:
-    return figures.top1, figures.nll, figures.nll_tuned

@@ -52,16 +52,14 @@ def describe(
     `rendered` gives the text that training used for a question. BOS is left to Ollama, which adds it as the GGUF says.
     The template is None, which makes Ollama read the GGUF's own, if no family renders exactly that text.
     """
-    wanted = rendered(_PROBE)
-    if bos:
-        wanted = wanted.removeprefix(bos)
-    for marker, template in _FAMILIES:
-        if marker not in wanted:
-            continue
-        # Some chat templates bring a system prompt of their own where none is given.
-        found = system or _system_in(template, wanted)
-        if render(template, found, _PROBE) == wanted:
-            return Modelfile(template, found, tuple(stops), context_tokens)
+    whole = rendered(_PROBE)
+    # In ChatML models without a BOS of their own, <|im_start|> itself is called so: both readings are tried.
+    for wanted in {whole, whole.removeprefix(bos or "")}:
+        for template in (t for marker, t in _FAMILIES if marker in wanted):
+            # Some chat templates bring a system prompt of their own where none is given.
+            found = system or _system_in(template, wanted)
+            if render(template, found, _PROBE) == wanted:
+                return Modelfile(template, found, tuple(stops), context_tokens)
     return Modelfile(None, system, tuple(stops), context_tokens)
 
 

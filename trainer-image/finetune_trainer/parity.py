@@ -12,6 +12,7 @@ therefore a sensitive one, a right Q8_0 agrees on 99 % and a file of the base on
 is compared with an export from the original 16-bit weights: the weights themselves differ then, so the limits widen.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from finetune_api.spec import GGUFType
 from finetune_trainer.errors import ModelError
 from finetune_trainer.gguf import cpus
 from finetune_trainer.reference import Prompt, Reference, ReferenceRow
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Limits:
 
 _LIMITS: dict[GGUFType, Limits] = {
     "F16": Limits(0.95, 0.05, 0.9),
-    "BF16": Limits(0.95, 0.05, 0.9),
+    # Eight bits of precision round away a part of what a short training changed.
+    "BF16": Limits(0.90, 0.20, 0.8),
     "Q8_0": Limits(0.93, 0.05, 0.9),
     "Q6_K": Limits(0.90, 0.10, 0.8),
     "Q5_K_M": Limits(0.85, 0.15, 0.8),
@@ -76,7 +80,8 @@ def judge(figures: Figures, required: Limits) -> str | None:
     gain = figures.retained_gain
     if figures.top1 < required.top1:
         return (
-            f"it predicts {figures.top1:.0%} of the tokens as the trained model does, at least {required.top1:.0%} is needed"
+            f"it predicts {figures.top1:.0%} of the tokens as the trained model does, "
+            f"at least {required.top1:.0%} is needed"
         )
     if figures.nll > figures.nll_tuned + required.loss:
         return f"its loss is {figures.nll:.2f}, the trained model's is {figures.nll_tuned:.2f}"
@@ -180,6 +185,10 @@ def check(path: Path, gguf_type: GGUFType, reference: Reference, bos: str | None
         figures = measure(model, reference.rows)
     finally:
         model.close()
+    log.info(
+        "%s: top-1 %.3f, loss %.3f; base %.3f, trained model %.3f",
+        *(gguf_type, figures.top1, figures.nll, figures.nll_base, figures.nll_tuned),
+    )
     if (wrong := judge(figures, limits(gguf_type, trained_in_4bit))) is not None:
         raise ModelError(f"the {gguf_type} file is not the model that was trained: {wrong}; it was not published")
     return figures

@@ -107,5 +107,5 @@ def test_the_time_left_follows_the_last_steps() -> None:
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_names_the_settings_to_change(loss: float) -> None:
-    with pytest.raises(SettingsError, match="at step 1; lower spec.training.learningRate"):
+    with pytest.raises(SettingsError, match=r"at step 1; lower spec\.training\.learningRate"):
         Run(Cadence(86400, None)).step(loss=loss)

@@ -1,0 +1,124 @@
+"""Jobs that train a real small model through the command line, as a pod does."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import trainer_job
+from tests.support.smollm2 import cache, model_dir
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 6
+_TIMEOUT_SECONDS = 600
+
+
+@dataclass
+class Job:
+    """One job with a folder as its bucket."""
+
+    root: Path
+
+    @property
+    def output(self) -> Path:
+        return self.root / "output"
+
+    @property
+    def termination_log(self) -> Path:
+        return self.root / "termination-log"
+
+    @property
+    def run(self) -> Path:
+        (description,) = self.output.glob("*/*/*/prepared/prepared.json")
+        return description.parents[1]
+
+    @property
+    def checkpoints(self) -> list[int]:
+        """Steps of the complete ones."""
+        return sorted(int(p.parent.name) for p in self.output.glob("*/.runs/*/checkpoints/*/complete.json"))
+
+    def start(self, stage: str, attempt: int = 0) -> subprocess.Popen[bytes]:
+        self.termination_log.unlink(missing_ok=True)
+        path = os.pathsep.join(str(ROOT / p) for p in ("crds", "trainer-image"))
+        environment = os.environ | {
+            "PYTHONPATH": path,
+            "FINETUNE_TERMINATION_LOG": str(self.termination_log),
+            "LLAMA_CPP_DIR": str(cache() / "llama.cpp"),
+        }
+        command = [sys.executable, "-m", "finetune_trainer", stage, "--plan", str(self.root / "plan.json")]
+        log = (self.root / f"{stage}-{attempt}.out").open("wb")
+        return subprocess.Popen(
+            [*command, "--attempt", str(attempt)], env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+
+    def finish(self, stage: str, attempt: int = 0) -> int:
+        return self.start(stage, attempt).wait(_TIMEOUT_SECONDS)
+
+    def result(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.termination_log.read_bytes())
+        return found
+
+    def metrics(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.run / "metrics.jsonl").read_text().splitlines()]
+
+    def said(self, stage: str, attempt: int = 0) -> str:
+        return (self.root / f"{stage}-{attempt}.out").read_text(errors="replace")
+
+    def interrupt(self, process: subprocess.Popen[bytes], number: signal.Signals, when: Callable[[], bool]) -> int:
+        """Send a signal as soon as `when`, and return the exit code."""
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
+        while not when():
+            assert process.poll() is None, "it ended before it could be interrupted"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        return process.wait(_TIMEOUT_SECONDS)
+
+
+def make_job(root: Path) -> Job:
+    rows = [json.loads(line) for line in (ROOT / "examples/coach.jsonl").read_text().splitlines()[:100]]
+    plan = trainer_job.make(root, model_dir(), rows).plan
+    plan["model"]["quantization"] = "None"
+    plan["training"] |= {
+        "batchSize": 4,
+        "microBatchSize": 2,
+        "maxSteps": STEPS,
+        "learningRate": 1e-3,
+        "warmupSteps": 1,
+        "gradientCheckpointing": "None",
+        "checkpointSteps": 2,
+    }
+    plan["training"]["lora"] |= {"rank": 8, "dropout": 0.05}
+    plan["training"].pop("checkpointSeconds", None)
+    plan["evaluation"] = {"prompts": ["스쿼트는 어떻게 하나요?"], "maxNewTokens": 16}
+    plan["export"] = {"gguf": ["Q8_0"]}
+    (root / "plan.json").write_text(json.dumps(plan))
+    job = Job(root)
+    assert job.finish("prepare") == 0, job.said("prepare")
+    return job
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A job that was trained without any interruption."""
+    job = make_job(tmp_path_factory.mktemp("trained"))
+    assert job.finish("train") == 0, job.said("train")
+    shutil.copy(job.termination_log, job.root / "train.json")
+    return job
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Job) -> Job:
+    """The same job after export."""
+    assert trained.finish("export") == 0, trained.said("export")
+    shutil.copy(trained.termination_log, trained.root / "export.json")
+    return trained

@@ -1,0 +1,107 @@
+"""A GGUF answers as the trained model does; one that does not is never published."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from finetune_trainer import gguf, merge, parity
+from finetune_trainer.adapter import WEIGHTS
+from finetune_trainer.errors import ModelError
+from finetune_trainer.reference import Reference
+from tests.support.smollm2 import cache, model_dir
+from tests.training.conftest import Job
+
+pytestmark = [pytest.mark.training, pytest.mark.timeout(900)]
+
+
+def reference(job: Job) -> Reference:
+    return Reference.model_validate_json((job.run / "prepared/reference.json").read_text())
+
+
+def test_the_manifest_lists_every_file_with_its_checksum(exported: Job) -> None:
+    manifest = json.loads((exported.run / "manifest.json").read_text())
+    listed = {f["path"]: f["sha256"] for f in manifest["files"]}
+    found = {
+        p.relative_to(exported.run).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in exported.run.rglob("*")
+        if p.is_file() and p.name != "manifest.json" and p.parent.name != "logs"
+    }
+    assert listed == found
+
+
+def test_the_newest_complete_run_is_named(exported: Job) -> None:
+    latest = json.loads((exported.run.parent / "latest.json").read_text())
+    assert latest["runId"] == exported.run.name
+    assert (exported.run.parent / latest["manifest"]).is_file()
+
+
+def test_every_artifact_is_where_the_result_says(exported: Job) -> None:
+    artifacts = json.loads((exported.root / "export.json").read_text())["artifacts"]
+    assert [a["type"] for a in artifacts] == ["GGUF", "Modelfile"]
+    for artifact in artifacts:
+        assert (exported.run / artifact["path"]).stat().st_size == artifact["sizeBytes"]
+
+
+def test_checkpoints_are_deleted_after_success(exported: Job) -> None:
+    assert exported.checkpoints == []
+
+
+def test_the_gguf_answers_and_its_template_gives_the_tokens_of_training(exported: Job) -> None:
+    from llama_cpp import Llama
+    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+    (path,) = (exported.run / "gguf").glob("*.gguf")
+    model = Llama(model_path=str(path), n_ctx=512, verbose=False)
+    compared = reference(exported)
+    (question,) = json.loads((exported.run / "answers.json").read_text())["questions"]
+    formatter = Jinja2ChatFormatter(
+        template=model.metadata["tokenizer.chat_template"], eos_token="<|im_end|>", bos_token="<|im_start|>"
+    )
+    rendered = formatter(messages=[{"role": "user", "content": question["prompt"]}])
+    assert model.tokenize(rendered.prompt.encode(), add_bos=False, special=True) == compared.prompts[0].input_ids
+    reply = model.create_chat_completion(
+        messages=[{"role": "user", "content": question["prompt"]}], max_tokens=16, temperature=0.0
+    )
+    assert reply["choices"][0]["message"]["content"].strip() == question["gguf"]["Q8_0"]
+    model.close()
+
+
+def test_the_modelfile_names_a_file_that_is_there(exported: Job) -> None:
+    (path,) = (exported.run / "gguf").glob("Modelfile-*")
+    first = path.read_text().splitlines()[0]
+    assert (path.parent / first.removeprefix("FROM ")).is_file()
+
+
+@pytest.fixture
+def converter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMA_CPP_DIR", str(cache() / "llama.cpp"))
+
+
+@pytest.mark.usefixtures("converter")
+def test_a_file_of_the_base_is_refused(trained: Job, tmp_path: Path) -> None:
+    gguf.convert(model_dir(), tmp_path / "base.gguf", "F16", tmp_path)
+    with pytest.raises(ModelError, match="is not the model that was trained"):
+        parity.check(tmp_path / "base.gguf", "F16", reference(trained), None, trained_in_4bit=True)
+
+
+@pytest.mark.usefixtures("converter")
+def test_a_scrambled_adapter_is_refused(trained: Job, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    for path in (trained.run / "adapter").iterdir():
+        (adapter / path.name).write_bytes(path.read_bytes())
+    tensors = load_file(adapter / WEIGHTS)
+    generator = torch.Generator().manual_seed(1)
+    for name, tensor in tensors.items():
+        if "lora_B" in name:
+            tensors[name] = tensor[torch.randperm(len(tensor), generator=generator)].clone()
+    save_file(tensors, adapter / WEIGHTS)
+    merge.merge(model_dir(), adapter, tmp_path / "merged", lambda percent: None)
+    gguf.convert(tmp_path / "merged", tmp_path / "scrambled.gguf", "F16", tmp_path)
+    with pytest.raises(ModelError, match="is not the model that was trained"):
+        parity.check(tmp_path / "scrambled.gguf", "F16", reference(trained), None, trained_in_4bit=True)
