@@ -17,8 +17,8 @@ from tests.unit.operator.world import Object, World, failure, success
 
 CODES = (1, 64, 65, 66, 69, 75, 77, 79, 80, 137, 139, 143)
 PROFILE = settings(
-    max_examples=60,
-    stateful_step_count=30,
+    max_examples=150,
+    stateful_step_count=40,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
@@ -43,7 +43,6 @@ class Cluster(RuleBasedStateMachine):
         self.seen: Object | None = None
         # By uid: how many children it had when it was finished.
         self.children_at_end: dict[str, int] = {}
-        self.images: dict[str, set[str]] = {}
 
     # The operator.
 
@@ -171,15 +170,6 @@ class Cluster(RuleBasedStateMachine):
         assert len(running) <= 1, running
 
     @invariant()
-    def a_run_keeps_its_image(self) -> None:
-        for job in self.world.created:
-            if job["kind"] == "Job":
-                owner = job["metadata"]["ownerReferences"][0]["uid"]
-                image = job["spec"]["template"]["spec"]["containers"][0]["image"]
-                self.images.setdefault(owner, set()).add(image)
-        assert all(len(images) == 1 for images in self.images.values())
-
-    @invariant()
     def status_never_goes_back(self) -> None:
         new, old = self.world.resource, self.seen
         self.seen = new
@@ -212,6 +202,17 @@ class FreshReads(Cluster):
         uid = world.job["metadata"]["uid"]
         count = sum(c["metadata"]["ownerReferences"][0]["uid"] == uid for c in world.created)
         assert self.children_at_end.setdefault(uid, count) == count
+
+    @invariant()
+    def what_runs_is_what_was_accepted(self) -> None:
+        world = self.world
+        if world.resource is None or "snapshot" not in world.status:
+            return
+        for job in filter(is_live_job, world.jobs):
+            if job["metadata"]["ownerReferences"][0]["uid"] == world.job["metadata"]["uid"]:
+                container = job["spec"]["template"]["spec"]["containers"][0]
+                assert container["image"] == world.status["snapshot"]["trainerImage"]
+                assert world.status["snapshot"]["planSha256"] in container["args"]
 
 
 class StaleReads(Cluster):

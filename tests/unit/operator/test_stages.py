@@ -60,6 +60,7 @@ def pod(stage: Stage, job_spec: Object = FULL, *, avoid: tuple[str, ...] = ()) -
 
 
 def container(stage: Stage, job_spec: Object = FULL) -> Object:
+    found: Object
     (found,) = pod(stage, job_spec)["containers"]
     return found
 

@@ -274,16 +274,19 @@ class World:
 
     @property
     def status(self) -> Object:
-        return self.job["status"]
+        found: Object = self.job["status"]
+        return found
 
     def condition(self, kind: str) -> Object | None:
         return next((c for c in self.status.get("conditions", []) if c["type"] == kind), None)
 
     def stage(self, name: Stage) -> Object:
-        return next(s for s in self.status["stages"] if s["name"] == name)
+        found: Object = next(s for s in self.status["stages"] if s["name"] == name)
+        return found
 
     def live_job(self) -> Object:
-        (job,) = [j for j in self.jobs if is_live_job(j)]
+        job: Object
+        (job,) = (j for j in self.jobs if is_live_job(j))
         return job
 
     def finished(self) -> bool:
