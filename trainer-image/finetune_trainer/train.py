@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,18 +101,18 @@ class _Training:
             with self._timed("evaluateBase"):
                 base_losses, answers_base = self._evaluate(loaded, holdout, prompts)
             with self._timed("train"), self.context.stop.deferred():
-                trainer, speed = self._train(loaded, rows, steps, checkpoints)
+                trainer, progress = self._train(loaded, rows, steps, checkpoints)
             with self._timed("evaluateTuned"):
                 adapter.check_trained(loaded.model)
                 tuned_losses, answers_tuned = self._evaluate(loaded, holdout, prompts)
                 compared = self._reference(loaded, holdout, base_losses, tuned_losses, prompts)
         with self._timed("upload"):
             artifact = self._save(loaded, weights)
-            lines = metrics(trainer.state.log_history, rows, steps)
+            lines = metrics(trainer.state.log_history, rows, steps, progress.step_seconds)
             self._put(METRICS, "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
             self._put_answers(answers_base, answers_tuned)
             self._put(f"{prepared.FOLDER}/{reference.NAME}", compared.model_dump_json(by_alias=True))
-        log.info("trained %d steps at %.0f supervised tokens/s", len(steps), speed or 0)
+        log.info("trained %d steps at %.0f supervised tokens/s", len(steps), progress.tokens_per_second or 0)
         return StageResult(
             stage="train",
             exit_code=ExitCode.OK,
@@ -214,8 +214,8 @@ class _Training:
 
     def _train(
         self, loaded: LoadedModel, rows: Sequence[Row], steps: Sequence[Sequence[int]], checkpoints: Checkpoints
-    ) -> tuple[Any, float | None]:
-        """Train to the end, or to SIGTERM; returns the trainer and tokens/s."""
+    ) -> tuple[Any, TrainingProgress]:
+        """Train to the end, or to SIGTERM."""
         training = self.plan.training
         folder = self.context.scratch / "trainer"
         resume = self._download_checkpoint(checkpoints, folder)
@@ -241,7 +241,7 @@ class _Training:
         if self.context.stop.requested:
             raise Preempted(_STOPPED)
         assert trainer.state.global_step == len(steps)
-        return trainer, progress.tokens_per_second
+        return trainer, progress
 
     def _download_checkpoint(self, checkpoints: Checkpoints, folder: Path) -> Path | None:
         while (marker := checkpoints.newest()) is not None:
@@ -295,9 +295,12 @@ class _Training:
 
 
 def metrics(
-    history: Sequence[dict[str, Any]], rows: Sequence[Row], steps: Sequence[Sequence[int]]
+    history: Sequence[dict[str, Any]],
+    rows: Sequence[Row],
+    steps: Sequence[Sequence[int]],
+    seconds: Mapping[int, float],
 ) -> list[dict[str, Any]]:
-    """Return one line per optimizer step: what was learned, and from which rows."""
+    """Return one line per optimizer step: what was learned, from which rows, and how long this attempt took for it."""
     return [
         {
             "step": entry["step"],
@@ -306,6 +309,7 @@ def metrics(
             "learningRate": entry.get("learning_rate"),
             "rows": [rows[index].row_id for index in steps[entry["step"] - 1]],
             "supervisedTokens": sum(rows[index].supervised for index in steps[entry["step"] - 1]),
+            "seconds": seconds.get(entry["step"]),
         }
         for entry in history
         if "loss" in entry

@@ -71,6 +71,8 @@ class TrainingProgress:
         self._saved_step = upload.newest_step or 0
         self._loss: float | None = None
         self._speed: float | None = None
+        # By step, of this attempt; a step that was trained by an earlier one is not in it.
+        self.step_seconds: dict[int, float] = {}
         self._trained_tokens = 0
         self._trained_seconds = 0.0
 
@@ -94,6 +96,7 @@ class TrainingProgress:
     def step_ends(self, done: int) -> Decision:
         """`done` counts this step."""
         now = self._clock()
+        self.step_seconds[done] = now - self._began
         if self._first is not None and done > self._first + 1:
             tokens, seconds = self._tokens[done - 1], now - self._began
             self._recent.append((tokens, seconds))
