@@ -20,38 +20,50 @@ class Case(NamedTuple):
 
 
 def _bytes(data: bytes) -> Callable[[TrainerJob], None]:
-    return lambda job: (job.dataset.write_bytes(data), None)[1]
+    def make(job: TrainerJob) -> None:
+        job.dataset.write_bytes(data)
+
+    return make
+
+
+def _only(*rows: Any) -> Callable[[TrainerJob], None]:
+    def make(job: TrainerJob) -> None:
+        write_rows(job.dataset, list(rows))
+
+    return make
 
 
 def _rows(*rows: Any) -> Callable[[TrainerJob], None]:
     """Good rows on lines 1 to 60, then these."""
-    return lambda job: (write_rows(job.dataset, [*alpaca_rows(60), *rows]), None)[1]
+    return _only(*alpaca_rows(60), *rows)
 
 
 def _line(text: str) -> Callable[[TrainerJob], None]:
     """Good rows on lines 1 to 60, then this."""
-    return lambda job: (job.dataset.write_bytes(job.dataset.read_bytes() + f"{text}\n".encode()), None)[1]
+    good = "".join(json.dumps(row) + "\n" for row in alpaca_rows(60))
+    return _bytes(f"{good}{text}\n".encode())
 
 
 def _messages(*messages: Any) -> Callable[[TrainerJob], None]:
     good = {"messages": [{"role": "user", "content": _SECRET}, {"role": "assistant", "content": _SECRET}]}
-    return lambda job: (write_rows(job.dataset, [good, {"messages": list(messages)}]), None)[1]
+    return _only(good, {"messages": list(messages)})
 
 
-def _plan(path: str, value: Any, then: Callable[[TrainerJob], None] = lambda _: None) -> Callable[[TrainerJob], None]:
+def _dropping(*rows: Any) -> Callable[[TrainerJob], None]:
     def make(job: TrainerJob) -> None:
-        *parents, last = path.split(".")
-        node = job.plan
-        for key in parents:
-            node = node[key]
-        node[last] = value
-        then(job)
+        job.plan["dataset"]["invalidRows"] = "Drop"
+        write_rows(job.dataset, list(rows))
 
     return make
 
 
 def _remove(job: TrainerJob) -> None:
     job.dataset.unlink()
+
+
+def _folder(job: TrainerJob) -> None:
+    job.dataset.unlink()
+    job.dataset.mkdir()
 
 
 def _sha256(job: TrainerJob) -> None:
@@ -67,7 +79,7 @@ CASES = [
     Case("missing file", _remove, 'source "coach": there is no file {root}/train.jsonl; correct its key or path'),
     Case(
         "folder instead of a file",
-        lambda job: (job.dataset.unlink(), job.dataset.mkdir(), None)[2],
+        _folder,
         'source "coach": {root}/train.jsonl cannot be read: Is a directory; '
         "correct its path, or set compute.fsGroup to the group that may read the volume",
     ),
@@ -217,26 +229,19 @@ CASES = [
     ),
     Case(
         "too few rows",
-        lambda job: (write_rows(job.dataset, [*alpaca_rows(48), *alpaca_rows(3)]), None)[1],
+        _only(*alpaca_rows(48), *alpaca_rows(3)),
         "the dataset has 48 usable examples (3 duplicate left out), and dataset.checks.minimumExamples is 50; "
         "add examples or lower it",
     ),
     Case(
         "too few rows after dropping",
-        _plan(
-            "dataset.invalidRows",
-            "Drop",
-            lambda job: (write_rows(job.dataset, [*alpaca_rows(49), {"instruction": _SECRET}]), None)[1],
-        ),
+        _dropping(*alpaca_rows(49), {"instruction": _SECRET}),
         "the dataset has 49 usable examples (1 invalid left out), and dataset.checks.minimumExamples is 50; "
         "add examples or lower it",
     ),
     Case(
         "one question many times",
-        lambda job: (
-            write_rows(job.dataset, [{"instruction": _SECRET, "output": str(i)} for i in range(60)]),
-            None,
-        )[1],
+        _only(*({"instruction": _SECRET, "output": str(i)} for i in range(60))),
         "no example can be held out to judge the result, because too many ask the same question; "
         "add examples with other questions",
     ),

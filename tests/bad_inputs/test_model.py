@@ -90,7 +90,7 @@ def _no_template(model: Path, job: TrainerJob) -> None:
 
 
 def _bad_template(text: str) -> Change:
-    return lambda model, job: ((model / "chat_template.jinja").write_text(text), None)[1]
+    return _write("chat_template.jinja", text.encode())
 
 
 def _larger_tokenizer(model: Path, job: TrainerJob) -> None:

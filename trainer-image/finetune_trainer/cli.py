@@ -33,6 +33,9 @@ _HELP = {
 }
 
 
+_PLAN_HELP = "Renders the plan that the three stages read, with local files in place of what only a cluster has."
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     top = argparse.ArgumentParser(
@@ -56,9 +59,6 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--output", type=Path, metavar="DIR", help="a folder instead of spec.output")
     command.add_argument("--allow-cpu", action="store_true", help="train without a GPU")
     return top
-
-
-_PLAN_HELP = "Renders the plan that the three stages read, with local files in place of what only a cluster has."
 
 
 def main(argv: Sequence[str]) -> int:

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+_PARTIAL_CONTENT = 206
+
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Return the answer to one request, or {"error": kind, "detail": ...}; kinds: missing, denied, unavailable."""
@@ -67,9 +69,11 @@ def _ranges(request: dict[str, Any]) -> dict[str, Any]:
     found = []
     for start, length in request["ranges"]:
         headers = build_hf_headers(token=request["token"]) | {"Range": f"bytes={start}-{start + length - 1}"}
-        response = get_session().get(url, headers=headers, follow_redirects=True, timeout=60)
-        hf_raise_for_status(response)
-        found.append(base64.b64encode(response.content[:length]).decode())
+        with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=60) as response:
+            hf_raise_for_status(response)
+            if response.status_code != _PARTIAL_CONTENT:  # the whole file would follow
+                return {"error": "unavailable", "detail": "it does not answer range requests"}
+            found.append(base64.b64encode(response.read()).decode())
     return {"ranges": found}
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -93,16 +93,9 @@ def require_examples(found: int, minimum: int, invalid: int, duplicates: int) ->
     """
     if found >= minimum:
         return
-    left_out = _and(f"{invalid} invalid" if invalid else "", f"{duplicates} duplicate" if duplicates else "")
+    counts = {"invalid": invalid, "duplicate": duplicates}
+    left_out = " and ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     raise DatasetError(
         f"the dataset has {found} usable examples{f' ({left_out} left out)' if left_out else ''}, and "
         f"dataset.checks.minimumExamples is {minimum}; add examples or lower it"
     )
-
-
-def _and(*parts: str) -> str:
-    return " and ".join(_non_empty(parts))
-
-
-def _non_empty(parts: Iterable[str]) -> list[str]:
-    return [p for p in parts if p]
