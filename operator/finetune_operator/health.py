@@ -34,5 +34,6 @@ class Health:
         return web.Response(status=500 if problems else 200, text="\n".join(problems or ["ok"]) + "\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        ready = self._is_ready()
-        return web.Response(status=200 if ready else 503, text="ok\n" if ready else "the first full list is not done\n")
+        if self._is_ready():
+            return web.Response(text="ok\n")
+        return web.Response(status=503, text="the first full list is not done, or the watches have not started\n")

@@ -82,7 +82,7 @@ class Operator:
 
     async def run(self) -> None:
         """Run until cancelled."""
-        health = Health(self._metrics, self._problems, lambda: self._ready)
+        health = Health(self._metrics, self._problems, lambda: self._ready and self._watches.started)
         async with serving(health.application(), self._options.http_port, None):
             bundle = await insist("read the TLS Secret", self._certificate)
             self._ca_pem = bundle.ca_certificate.decode()

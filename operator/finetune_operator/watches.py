@@ -7,6 +7,7 @@ when a watch is refused for good. Here it is then started again, and nothing els
 import asyncio
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -95,10 +96,13 @@ class Watches:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._last_login = 0.0
+        self._started = threading.Event()
         self.last_event = time.monotonic()
 
     def start(self) -> None:
         """Start watching, once."""
+        # Without it kopf asks for the user's name, and a pod's uid need not have one.
+        os.environ.setdefault("POD_ID", names.MANAGED_BY)
         self._thread.start()
 
     async def stop(self) -> None:
@@ -113,6 +117,11 @@ class Watches:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
+    @property
+    def started(self) -> bool:
+        """Whether kopf has started at least once: without it, nothing but the full list would notice a change."""
+        return self._started.is_set()
+
     def _run(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             asyncio.run(self._forever())
@@ -126,6 +135,7 @@ class Watches:
                     registry=self._registry(),
                     settings=_settings(),
                     standalone=True,
+                    ready_flag=self._started,
                     clusterwide=not self._namespaces,
                     namespaces=self._namespaces,
                 )

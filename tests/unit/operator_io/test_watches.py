@@ -1,6 +1,9 @@
 import asyncio
+import getpass
 import itertools
 import threading
+import time
+from pathlib import Path
 
 import kopf
 import pytest
@@ -41,3 +44,26 @@ async def test_watching_starts_again_when_kopf_ends(monkeypatch: pytest.MonkeyPa
     assert await asyncio.to_thread(lambda: [started.acquire(timeout=5) for _ in range(3)]) == [True] * 3
     await watching.stop()
     assert not watching.alive
+
+
+async def test_watching_starts_for_a_user_id_that_has_no_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 65532")
+
+    config = tmp_path / "config"
+    cluster = '{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}'
+    context = '{"name": "c", "context": {"cluster": "c", "user": "u"}}'
+    config.write_text(
+        f'{{"clusters": [{cluster}], "contexts": [{context}], "current-context": "c", "users": [{{"name": "u"}}]}}'
+    )
+    monkeypatch.setenv("KUBECONFIG", str(config))
+    monkeypatch.delenv("POD_ID", raising=False)
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    watching = Watches((), lambda key: None)
+    assert not watching.started
+    watching.start()
+    deadline = time.monotonic() + 5
+    while not watching.started and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)
+    assert watching.started
+    await watching.stop()
