@@ -2,7 +2,6 @@ import asyncio
 import getpass
 import itertools
 import threading
-import time
 from pathlib import Path
 
 import kopf
@@ -62,8 +61,6 @@ async def test_watching_starts_for_a_user_id_that_has_no_name(monkeypatch: pytes
     watching = Watches((), lambda key: None)
     assert not watching.started
     watching.start()
-    deadline = time.monotonic() + 5
-    while not watching.started and time.monotonic() < deadline:
-        await asyncio.sleep(0.02)
+    assert await asyncio.to_thread(watching._started.wait, 5)
     assert watching.started
     await watching.stop()
