@@ -1,5 +1,7 @@
 """Loads the pinned weights from a local folder and puts a LoRA adapter on them."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -54,8 +56,11 @@ def load(plan: Plan, weights: Path, gpu: GPU | None) -> LoadedModel:
 
     Raises:
         ModelError: the weights cannot be loaded, or the model has none of the target modules.
-        SettingsError: see `precision`.
+        SettingsError: see `precision`; or a target module takes no adapter.
     """
+    _check_targets(plan.training.lora.target_modules)
+    # Tokenized rows need no pool of workers, each of which takes 680 MB.
+    os.environ["UNSLOTH_DATASET_NUM_PROC"] = "0"
     import unsloth  # first: it patches the libraries that come after
     from unsloth import FastLanguageModel
 
@@ -95,6 +100,13 @@ def load(plan: Plan, weights: Path, gpu: GPU | None) -> LoadedModel:
             f"{next(iter(str(error).splitlines()), '')[:300]}; check spec.model and spec.training.lora.targetModules"
         ) from error
     return LoadedModel(model, tokenizer, chosen)
+
+
+def _check_targets(modules: Sequence[str]) -> None:
+    """Refuse what would be trained in full instead of by LoRA, and could not be merged."""
+    for module in ("embed_tokens", "lm_head"):
+        if module in modules:
+            raise SettingsError(f"spec.training.lora.targetModules has {module}, which takes no adapter; leave it out")
 
 
 def for_training(model: Any) -> None:
