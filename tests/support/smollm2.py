@@ -57,6 +57,7 @@ def _build(target: Path) -> None:
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
         tokenizer.backend_tokenizer.decoder = decoders.ByteLevel()
+        tokenizer.clean_up_tokenization_spaces = False
         tokenizer.save_pretrained(partial)
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.bfloat16, **arguments)
         # It is 16-bit now; what says otherwise would stop save_pretrained.
