@@ -55,10 +55,10 @@ class Job:
             "LLAMA_CPP_DIR": str(cache() / "llama.cpp"),
         }
         command = [sys.executable, "-m", "finetune_trainer", stage, "--plan", str(self.root / "plan.json")]
-        log = (self.root / f"{stage}-{attempt}.out").open("wb")
-        return subprocess.Popen(
-            [*command, "--attempt", str(attempt)], env=environment, stdout=log, stderr=subprocess.STDOUT
-        )
+        with (self.root / f"{stage}-{attempt}.out").open("wb") as log:
+            return subprocess.Popen(
+                [*command, "--attempt", str(attempt)], env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
 
     def finish(self, stage: str, attempt: int = 0) -> int:
         return self.start(stage, attempt).wait(_TIMEOUT_SECONDS)
