@@ -62,7 +62,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, dict[str
     assert code == 75, job.said("train", 0)
     stopped = job.result()
     process = job.start("train", attempt=1)
-    assert job.interrupt(process, signal.SIGKILL, lambda: 4 in job.checkpoints) == -signal.SIGKILL
+    assert job.interrupt(process, signal.SIGKILL, lambda: max(job.checkpoints) > 2) == -signal.SIGKILL
     assert job.finish("train", attempt=2) == 0, job.said("train", 2)
     return job, stopped
 
@@ -70,7 +70,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, dict[str
 def test_sigterm_saves_and_says_from_where_it_goes_on(interrupted: tuple[Job, dict[str, Any]]) -> None:
     _, stopped = interrupted
     assert stopped["reason"] == "Preempted"
-    assert 1 <= stopped["checkpointStep"] < 4
+    assert stopped["checkpointStep"] in (1, 2)
 
 
 def test_an_interrupted_run_learns_the_same_rows_with_the_same_losses(

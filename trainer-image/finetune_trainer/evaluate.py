@@ -106,6 +106,6 @@ def answers(
 
 
 def until_stop(tokenizer: Any, ids: Sequence[int], stop_token_ids: Sequence[int]) -> str:
-    """Return the text of the tokens before the first stop token."""
+    """Return the text of the tokens before the first stop token, without a character that was cut in the middle."""
     end = next((i for i, token in enumerate(ids) if token in stop_token_ids), len(ids))
-    return str(tokenizer.decode(list(ids[:end]), skip_special_tokens=True)).strip()
+    return str(tokenizer.decode(list(ids[:end]), skip_special_tokens=True)).rstrip("\ufffd").strip()

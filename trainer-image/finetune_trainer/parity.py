@@ -141,7 +141,8 @@ class GGUFModel:
             if len(found) == max_new_tokens:
                 break
         text: bytes = self._llama.detokenize(found, prev_tokens=list(prompt))
-        return text.decode("utf-8", errors="replace").strip()
+        # Cut at the last whole character: a limit on tokens may fall inside one.
+        return text.decode("utf-8", errors="ignore").strip()
 
 
 def measure(model: GGUFModel, rows: Sequence[ReferenceRow]) -> Figures:
