@@ -100,6 +100,9 @@ class _Export:
                 figures = parity.check(
                     path, gguf_type, compared, tokenizer.bos_token, self.plan.model.quantization == "NF4"
                 )
+            if gguf_type not in self.plan.export.gguf:
+                continue
+            with self._timed("answer"):
                 self.published.parity[gguf_type] = {
                     "top1": round(figures.top1, 4),
                     "loss": round(figures.nll, 4),
@@ -114,23 +117,19 @@ class _Export:
                 self._publish(gguf_type, path, modelfile)
 
     def _files(self, merged: Path) -> Iterator[tuple[GGUFType, Path]]:
-        """Make the files one after another: those of 16 bit first, then what is quantized from F16."""
+        """Make the files one after another. F16 comes first, asked for or not: the others are quantized from it."""
         wanted = self.plan.export.gguf
-        quantized = [t for t in wanted if not gguf.is_converted(t)]
-        source = self.context.scratch / "f16.gguf"
-        for gguf_type in wanted:
-            if gguf.is_converted(gguf_type):
-                path = source if gguf_type == "F16" else self.context.scratch / f"{gguf_type}.gguf"
-                with self._timed("convert"):
-                    self._report("Converting")
-                    gguf.convert(merged, path, gguf_type, self.context.scratch)
-                yield gguf_type, path
-        if quantized and not source.exists():
+        source = self.context.scratch / "F16.gguf"
+        for gguf_type in [t for t in ("F16", "BF16") if t == "F16" or t in wanted]:
+            path = self.context.scratch / f"{gguf_type}.gguf"
             with self._timed("convert"):
                 self._report("Converting")
-                gguf.convert(merged, source, "F16", self.context.scratch)
+                gguf.convert(merged, path, gguf_type, self.context.scratch)
+            yield gguf_type, path
         shutil.rmtree(merged)
-        for gguf_type in quantized:
+        for gguf_type in wanted:
+            if gguf.is_converted(gguf_type):
+                continue
             path = self.context.scratch / f"{gguf_type}.gguf"
             with self._timed("quantize"):
                 self._report("Quantizing")

@@ -4,12 +4,20 @@ The hold-out rows go through llama.cpp token by token as they are (teacher forci
 with what the tuned model predicted in train:
 
 - top-1 agreement: the share of supervised tokens for which both find the same token most likely;
-- loss: the mean negative log-likelihood of those tokens;
-- retained gain: (base - GGUF) / (base - tuned), where training gained enough to measure.
+- loss: the mean negative log-likelihood of those tokens, in nats;
+- retained gain: (base - GGUF) / (base - tuned), where training gained enough to measure. It is asked of the 16-bit
+  file, which is always measured; in a small file the loss of quantizing would be taken for a loss of what was learned.
 
-The limits are wide of what correct files show and far from what wrong ones do: on SmolLM2-135M, a small model and
-therefore a sensitive one, a right Q8_0 agrees on 99 % and a file of the base on 60 %. A model that was trained in 4 bit
-is compared with an export from the original 16-bit weights: the weights themselves differ then, so the limits widen.
+The limits come from SmolLM2-135M-Instruct, a small and therefore sensitive model, after six steps of training in 32
+bit: 2,141 tokens, loss 2.396 before and 2.178 after.
+
+    file          base F16   F16     BF16    Q8_0    Q6_K    Q5_K_M  Q4_K_M
+    top-1         0.840      1.000   0.976   0.947   0.909   0.805   0.818
+    loss          2.396      2.178   2.205   2.175   2.188   2.266   2.248
+    retained gain 0.00       1.00    0.88    1.01    0.95    0.60    0.68
+
+A model that was trained in 4 bit is compared with an export from the original 16-bit weights: the weights themselves
+differ then, so the limits widen.
 """
 
 import logging
@@ -33,19 +41,19 @@ class Limits:
     top1: float
     # Nats above the tuned model's loss.
     loss: float
-    retained_gain: float
+    retained_gain: float | None
 
 
 _LIMITS: dict[GGUFType, Limits] = {
     "F16": Limits(0.95, 0.05, 0.9),
     # Eight bits of precision round away a part of what a short training changed.
-    "BF16": Limits(0.90, 0.20, 0.8),
-    "Q8_0": Limits(0.93, 0.05, 0.9),
-    "Q6_K": Limits(0.90, 0.10, 0.8),
-    "Q5_K_M": Limits(0.85, 0.15, 0.8),
-    "Q4_K_M": Limits(0.75, 0.30, 0.7),
+    "BF16": Limits(0.90, 0.20, 0.7),
+    "Q8_0": Limits(0.90, 0.05, None),
+    "Q6_K": Limits(0.85, 0.10, None),
+    "Q5_K_M": Limits(0.70, 0.25, None),
+    "Q4_K_M": Limits(0.70, 0.30, None),
 }
-_TRAINED_IN_4BIT = Limits(0.70, 0.30, 0.7)
+_TRAINED_IN_4BIT = Limits(0.65, 0.30, 0.7)
 # A smaller gain, in nats, says nothing about what was retained.
 _MEASURABLE_GAIN = 0.1
 
@@ -71,8 +79,9 @@ def limits(gguf_type: GGUFType, trained_in_4bit: bool) -> Limits:
     own = _LIMITS[gguf_type]
     if not trained_in_4bit:
         return own
-    wide = _TRAINED_IN_4BIT
-    return Limits(min(own.top1, wide.top1), max(own.loss, wide.loss), min(own.retained_gain, wide.retained_gain))
+    return Limits(
+        round(own.top1 - _4BIT_TOP1, 2), own.loss + _4BIT_LOSS, round(own.retained_gain - _4BIT_RETAINED_GAIN, 2)
+    )
 
 
 def judge(figures: Figures, required: Limits) -> str | None:
@@ -85,7 +94,7 @@ def judge(figures: Figures, required: Limits) -> str | None:
         )
     if figures.nll > figures.nll_tuned + required.loss:
         return f"its loss is {figures.nll:.2f}, the trained model's is {figures.nll_tuned:.2f}"
-    if gain is not None and gain < required.retained_gain:
+    if gain is not None and required.retained_gain is not None and gain < required.retained_gain:
         return f"it keeps {gain:.0%} of what training gained, at least {required.retained_gain:.0%} is needed"
     return None
 
