@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # Nothing may leave the machine but what this program sends on purpose: no hub, no telemetry, no runtime installs.
-AIR_GAP = {
+FIXED = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
@@ -21,6 +21,8 @@ AIR_GAP = {
     "UNSLOTH_DISABLE_LLM_COMPRESSOR_AUTOINSTALL": "1",
     "UNSLOTH_PREWARM_HUB_CACHE": "0",
     "TOKENIZERS_PARALLELISM": "false",
+    # Threads that wait must not spin: where other programs want the same cores, spinning made a step ten times slower.
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 # Each of these would otherwise be a path in the home folder or the working folder, which a pod cannot write to.
 _FOLDERS = {
@@ -57,7 +59,7 @@ def scratch_folder(stage: str) -> Iterator[Path]:
 
 def variables(scratch: Path) -> dict[str, str]:
     """Return what the libraries need to stay off the network and inside `scratch`."""
-    return AIR_GAP | _USER | {name: str(scratch / folder) for name, folder in _FOLDERS.items()}
+    return FIXED | _USER | {name: str(scratch / folder) for name, folder in _FOLDERS.items()}
 
 
 @contextmanager

@@ -120,7 +120,8 @@ class _Export:
         """Make the files one after another. F16 comes first, asked for or not: the others are quantized from it."""
         wanted = self.plan.export.gguf
         source = self.context.scratch / "F16.gguf"
-        for gguf_type in [t for t in ("F16", "BF16") if t == "F16" or t in wanted]:
+        converted: list[GGUFType] = ["F16", "BF16"] if "BF16" in wanted else ["F16"]
+        for gguf_type in converted:
             path = self.context.scratch / f"{gguf_type}.gguf"
             with self._timed("convert"):
                 self._report("Converting")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.plan import HubSource
-from finetune_trainer.environment import AIR_GAP
+from finetune_trainer.environment import FIXED
 from finetune_trainer.errors import AccessDeniedError, ModelError, StageError, UnavailableError
 from finetune_trainer.model_files import Listing, check_weights_present, is_needed
 from finetune_trainer.prepared import ModelFile
@@ -130,7 +130,7 @@ class HubModel:
 
 
 def _online(endpoint: str | None) -> dict[str, str]:
-    offline = {name for name in AIR_GAP if name.endswith("_OFFLINE")}
+    offline = {name for name in FIXED if name.endswith("_OFFLINE")}
     variables = {name: value for name, value in os.environ.items() if name not in offline}
     variables["PYTHONPATH"] = os.pathsep.join(sys.path)  # it must find this very package
     if endpoint:
