@@ -17,7 +17,9 @@ bit: 2,141 tokens, loss 2.396 before and 2.178 after.
     retained gain 0.00       1.00    0.88    1.01    0.95    0.60    0.68
 
 A model that was trained in 4 bit is compared with an export from the original 16-bit weights: the weights themselves
-differ then, so the limits widen.
+differ then, so the limits widen. They still refuse what is broken, but a small gain drowns in that difference: on the
+same model trained in 4 bit (2.654 before, 2.341 after) the right F16 file has top-1 0.640 and loss 2.217, and a file of
+the base, 0.612 and 2.396, would pass. That the adapter is in the file is made sure of by merging alone then.
 """
 
 import logging
