@@ -44,7 +44,7 @@ def follow(platform: Platform, name: str) -> dict[str, Any]:
         status = job.get("status", {})
         line = progress_line(status)
         if line != shown:
-            say(f"\r\033[K{line}") if not live else print(f"\r\033[K{line}", end="", flush=True)
+            print(f"\r\033[K{line}" if live else line, end="" if live else "\n", flush=True)
             shown = line
         conditions = {c["type"]: c for c in status.get("conditions", [])}
         if conditions.get("Finished", {}).get("status") == "True":
