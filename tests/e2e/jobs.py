@@ -162,6 +162,8 @@ class Watch:
         self._process.terminate()
         self._process.wait()
         self._thread.join(timeout=5)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
     def most_live_at_once(self, stage_name: str) -> int:
         """Return how many pods of a stage were live at the same time, at most; a Pending pod is live."""
