@@ -60,6 +60,9 @@ def main() -> int:
     parser.add_argument("--micro-batch", type=int, default=2)
     parser.add_argument("--checkpointing", choices=["Auto", "None", "Standard", "Offload"], default="Auto")
     parser.add_argument("--quantization", choices=["NF4", "None"], default="NF4")
+    parser.add_argument(
+        "--stored-4bit", action="store_true", help="train on a repository whose weights are stored in NF4 (*-bnb-4bit)"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -70,6 +73,8 @@ def main() -> int:
     model = options.work / options.shape
     if not (model / "config.json").exists():
         write_model(model, SHAPES[options.shape], words)
+    if options.stored_4bit:
+        model = stored_4bit(model)
     output = options.work / "output"
     shutil.rmtree(output, ignore_errors=True)
     plan = write_plan(options, model, data, output)
@@ -137,6 +142,32 @@ def write_model(folder: Path, shape: dict[str, Any], words: list[str]) -> None:
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     print(f"made {folder} ({total / 1e9:.1f} GB) in {time.monotonic() - started:.0f} s")
+
+
+def stored_4bit(folder: Path) -> Path:
+    """Write the model as the `*-bnb-4bit` repositories have it: NF4 with nested absmax. Returns the new folder."""
+    target = folder.with_name(f"{folder.name}-bnb-4bit")
+    if (target / "config.json").exists():
+        return target
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    started = time.monotonic()
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, quantization_config=settings, dtype=torch.bfloat16, device_map={"": device}
+    )
+    shutil.rmtree(target, ignore_errors=True)
+    model.save_pretrained(target)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(target)
+    print(f"made {target} in {time.monotonic() - started:.0f} s")
+    return target
 
 
 def tensors_by_file(shape: dict[str, Any]) -> list[dict[str, tuple[int, ...]]]:
