@@ -29,7 +29,7 @@ DIAGNOSIS_SECONDS = 60
 
 
 def test_happy_path_leaves_adapter_gguf_and_a_status_that_tells_the_story(platform: Platform, namespace: str) -> None:
-    create(platform, namespace, demo_job("coach"))
+    create(platform, namespace, demo_job("coach", export__gguf=["Q8_0", "Q4_K_M"]))
     job = finished(platform, namespace, "coach")
     status = job["status"]
     assert status["phase"] == "Succeeded", status.get("failure")

@@ -27,7 +27,7 @@ def test_the_guide_trains_by_the_defaults() -> None:
 
 
 def test_the_demo_makes_two_gguf_files() -> None:
-    assert rendered("demo.yaml").export.gguf == ["Q4_K_M", "Q8_0"]
+    assert rendered("demo.yaml").export.gguf == ["Q8_0"]
 
 
 def test_the_dataset_has_a_hundred_rows_in_two_languages() -> None:
