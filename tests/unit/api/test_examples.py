@@ -26,7 +26,7 @@ def test_the_guide_trains_by_the_defaults() -> None:
     assert rendered("guide.yaml").training == rendered("smallest.yaml").training
 
 
-def test_the_demo_makes_two_gguf_files() -> None:
+def test_the_demo_makes_a_gguf_file() -> None:
     assert rendered("demo.yaml").export.gguf == ["Q8_0"]
 
 
