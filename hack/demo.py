@@ -18,6 +18,7 @@ from tests.support.platform import Platform, PlatformError, bring_up  # noqa: E4
 
 NAMESPACE = "demo"
 TIMEOUT_SECONDS = 1800
+STAGES = {"Preparing": "prepare", "Training": "train", "Exporting": "export"}
 
 
 def say(line: str) -> None:
@@ -58,6 +59,8 @@ def follow(platform: Platform, name: str) -> dict[str, Any]:
 def progress_line(status: dict[str, Any]) -> str:
     """Return one line: phase, activity, bar, loss and time left."""
     progress = status.get("progress", {})
+    if progress.get("stage") != STAGES.get(status.get("phase", "")):
+        progress = {}  # the last word of the stage before
     parts = [f"{status.get('phase', 'Pending'):<10}", f"{progress.get('activity', ''):<12}"]
     step, total = progress.get("step"), progress.get("totalSteps")
     if progress.get("activity") == "Training" and total:
