@@ -15,7 +15,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(scope="session")
 def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
-    """The local cluster with the chart installed; taken down at the end unless it was up before."""
+    """The local cluster, taken down at the end, or with CLUSTER=current another one; the chart is installed in it."""
     if os.geteuid() != 0 and os.environ.get("CLUSTER") != "current":
         pytest.skip("kubelet and containerd need root")
     capture = request.config.pluginmanager.getplugin("capturemanager")
