@@ -23,6 +23,13 @@ class Accelerator(Model):
     """The device that train asks for."""
 
     extended_resource: ExtendedResource = ExtendedResource()
+    memory_mib: int | None = Field(
+        None,
+        ge=1024,
+        le=10_000_000,
+        alias="memoryMiB",
+        description="Memory of the GPU, such as 16000. If set, prepare refuses a job that will not fit.",
+    )
 
 
 _RESOURCE_RULE = (

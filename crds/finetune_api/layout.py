@@ -6,6 +6,7 @@ from finetune_api.spec import Stage
 
 MANIFEST = "manifest.json"
 LATEST = "latest.json"
+REPORT = "report.json"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class JobLayout:
     def checkpoints(self) -> str:
         """One folder per checkpoint."""
         return f"{self.state}/checkpoints"
+
+    def index(self, run_id: str) -> str:
+        """Finds a complete run of any job of this namespace."""
+        return f"{self.namespace}/.index/{run_id}.json"
 
     def result(self, stage: Stage) -> str:
         """The StageResult that a finished stage left for the next one."""

@@ -7,26 +7,27 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from finetune_api.base import Model
+from finetune_api.dataset_spec import DatasetFormat, DatasetSource, DatasetSpec
 from finetune_api.job import FineTuneJob
+from finetune_api.model_spec import AdapterSource, ModelSpec
+from finetune_api.policy import Policy
 from finetune_api.references import S3Connection
-from finetune_api.spec import (
-    DatasetSource,
-    DatasetSpec,
-    EvaluationSpec,
-    ExportSpec,
-    GGUFType,
-    ModelSpec,
-    TrainingSpec,
-)
+from finetune_api.spec import EvaluationSpec, ExportSpec, GGUFType
+from finetune_api.training_spec import DPOSpec, KTOSpec, Method, ORPOSpec, TrainingSpec
 
 PLAN_VERSION = 1
 DEFAULT_MAX_STEPS = 60
 DEFAULT_CHECKPOINT_SECONDS = 300
-DEFAULT_MICRO_BATCH_SIZE = 2
+DEFAULT_WARMUP_STEPS = 5
+DEFAULT_HOLDOUT_PERCENT = 5
+# Preference losses move a model far more per step than the plain loss does: TRL's own defaults, but for SFT, which is
+# the guide's.
+DEFAULT_LEARNING_RATES: dict[Method, str] = {"SFT": "2e-4", "DPO": "5e-6", "ORPO": "8e-6", "KTO": "5e-6"}
 
 # Where the pod finds what the job references. The operator mounts it there, the plan points at it.
 PLAN_PATH = "/etc/finetune/plan/plan.json"
 MODEL_MOUNT = "/var/run/finetune/model"
+TEMPLATE_MOUNT = "/var/run/finetune/template"
 DATASET_MOUNT = "/var/run/finetune/dataset"
 SECRETS_MOUNT = "/var/run/finetune/secrets"
 CA_MOUNT = "/var/run/finetune/ca"
@@ -38,6 +39,7 @@ class Defaults(Model):
     s3: S3Connection = S3Connection()
     hugging_face_endpoint: str | None = Field(None, description="Base URL of a hub mirror.")
     allow_cpu: bool = Field(False, alias="allowCPU")
+    policy: Policy = Policy()
 
 
 class S3Target(Model):
@@ -60,6 +62,15 @@ class HubSource(Model):
     token_file: str | None = None
 
 
+class AdapterPlan(Model):
+    """Where an earlier adapter comes from: a folder, or the newest complete run of another job."""
+
+    s3: S3Target | None = None
+    path: str | None = None
+    # The name of a FineTuneJob in the job's namespace, below the same output.
+    job: str | None = None
+
+
 class ModelPlan(Model):
     """Where the weights come from: exactly one of hub, s3, path."""
 
@@ -68,26 +79,46 @@ class ModelPlan(Model):
     path: str | None = Field(None, description="A folder that is there already.")
     quantization: Literal["NF4", "None"]
     max_sequence_length: int
+    adapter: AdapterPlan | None = None
+
+
+class HubFile(HubSource):
+    """One file of a dataset repository."""
+
+    path: str
 
 
 class SourcePlan(Model):
-    """One dataset file: exactly one of s3, path."""
+    """One dataset file: exactly one of s3, path, hub, url."""
 
     name: str
     s3: S3Target | None = None
+    # Of s3 and url.
     sha256: str | None = None
     path: str | None = None
+    hub: HubFile | None = None
+    url: str | None = None
+    format: DatasetFormat = "Auto"
 
 
+# Members that came with a later version have a default that means what plans without them meant: a job that was
+# accepted by an older operator goes on with its plan.
 class DatasetPlan(Model):
     """The data and what is done with it before training."""
 
     sources: list[SourcePlan]
-    format: Literal["Auto", "Alpaca", "Messages"]
+    holdout_sources: list[SourcePlan] = []
+    # The job's; each source has the one that counts.
+    format: DatasetFormat
+    columns: dict[str, str] = {}
     prompt_template: Literal["Auto", "Model", "Alpaca"]
+    template_file: str | None = Field(None, description="A Jinja chat template, instead of prompt_template.")
+    chat_template_kwargs: dict[str, str] = {}
     system_prompt: str | None = None
     minimum_examples: int
     invalid_rows: Literal["Fail", "Drop"]
+    duplicates: Literal["Drop", "Keep"] = "Drop"
+    truncation: Literal["Warn", "Drop", "Fail"] = "Warn"
     holdout_percent: int
 
 
@@ -101,20 +132,36 @@ class LoRAPlan(Model):
     use_rslora: bool = Field(alias="useRSLoRA")
 
 
+class PreferencePlan(Model):
+    """The settings of DPO, ORPO and KTO; the weights are KTO's."""
+
+    beta: float
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
+
+
 class TrainingPlan(Model):
     """Every hyper-parameter, explicit."""
 
-    method: Literal["SFT"]
+    method: Method
+    preference: PreferencePlan | None = None
     lora: LoRAPlan
     batch_size: int
-    micro_batch_size: int
+    # None: the trainer takes the largest divisor of batch_size that the memory estimate allows.
+    micro_batch_size: int | None = None
     max_steps: int | None = None
     epochs: int | None = None
     learning_rate: float
     learning_rate_schedule: Literal["Linear", "Cosine", "Constant"]
+    # Of the two, one counts: warmup_ratio where it is set.
     warmup_steps: int
+    warmup_ratio: float | None = None
     weight_decay: float
     max_grad_norm: float
+    adam_beta2: float = 0.999
+    neftune_noise_alpha: float | None = None
+    keep: Literal["Best", "Last"] = "Last"
+    early_stopping_patience: int | None = None
     optimizer: Literal["AdamW8bit", "AdamW"]
     precision: Literal["Auto", "BF16", "FP16"]
     gradient_checkpointing: Literal["Auto", "None", "Standard", "Offload"]
@@ -124,11 +171,19 @@ class TrainingPlan(Model):
     checkpoint_steps: int | None = None
 
 
+class GatePlan(Model):
+    """What the operator makes of the verdict; the trainer only reports it."""
+
+    holdout_loss: Literal["MustImprove"]
+    on_miss: Literal["Warn", "Fail"]
+
+
 class EvaluationPlan(Model):
-    """The questions asked before and after."""
+    """How the result is judged."""
 
     prompts: list[str]
     max_new_tokens: int
+    gate: GatePlan | None = None
 
 
 class ExportPlan(Model):
@@ -142,6 +197,15 @@ class OutputPlan(Model):
 
     s3: S3Target | None = None
     path: str | None = Field(None, description="A local folder, for runs without Kubernetes.")
+    reuse: Literal["Identical", "Never"] = "Never"
+
+
+class MLflowPlan(Model):
+    """An MLflow server; the credentials are a mounted folder with one file per MLFLOW_TRACKING_... key."""
+
+    uri: str
+    experiment: str
+    credentials_dir: str | None = None
 
 
 class JobIdentity(Model):
@@ -163,6 +227,10 @@ class Plan(Model):
     evaluation: EvaluationPlan
     export: ExportPlan
     output: OutputPlan
+    mlflow: MLflowPlan | None = None
+    # spec.compute.accelerator.memoryMiB: what the memory estimate is held against before there is a GPU.
+    gpu_memory_mib: int | None = Field(None, alias="gpuMemoryMiB")
+    policy: Policy = Policy()
     allow_cpu: bool = Field(False, alias="allowCPU")
 
     def to_bytes(self) -> bytes:
@@ -240,29 +308,80 @@ def _model(spec: ModelSpec, output: S3Connection, defaults: Defaults) -> ModelPl
         path=path,
         quantization=spec.quantization,
         max_sequence_length=spec.max_sequence_length,
+        adapter=_adapter(spec.adapter, output, defaults),
     )
 
 
-def _source(index: int, spec: DatasetSource, output: S3Connection, defaults: Defaults) -> SourcePlan:
-    name = source_name(index, spec)
+def _adapter(spec: AdapterSource | None, output: S3Connection, defaults: Defaults) -> AdapterPlan | None:
+    if spec is None:
+        return None
     if spec.s3:
-        return SourcePlan(name=name, s3=_s3_target(spec.s3.uri, spec.s3, output, defaults.s3), sha256=spec.s3.sha256)
+        return AdapterPlan(s3=_s3_target(spec.s3.uri, spec.s3, output, defaults.s3))
+    assert spec.fine_tune_job_ref is not None  # the model's own check
+    return AdapterPlan(job=spec.fine_tune_job_ref.name)
+
+
+def _source(
+    index: int, name: str, spec: DatasetSource, dataset: DatasetSpec, output: S3Connection, defaults: Defaults
+) -> SourcePlan:
+    common = SourcePlan(name=name, format=spec.format or dataset.format)
+    if spec.s3:
+        target = _s3_target(spec.s3.uri, spec.s3, output, defaults.s3)
+        return common.model_copy(update={"s3": target, "sha256": spec.s3.sha256})
     if spec.config_map:
-        return SourcePlan(name=name, path=f"{dataset_mount(index)}/{spec.config_map.key}")
-    assert spec.persistent_volume_claim is not None  # the model's own check
-    return SourcePlan(name=name, path=f"{dataset_mount(index)}/{spec.persistent_volume_claim.path}")
+        return common.model_copy(update={"path": f"{dataset_mount(index)}/{spec.config_map.key}"})
+    if spec.persistent_volume_claim:
+        return common.model_copy(update={"path": f"{dataset_mount(index)}/{spec.persistent_volume_claim.path}"})
+    if spec.http:
+        return common.model_copy(update={"url": spec.http.url, "sha256": spec.http.sha256})
+    assert spec.hugging_face is not None  # the model's own check
+    ref = spec.hugging_face.token_secret_ref
+    hub = HubFile(
+        repository=spec.hugging_face.repository,
+        revision=spec.hugging_face.revision,
+        endpoint=spec.hugging_face.endpoint or defaults.hugging_face_endpoint,
+        token_file=token_file(ref.name, ref.key) if ref else None,
+        path=spec.hugging_face.path,
+    )
+    return common.model_copy(update={"hub": hub})
 
 
 def _dataset(spec: DatasetSpec, output: S3Connection, defaults: Defaults) -> DatasetPlan:
+    held = spec.holdout.sources or []
+    first = len(spec.sources)
+    template = spec.template_ref
     return DatasetPlan(
-        sources=[_source(i, s, output, defaults) for i, s in enumerate(spec.sources)],
+        sources=[_source(i, source_name(i, s), s, spec, output, defaults) for i, s in enumerate(spec.sources)],
+        holdout_sources=[
+            _source(first + i, s.name or f"holdout-{i + 1}", s, spec, output, defaults) for i, s in enumerate(held)
+        ],
         format=spec.format,
-        prompt_template=spec.prompt_template,
+        columns=spec.columns or {},
+        prompt_template=spec.prompt_template or "Auto",
+        template_file=f"{TEMPLATE_MOUNT}/{template.key}" if template else None,
+        chat_template_kwargs=spec.chat_template_kwargs or {},
         system_prompt=spec.system_prompt,
         minimum_examples=spec.checks.minimum_examples,
         invalid_rows=spec.checks.invalid_rows,
-        holdout_percent=spec.holdout.percent,
+        duplicates=spec.checks.duplicates,
+        truncation=spec.checks.truncation,
+        holdout_percent=spec.holdout.percent or DEFAULT_HOLDOUT_PERCENT,
     )
+
+
+def _preference(spec: TrainingSpec) -> PreferencePlan | None:
+    if spec.method == "DPO":
+        return PreferencePlan(beta=float((spec.dpo or DPOSpec()).beta))
+    if spec.method == "ORPO":
+        return PreferencePlan(beta=float((spec.orpo or ORPOSpec()).beta))
+    if spec.method == "KTO":
+        kto = spec.kto or KTOSpec()
+        return PreferencePlan(
+            beta=float(kto.beta),
+            desirable_weight=float(kto.desirable_weight),
+            undesirable_weight=float(kto.undesirable_weight),
+        )
+    return None
 
 
 def _training(spec: TrainingSpec) -> TrainingPlan:
@@ -270,6 +389,7 @@ def _training(spec: TrainingSpec) -> TrainingPlan:
     timed = checkpoint.every_seconds is None and checkpoint.every_steps is None
     return TrainingPlan(
         method=spec.method,
+        preference=_preference(spec),
         lora=LoRAPlan(
             rank=spec.lora.rank,
             alpha=spec.lora.alpha,
@@ -278,14 +398,19 @@ def _training(spec: TrainingSpec) -> TrainingPlan:
             use_rslora=spec.lora.use_rslora,
         ),
         batch_size=spec.batch_size,
-        micro_batch_size=spec.micro_batch_size or _micro_batch(spec.batch_size),
+        micro_batch_size=spec.micro_batch_size,
         max_steps=DEFAULT_MAX_STEPS if spec.max_steps is None and spec.epochs is None else spec.max_steps,
         epochs=spec.epochs,
-        learning_rate=float(spec.learning_rate),
+        learning_rate=float(spec.learning_rate or DEFAULT_LEARNING_RATES[spec.method]),
         learning_rate_schedule=spec.learning_rate_schedule,
-        warmup_steps=spec.warmup_steps,
+        warmup_steps=DEFAULT_WARMUP_STEPS if spec.warmup_steps is None else spec.warmup_steps,
+        warmup_ratio=_optional_float(spec.warmup_ratio),
         weight_decay=float(spec.weight_decay),
         max_grad_norm=float(spec.max_grad_norm),
+        adam_beta2=float(spec.adam_beta2),
+        neftune_noise_alpha=_optional_float(spec.neftune_noise_alpha),
+        keep=spec.keep,
+        early_stopping_patience=spec.early_stopping_patience,
         optimizer=spec.optimizer,
         precision=spec.precision,
         gradient_checkpointing=spec.gradient_checkpointing,
@@ -296,12 +421,24 @@ def _training(spec: TrainingSpec) -> TrainingPlan:
     )
 
 
-def _micro_batch(batch_size: int) -> int:
-    return DEFAULT_MICRO_BATCH_SIZE if batch_size % DEFAULT_MICRO_BATCH_SIZE == 0 else 1
+def _optional_float(value: str | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def _evaluation(spec: EvaluationSpec) -> EvaluationPlan:
-    return EvaluationPlan(prompts=spec.prompts, max_new_tokens=spec.max_new_tokens)
+    gate = GatePlan(holdout_loss=spec.gate.holdout_loss, on_miss=spec.gate.on_miss) if spec.gate else None
+    return EvaluationPlan(prompts=spec.prompts, max_new_tokens=spec.max_new_tokens, gate=gate)
+
+
+def _mlflow(job: FineTuneJob) -> MLflowPlan | None:
+    spec = job.spec.tracking.mlflow
+    if spec is None:
+        return None
+    return MLflowPlan(
+        uri=spec.uri,
+        experiment=spec.experiment or f"{job.metadata.namespace}/{job.metadata.name}",
+        credentials_dir=credentials_dir(spec.credentials_secret_ref.name) if spec.credentials_secret_ref else None,
+    )
 
 
 def _export(spec: ExportSpec) -> ExportPlan:
@@ -319,6 +456,9 @@ def render(job: FineTuneJob, defaults: Defaults) -> Plan:
         training=_training(spec.training),
         evaluation=_evaluation(spec.evaluation),
         export=_export(spec.export),
-        output=OutputPlan(s3=_s3_target(output.uri, output, defaults.s3)),
+        output=OutputPlan(s3=_s3_target(output.uri, output, defaults.s3), reuse=spec.output.reuse),
+        mlflow=_mlflow(job),
+        gpu_memory_mib=spec.compute.accelerator.memory_mib,
+        policy=defaults.policy,
         allow_cpu=defaults.allow_cpu,
     )

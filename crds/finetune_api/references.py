@@ -33,16 +33,19 @@ class CABundle(Model):
     config_map: ConfigMapKeyRef
 
 
+HttpBase = Annotated[
+    str,
+    patterned(r"^https?://[^/\s@]+$", "must be http(s)://<host>[:<port>], without a path", max_length=512),
+]
+
+
 class S3Connection(Model):
     """How to reach an S3 server. A member left out is inherited from spec.output.s3, then from the chart."""
 
-    endpoint: (
-        Annotated[
-            str,
-            patterned(r"^https?://[^/\s@]+$", "must be http(s)://<host>[:<port>], without a path", max_length=512),
-        ]
-        | None
-    ) = Field(None, description="Base URL of the S3 server, such as https://minio.corp:9000. Left out everywhere: AWS.")
+    endpoint: HttpBase | None = Field(
+        None,
+        description="Base URL of the S3 server, such as https://minio.corp:9000. Left out everywhere: AWS.",
+    )
     region: (
         Annotated[
             str,

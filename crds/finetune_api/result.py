@@ -32,6 +32,9 @@ class StageResult(Model):
     reason: Annotated[str, Field(max_length=128)] = ""
     message: Annotated[Message, BeforeValidator(_as_message)] = ""
     run_id: Sha256 | None = None
+    reused_from: Annotated[str, Field(max_length=512)] | None = Field(
+        None, description="Of prepare: the key, below spec.output.s3.uri, of an identical complete run."
+    )
     log: Annotated[str, Field(max_length=512)] | None = Field(None, description="Key below spec.output.s3.uri.")
     checkpoint_step: int | None = Field(
         None, ge=0, le=_LARGEST_STEP, description="Newest complete checkpoint in the bucket."
@@ -53,7 +56,10 @@ class StageResult(Model):
         steps: tuple[dict[str, object], ...] = (
             {},
             {"timings": {}},
-            {"dataset": self.dataset.model_copy(update={"warnings": []}) if self.dataset else None},
+            {
+                "dataset": self.dataset.model_copy(update={"warnings": []}) if self.dataset else None,
+                "evaluation": self.evaluation.model_copy(update={"warnings": []}) if self.evaluation else None,
+            },
             {"message": _cut(self.message, _MAXIMUM_MESSAGE_BYTES)},
             {"artifacts": []},
         )
@@ -67,7 +73,7 @@ class StageResult(Model):
         return _encode(
             {
                 k: outcome[k]
-                for k in ("stage", "exitCode", "reason", "message", "runId", "checkpointStep")
+                for k in ("stage", "exitCode", "reason", "message", "runId", "checkpointStep", "reusedFrom")
                 if k in outcome
             }
         )

@@ -8,7 +8,8 @@ from finetune_api.base import Message, Model, Sha256, ShortText, SignedDecimal, 
 from finetune_api.progress import Progress
 from finetune_api.spec import Stage
 
-ConditionType = Literal["Accepted", "Finished", "Succeeded", "Failed", "Ready", "Reconciling", "Stalled"]
+ConditionType = Literal["Accepted", "Finished", "Succeeded", "Failed", "Ready", "Reconciling", "Stalled", "Evaluated"]
+Verdict = Literal["Better", "Worse", "NotEnoughEvidence"]
 Phase = Literal["Pending", "Preparing", "Training", "Exporting", "Succeeded", "Failed"]
 StageState = Literal["Pending", "Running", "Succeeded", "Failed"]
 
@@ -74,12 +75,16 @@ class ModelStatus(Model):
     revision: ShortText | None = Field(None, description="Hub commit, or sha256 over the files' identities.")
     parameters: int | None = None
     architecture: ShortText | None = None
-    template: Literal["Model", "Alpaca"] | None = None
+    template: Literal["Model", "Alpaca", "Custom"] | None = None
+    adapter: Annotated[str, Field(max_length=2048)] | None = Field(
+        None, description="The earlier adapter that was trained further, as a URI."
+    )
 
 
 class MemoryStatus(Model):
     """GPU memory."""
 
+    estimated_mib: int | None = Field(None, alias="estimatedMiB", description="Of prepare, before there was a GPU.")
     peak_mib: int | None = Field(None, alias="peakMiB")
 
 
@@ -97,10 +102,26 @@ class Effective(Model):
 
 
 class EvaluationStatus(Model):
-    """Hold-out loss, before and after."""
+    """What the hold-out rows say of the result."""
 
     holdout_loss_base: SignedDecimal | None = None
     holdout_loss_tuned: SignedDecimal | None = None
+    standard_error: SignedDecimal | None = Field(
+        None, description="Of the mean difference between the two, row by row."
+    )
+    verdict: Verdict | None = Field(
+        None, description="Better or Worse: the difference is more than chance. Otherwise NotEnoughEvidence."
+    )
+    best_step: int | None = Field(None, ge=0, description="The step that was kept.")
+    # Of DPO, ORPO and KTO.
+    reward_accuracy: SignedDecimal | None = Field(
+        None, description="Share of hold-out rows in which the chosen answer is preferred; for KTO, judged rightly."
+    )
+    reward_margin: SignedDecimal | None = Field(None, description="Mean reward of good answers less that of bad ones.")
+    forgetting: SignedDecimal | None = Field(
+        None, description="Mean KL divergence from the base on general questions, in nats per token."
+    )
+    warnings: Annotated[list[Annotated[str, Field(max_length=512)]], Field(max_length=4)] = []
 
 
 class Artifact(Model):
@@ -123,6 +144,9 @@ class FineTuneJobStatus(Model):
     gpu_seconds: int | None = None
     run_id: Sha256 | None = None
     output_uri: Annotated[str, Field(max_length=2048)] | None = None
+    reused_from: Annotated[str, Field(max_length=2048)] | None = Field(
+        None, description="The folder of the identical run whose files these are."
+    )
     logs_uri: Annotated[str, Field(max_length=2048)] | None = None
     conditions: Annotated[
         list[Condition],

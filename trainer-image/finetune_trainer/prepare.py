@@ -12,7 +12,7 @@ from finetune_trainer import fetch, model_preflight, prepared, run_id, template_
 from finetune_trainer.context import Context
 from finetune_trainer.data import arithmetic, collect, files, order, split
 from finetune_trainer.data.collect import Collected, SourceFile
-from finetune_trainer.data.rows import Example
+from finetune_trainer.data.example import Example
 from finetune_trainer.data.template import Template
 from finetune_trainer.data.tokenize import Encoder, Stops, TokenizedRow, find_stops, question_of
 from finetune_trainer.errors import DatasetError

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from finetune_trainer.data.template import Message, Template, encode, jinja, render
+from finetune_trainer.data.example import Message
+from finetune_trainer.data.template import Template, encode, jinja, render
 from finetune_trainer.errors import ModelError
 from finetune_trainer.model_files import ModelFiles
 from finetune_trainer.safetensors_header import Tensor, read_rows

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_trainer.data.rows import Example
+from finetune_trainer.data.example import Example
 from finetune_trainer.data.split import group_key, holdout, target_rows
 from finetune_trainer.errors import DatasetError
 

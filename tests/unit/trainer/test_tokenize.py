@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from finetune_trainer.data.rows import Example
-from finetune_trainer.data.template import Message, Template, render_prompt
+from finetune_trainer.data.example import Example, Message
+from finetune_trainer.data.template import Template, render_prompt
 from finetune_trainer.data.tokenize import Encoder, TokenizedRow, find_stops, question_of
 
 START, END, NEWLINE = 1, 2, 198

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from finetune_trainer.data import intake, rows
-from finetune_trainer.data.rows import Example, Format
+from finetune_trainer.data.example import Example
+from finetune_trainer.data.rows import Format
 from finetune_trainer.errors import DatasetError
 
 _FAULTS_SHOWN = 5

@@ -2,10 +2,9 @@
 
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
-from finetune_trainer.data.template import Message
+from finetune_trainer.data.example import Message, row_name
 from finetune_trainer.errors import DatasetError
 
 Format = Literal["Alpaca", "Messages"]
@@ -13,29 +12,6 @@ _ROLES = ("system", "user", "assistant")
 _KEPT_CONTROLS = "\t\n\r"
 _NAMES_SHOWN = 6
 _NAME_LENGTH = 32
-
-
-@dataclass(frozen=True)
-class Example:
-    """One conversation: at most one system message first, then user and assistant by turns, assistant last."""
-
-    source: str
-    line: int
-    # Row number over all sources, from 0.
-    row_id: int
-    messages: tuple[Message, ...]
-    # The `input` of an Alpaca row, which belongs to the one question; each template places it in its own way.
-    context: str = ""
-
-    @property
-    def where(self) -> str:
-        """How messages name the row."""
-        return row_name(self.source, self.line)
-
-
-def row_name(source: str, line: int) -> str:
-    """Return how messages name a row."""
-    return f'source "{source}", line {line}'
 
 
 def detect(source: str, line: int, value: Mapping[str, Any]) -> Format:

@@ -5,7 +5,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 
-from finetune_trainer.data.rows import Example
+from finetune_trainer.data.example import Example
 from finetune_trainer.errors import DatasetError
 
 _MINIMUM_ROWS = 20

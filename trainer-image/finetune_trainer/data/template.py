@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from datetime import date
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
+from finetune_trainer.data.example import Message
 from finetune_trainer.errors import ModelError
 
 Template = Literal["Model", "Alpaca"]
@@ -25,13 +26,6 @@ ALPACA_JINJA = (
 # Some templates print the date. A pinned one keeps the tokens the same from day to day; it is the default of the
 # Llama 3.1 template itself.
 _DATE = date(2024, 7, 26)
-
-
-class Message(TypedDict):
-    """One turn."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
 
 
 def jinja(tokenizer: Any, template: Template) -> str:

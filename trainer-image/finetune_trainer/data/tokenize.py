@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_trainer.data.rows import Example
-from finetune_trainer.data.template import Message, Template, encode, render
+from finetune_trainer.data.example import Example, Message
+from finetune_trainer.data.template import Template, encode, render
 from finetune_trainer.errors import ModelError
 
 

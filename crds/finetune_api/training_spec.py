@@ -1,0 +1,204 @@
+"""The hyper-parameters: `spec.training`."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from finetune_api.base import Decimal, Model, at_most_one_of, decimal_range, patterned, rules
+
+Method = Literal["SFT", "DPO", "ORPO", "KTO"]
+
+
+class LoRA(Model):
+    """The adapter: small matrices that are trained beside the frozen model."""
+
+    rank: int = Field(16, ge=1, le=512, description="Size of the matrices. More learns more and needs more memory.")
+    alpha: int = Field(16, ge=1, le=2048, description="Strength of the adapter; usually the rank or twice the rank.")
+    dropout: Decimal = Field(
+        "0",
+        description="Share of the adapter's inputs that is dropped in training, against overfitting.",
+        json_schema_extra=decimal_range("value < 1.0", "must be at least 0 and below 1"),
+    )
+    target_modules: Annotated[
+        list[
+            Annotated[
+                str,
+                patterned(
+                    r"^[A-Za-z0-9_]+$", "must be the name of a layer, such as q_proj", min_length=1, max_length=64
+                ),
+            ]
+        ],
+        Field(min_length=1, max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"}),
+    ] = Field(
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        description="Names of the linear layers that get an adapter. Default: all of attention and MLP.",
+    )
+    use_rslora: bool = Field(
+        False,
+        alias="useRSLoRA",
+        description="Scale by alpha/sqrt(rank) instead of alpha/rank; for ranks of 64 and more.",
+    )
+
+
+class Checkpoint(Model):
+    """How often training can be resumed from."""
+
+    model_config = ConfigDict(json_schema_extra=rules(at_most_one_of("everySeconds", "everySteps")))
+
+    every_seconds: int | None = Field(None, ge=1, le=86400, description="Left out, without everySteps: 300.")
+    every_steps: int | None = Field(None, ge=1, le=1_000_000, description="In optimizer steps.")
+
+
+_BETA = decimal_range("(value > 0.0 && value <= 10.0)", "must be above 0 and at most 10")
+_WEIGHT = decimal_range("(value > 0.0 && value <= 100.0)", "must be above 0 and at most 100")
+
+
+class DPOSpec(Model):
+    """Settings of DPO alone."""
+
+    beta: Decimal = Field(
+        "0.1", description="How close the result stays to the base; higher is closer.", json_schema_extra=_BETA
+    )
+
+
+class ORPOSpec(Model):
+    """Settings of ORPO alone."""
+
+    beta: Decimal = Field(
+        "0.1", description="Weight of the preference beside the plain loss on the chosen answer.",
+        json_schema_extra=_BETA,
+    )  # fmt: skip
+
+
+class KTOSpec(Model):
+    """Settings of KTO alone."""
+
+    beta: Decimal = Field(
+        "0.1", description="How close the result stays to the base; higher is closer.", json_schema_extra=_BETA
+    )
+    desirable_weight: Decimal = Field(
+        "1.0", description="Weight of the examples with label true.", json_schema_extra=_WEIGHT
+    )
+    undesirable_weight: Decimal = Field(
+        "1.0", description="Weight of the examples with label false.", json_schema_extra=_WEIGHT
+    )
+
+
+class TrainingSpec(Model):
+    """The hyper-parameters."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            at_most_one_of("maxSteps", "epochs"),
+            at_most_one_of("warmupSteps", "warmupRatio"),
+            *(
+                (
+                    f"!has(self.{member}) || (has(self.method) && self.method == '{member.upper()}')",
+                    f"{member} has the settings of method {member.upper()}, which is not the method of this job",
+                )
+                for member in ("dpo", "orpo", "kto")
+            ),
+            *(
+                (
+                    f"!has(self.{member}) || !has(self.method) || self.method == 'SFT'",
+                    f"{member} is for method SFT alone; leave it out",
+                )
+                for member in ("trainOnResponsesOnly", "neftuneNoiseAlpha")
+            ),
+            (
+                "!has(self.method) || self.method != 'KTO' || !has(self.batchSize) || self.batchSize >= 2",
+                "method KTO compares the examples of a step with one another; batchSize must be at least 2",
+            ),
+            (
+                "!has(self.microBatchSize) || self.microBatchSize <= (has(self.batchSize) ? self.batchSize : 8)",
+                "microBatchSize must not be larger than batchSize",
+            ),
+            (
+                "!has(self.microBatchSize) || (has(self.batchSize) ? self.batchSize : 8) % self.microBatchSize == 0",
+                "batchSize must be a multiple of microBatchSize",
+            ),
+        )
+    )
+
+    method: Method = Field(
+        "SFT",
+        description="SFT: learn to give the answers of the examples. DPO: learn to prefer chosen to rejected answers. "
+        "ORPO (alpha): both at once, without a reference model. KTO: learn from answers marked good or bad.",
+    )
+    dpo: DPOSpec | None = None
+    orpo: ORPOSpec | None = None
+    kto: KTOSpec | None = None
+    lora: LoRA = LoRA()
+    batch_size: int = Field(8, ge=1, le=4096, description="Examples per optimizer step.")
+    micro_batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="Examples per forward pass. It changes the speed, not the result. "
+        "Left out: the most that the memory estimate allows.",
+    )
+    max_steps: int | None = Field(
+        None, ge=1, le=1_000_000, description="Optimizer steps. Left out, without epochs: 60."
+    )
+    epochs: int | None = Field(None, ge=1, le=1000, description="Passes over all examples, instead of maxSteps.")
+    learning_rate: Decimal | None = Field(
+        None,
+        description='In quotes, such as "2e-4". Left out: 2e-4 for SFT, 5e-6 for DPO and KTO, 8e-6 for ORPO.',
+        json_schema_extra=decimal_range("(value > 0.0 && value <= 1.0)", "must be above 0 and at most 1"),
+    )
+    learning_rate_schedule: Literal["Linear", "Cosine", "Constant"] = Field(
+        "Linear", description="How the learning rate falls after the warm-up."
+    )
+    warmup_steps: int | None = Field(
+        None,
+        ge=0,
+        le=100_000,
+        description="Steps in which the learning rate rises from 0. Left out, without warmupRatio: 5.",
+    )
+    warmup_ratio: Decimal | None = Field(
+        None,
+        description='The same as a share of all steps, such as "0.03".',
+        json_schema_extra=decimal_range("value <= 0.5", "must be at most 0.5"),
+    )
+    weight_decay: Decimal = Field(
+        "0.01", json_schema_extra=decimal_range("value <= 1.0", "must be at least 0 and at most 1")
+    )
+    max_grad_norm: Decimal = Field(
+        "1.0",
+        description="Longer gradients are cut to this length.",
+        json_schema_extra=decimal_range("(value > 0.0 && value <= 1000000.0)", "must be above 0 and at most 1000000"),
+    )
+    adam_beta2: Decimal = Field(
+        "0.999",
+        description="How slowly the optimizer forgets the size of past gradients.",
+        json_schema_extra=decimal_range("(value >= 0.5 && value < 1.0)", "must be at least 0.5 and below 1"),
+    )
+    neftune_noise_alpha: Decimal | None = Field(
+        None,
+        description='Noise on the embeddings, against overfitting on few examples; "5" is usual. Left out: none.',
+        json_schema_extra=decimal_range("(value > 0.0 && value <= 100.0)", "must be above 0 and at most 100"),
+    )
+    keep: Literal["Best", "Last"] = Field(
+        "Best", description="Best: the step with the lowest hold-out loss. Last: the last step."
+    )
+    early_stopping_patience: int | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description="Stop after so many measurements of the hold-out loss without a better one. There are about five "
+        "in a run. Left out: never.",
+    )
+    optimizer: Literal["AdamW8bit", "AdamW"] = Field(
+        "AdamW8bit", description="AdamW8bit keeps its state in 8 bit and needs less GPU memory."
+    )
+    precision: Literal["Auto", "BF16", "FP16"] = Field(
+        "Auto", description="Auto: BF16 where the GPU has it, else FP16."
+    )
+    gradient_checkpointing: Literal["Auto", "None", "Standard", "Offload"] = Field(
+        "Auto",
+        description="Auto: as little as the memory estimate needs. None is fast and needs most GPU memory; "
+        "Offload (activations in host memory) needs least.",
+    )
+    train_on_responses_only: bool = Field(True, description="Learn the answers, not the questions.")
+    seed: int = Field(3407, ge=0, le=2_147_483_647, description="The same seed gives the same order of examples.")
+    checkpoint: Checkpoint = Checkpoint()
