@@ -11,8 +11,9 @@ from finetune_api.status import DatasetStatus, ModelStatus
 from finetune_trainer import fetch, model_preflight, prepared, run_id, template_choice
 from finetune_trainer.context import Context
 from finetune_trainer.data import arithmetic, collect, files, order, split
-from finetune_trainer.data.collect import Collected, SourceFile
+from finetune_trainer.data.collect import Collected
 from finetune_trainer.data.example import Example
+from finetune_trainer.data.source_file import SourceFile
 from finetune_trainer.data.template import Template
 from finetune_trainer.data.tokenize import Encoder, Stops, TokenizedRow, find_stops, question_of
 from finetune_trainer.errors import DatasetError

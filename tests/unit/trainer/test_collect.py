@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from finetune_trainer.data.collect import SourceFile, collect
+from finetune_trainer.data.collect import collect
+from finetune_trainer.data.source_file import SourceFile
 from tests.support.trainer_job import write_rows
 
 _ALPACA = {"instruction": "a", "output": "b"}

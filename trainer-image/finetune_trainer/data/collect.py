@@ -4,24 +4,15 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from finetune_trainer.data import intake, rows
 from finetune_trainer.data.example import Example
 from finetune_trainer.data.rows import Format
+from finetune_trainer.data.source_file import SourceFile
 from finetune_trainer.errors import DatasetError
 
 _FAULTS_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """One source, on this machine."""
-
-    name: str
-    path: Path
-    sha256: str | None = None
 
 
 @dataclass

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
+# How a file counts: lines of text, or elements of an array and rows of a table.
+Unit = Literal["line", "row"]
+
 
 class Message(TypedDict):
     """One turn."""
@@ -20,6 +23,7 @@ class Example:
     """
 
     source: str
+    # Number from 1 in its file, by `unit`.
     line: int
     # Row number over all sources, from 0.
     row_id: int
@@ -32,13 +36,14 @@ class Example:
     label: bool | None = None
     # Of a Text row, learned as it is.
     text: str | None = None
+    unit: Unit = "line"
 
     @property
     def where(self) -> str:
         """How messages name the row."""
-        return row_name(self.source, self.line)
+        return row_name(self.source, self.line, self.unit)
 
 
-def row_name(source: str, line: int) -> str:
+def row_name(source: str, number: int, unit: Unit = "line") -> str:
     """Return how messages name a row."""
-    return f'source "{source}", line {line}'
+    return f'source "{source}", {unit} {number}'
