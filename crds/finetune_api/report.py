@@ -1,0 +1,144 @@
+"""`report.json` in a run's folder: what was found in the data, and what training made of it. Written stage by stage.
+
+It may hold single rows of the dataset: it stays in the user's bucket and is never copied into status, events or logs.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from finetune_api.base import Model
+
+REPORT_VERSION = 1
+MAXIMUM_PLACES = 5
+
+# Fail: the stage ends. Drop: the rows are left out. Warn: the rows stay.
+Severity = Literal["Fail", "Drop", "Warn"]
+
+
+class Place(Model):
+    """One row of one source, as people find it: a line of text, or a row of a table or array, counted from 1."""
+
+    source: str
+    number: int
+    unit: Literal["line", "row"] = "line"
+    # What is wrong there, without the row's text.
+    reason: str | None = None
+
+
+class CheckReport(Model):
+    """One check of the rows that found something."""
+
+    # CamelCase, such as NearDuplicates.
+    name: str
+    severity: Severity
+    count: int
+    # The first of them.
+    places: Annotated[list[Place], Field(max_length=MAXIMUM_PLACES)] = []
+    # One sentence: what it means and what to do.
+    message: str
+
+
+class Bin(Model):
+    """Rows with a length up to and including `up_to`, and above the bin before."""
+
+    up_to: int
+    count: int
+
+
+class Lengths(Model):
+    """How long the rows are, question and answer together."""
+
+    unit: Literal["tokens", "characters"]
+    minimum: int
+    median: int
+    p95: int
+    maximum: int
+    histogram: list[Bin]
+
+
+class LanguageMix(Model):
+    """Share of the letters by script, each from 0 to 1; digits, signs and spaces are not counted."""
+
+    hangul: float
+    latin: float
+    other: float
+
+
+class SourceReport(Model):
+    """One file."""
+
+    name: str
+    sha256: str
+    rows: int
+    # What the file is, such as JSON Lines, CSV, Parquet; and its text encoding where it is text.
+    kind: str
+    encoding: str | None = None
+    # Of the rows, such as Alpaca.
+    format: str
+    # What was done to read it, one sentence each.
+    notes: list[str] = []
+    holdout: bool = Field(False, description="Named in dataset.holdout.sources.")
+
+
+class Duplicates(Model):
+    """Rows that say the same as an earlier one."""
+
+    exact: int
+    near: int
+
+
+class Split(Model):
+    """Rows on each side."""
+
+    train: int
+    holdout: int
+
+
+class Segment(Model):
+    """A piece of a rendered row; `learned`: the model is trained to write it."""
+
+    text: str
+    learned: bool
+
+
+class SampleRow(Model):
+    """One row as the model sees it. Of a preference row, the chosen answer."""
+
+    place: Place
+    segments: list[Segment]
+
+
+class DataReport(Model):
+    """What prepare found."""
+
+    sources: list[SourceReport]
+    rows: int
+    # Of these, how many are used.
+    examples: int
+    checks: list[CheckReport]
+    # Names of checks that could not be made, such as without a tokenizer.
+    not_checked: list[str] = []
+    lengths: Lengths | None = None
+    languages: LanguageMix | None = None
+    duplicates: Duplicates
+    split: Split | None = None
+    sample: SampleRow | None = None
+
+
+class TrainingReport(Model):
+    """What train did."""
+
+
+class EvaluationReport(Model):
+    """How the result was judged."""
+
+
+class Report(Model):
+    """The whole file. A stage fills its part and keeps the others."""
+
+    report_version: int = REPORT_VERSION
+    data: DataReport | None = None
+    training: TrainingReport | None = None
+    evaluation: EvaluationReport | None = None
+    timings: dict[str, float] = Field({}, description="Seconds by part, such as prepare.")
