@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from finetune_api import plan as plans
 from finetune_api.job import FineTuneJob, ObjectMeta
 from finetune_api.plan import Plan
+from finetune_api.render import render
 from finetune_api.spec import FineTuneJobSpec
 from finetune_api.status import Snapshot
 from finetune_operator import names
@@ -20,7 +21,7 @@ CA_KEY = "ca.crt"
 
 def render_plan(metadata: ObjectMeta, spec: FineTuneJobSpec, settings: Settings) -> bytes:
     """Return the plan of a job under the present settings."""
-    return plans.render(FineTuneJob(metadata=metadata, spec=spec), settings.defaults).to_bytes()
+    return render(FineTuneJob(metadata=metadata, spec=spec), settings.defaults).to_bytes()
 
 
 def take(plan: bytes, settings: Settings) -> Snapshot:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.job import FineTuneJob
-from finetune_api.plan import Defaults, Plan, render
+from finetune_api.plan import Defaults, Plan
+from finetune_api.render import render
 from finetune_trainer.cli import main
 
 JOB: dict[str, Any] = {

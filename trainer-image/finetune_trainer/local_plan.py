@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from finetune_api.job import FineTuneJob
-from finetune_api.plan import Defaults, ModelPlan, OutputPlan, Plan, S3Target, SourcePlan, render
+from finetune_api.plan import Defaults, ModelPlan, OutputPlan, Plan, S3Target, SourcePlan
+from finetune_api.render import render
 from finetune_trainer.errors import SettingsError
 from finetune_trainer.plan_file import first_fault
 

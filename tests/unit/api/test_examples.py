@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from finetune_api import plan
 from finetune_api.job import FineTuneJob
 from finetune_api.plan import Defaults, Plan
+from finetune_api.render import render
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 ROWS = [json.loads(line) for line in (EXAMPLES / "coach.jsonl").read_text().splitlines()]
@@ -19,7 +19,7 @@ KOREAN = [row for row in ROWS if re.search("[가-힣]", row["instruction"])]
 def rendered(name: str) -> Plan:
     job = yaml.safe_load((EXAMPLES / name).read_text())
     job["metadata"] |= {"namespace": "default", "uid": "0"}
-    return plan.render(FineTuneJob.model_validate(job), Defaults())
+    return render(FineTuneJob.model_validate(job), Defaults())
 
 
 def test_the_guide_trains_by_the_defaults() -> None:

@@ -9,6 +9,7 @@ from finetune_api import plan
 from finetune_api.job import FineTuneJob
 from finetune_api.plan import Defaults, Plan
 from finetune_api.references import S3Connection
+from finetune_api.render import render
 from tests.unit.api import strategies
 
 METADATA = {"name": "coach", "namespace": "research", "uid": "0a1b2c3d-0000-4000-8000-000000000000"}
@@ -21,7 +22,7 @@ SMALLEST: dict[str, Any] = {
 
 def rendered(changes: dict[str, Any] | None = None, defaults: Defaults | None = None) -> Plan:
     job = FineTuneJob.model_validate({"metadata": METADATA, "spec": {**SMALLEST, **(changes or {})}})
-    return plan.render(job, defaults or Defaults())
+    return render(job, defaults or Defaults())
 
 
 def chart(**s3: Any) -> Defaults:

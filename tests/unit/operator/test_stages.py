@@ -9,7 +9,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from finetune_api import plan as plans
+from finetune_api import render as rendering
 from finetune_api.job import FineTuneJob, ObjectMeta
 from finetune_api.spec import STAGES, FineTuneJobSpec, Stage
 from finetune_operator import snapshot
@@ -49,7 +49,7 @@ FULL = spec(
 
 def job(stage: Stage, job_spec: Object = FULL, *, avoid: tuple[str, ...] = ()) -> Object:
     parsed = FineTuneJobSpec.model_validate(job_spec)
-    plan = plans.render(FineTuneJob(metadata=METADATA, spec=parsed), SETTINGS.defaults)
+    plan = rendering.render(FineTuneJob(metadata=METADATA, spec=parsed), SETTINGS.defaults)
     taken = snapshot.take(plan.to_bytes(), SETTINGS)
     return render(stage, Attempt(METADATA, parsed, plan, taken, SETTINGS, 2, avoid))
 
@@ -222,7 +222,7 @@ def test_progress_goes_to_the_jobs_own_address() -> None:
 def test_a_name_of_the_greatest_length_fits_the_pods(stage: Stage) -> None:
     metadata = METADATA.model_copy(update={"name": "x" * 40})
     parsed = FineTuneJobSpec.model_validate(spec())
-    plan = plans.render(FineTuneJob(metadata=metadata, spec=parsed), SETTINGS.defaults)
+    plan = rendering.render(FineTuneJob(metadata=metadata, spec=parsed), SETTINGS.defaults)
     taken = snapshot.take(plan.to_bytes(), SETTINGS)
     name = render(stage, Attempt(metadata, parsed, plan, taken, SETTINGS, 99))["metadata"]["name"]
     assert len(f"{name}-abcde") <= 63

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from finetune_api.job import FineTuneJob
-from finetune_api.plan import Defaults, render
+from finetune_api.plan import Defaults
+from finetune_api.render import render
 from finetune_trainer import load_model
 from finetune_trainer.errors import SettingsError
 from finetune_trainer.gpu import GPU

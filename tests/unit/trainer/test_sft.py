@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from finetune_api.job import FineTuneJob
-from finetune_api.plan import Defaults, Plan, render
+from finetune_api.plan import Defaults, Plan
+from finetune_api.render import render
 from finetune_trainer import sft, train
 from finetune_trainer.evaluate import Row, mean_loss
 from tests.support.trainer_job import JOB
