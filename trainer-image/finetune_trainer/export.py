@@ -163,7 +163,7 @@ class _Export:
         description = self.prepared
 
         def rendered(prompt: str) -> str:
-            return template.render_prompt(tokenizer, description.template, description.system_prompt, prompt)
+            return template.render_prompt(tokenizer, description.chat_template, description.system_prompt, prompt)
 
         return ollama.describe(
             rendered,

@@ -12,10 +12,11 @@ from finetune_trainer import fetch, model_preflight, prepared, run_id, template_
 from finetune_trainer.context import Context
 from finetune_trainer.data import arithmetic, collect, files, order, split
 from finetune_trainer.data.collect import Collected
+from finetune_trainer.data.encoders import Encoder
 from finetune_trainer.data.example import Example
 from finetune_trainer.data.source_file import SourceFile
-from finetune_trainer.data.template import Template
-from finetune_trainer.data.tokenize import Encoder, Stops, TokenizedRow, find_stops, question_of
+from finetune_trainer.data.template import ChatTemplate, Template
+from finetune_trainer.data.tokenize import Stops, TokenizedRow, find_stops, question_of
 from finetune_trainer.errors import DatasetError
 from finetune_trainer.model_preflight import CheckedModel
 from finetune_trainer.open_store import open_s3_object
@@ -95,17 +96,16 @@ def _source_files(context: Context) -> list[SourceFile]:
     return found
 
 
-def _check_model(context: Context) -> tuple[CheckedModel, Template]:
+def _check_model(context: Context) -> tuple[CheckedModel, ChatTemplate]:
     with fetch.opened_model(context) as files_of_model:
         listing = files_of_model.listing()
         folder = fetch.fetch_metadata(context, files_of_model, listing)
         context.reporter.report("Checking")
         model = model_preflight.check(context.plan, files_of_model, listing, folder)
         template = template_choice.choose(
-            context.plan.dataset.prompt_template,
+            context.plan.dataset,
             model.tokenizer,
-            files_of_model,
-            model.tensors,
+            template_choice.Weights(files_of_model, model.tensors),
             model.resolved.reference,
         )
     log.info(
@@ -113,13 +113,13 @@ def _check_model(context: Context) -> tuple[CheckedModel, Template]:
         model.resolved.reference,
         model.resolved.architecture,
         model.resolved.revision,
-        template,
+        template.kind,
     )
     return model, template
 
 
 def _tokenize(
-    context: Context, collected: Collected, model: CheckedModel, template: Template, stops: Stops
+    context: Context, collected: Collected, model: CheckedModel, template: ChatTemplate, stops: Stops
 ) -> list[TokenizedRow]:
     """Return the valid rows; the others join the collected faults and leave the examples."""
     plan = context.plan
@@ -127,6 +127,7 @@ def _tokenize(
         model.tokenizer,
         template,
         stops,
+        method=plan.training.method,
         system_prompt=plan.dataset.system_prompt,
         maximum=plan.model.max_sequence_length,
         responses_only=plan.training.train_on_responses_only,
@@ -140,6 +141,7 @@ def _tokenize(
         if isinstance(row, str):
             collected.faults.append(f"{example.where}: {row}")
         else:
+            assert isinstance(row, TokenizedRow)
             rows.append(row)
             kept.append(example)
     collected.examples[:] = kept
@@ -152,7 +154,7 @@ def _write(
     context: Context,
     collected: Collected,
     model: CheckedModel,
-    template: Template,
+    template: ChatTemplate,
     stops: Stops,
     rows: Sequence[TokenizedRow],
 ) -> StageResult:
@@ -175,15 +177,18 @@ def _write(
         warnings=arithmetic.warnings(len(train_rows), len(rows), training.batch_size, steps, collected.composed),
     )
     description = Prepared(
-        run_id=run_id.compute(plan, model.resolved, template, collected.sha256s),
+        run_id=run_id.compute(plan, model.resolved, template.jinja, collected.sha256s),
         model=model.resolved,
-        template=template,
+        template=template.kind,
+        chat_template=template.jinja,
         system_prompt=plan.dataset.system_prompt,
         stop_token_ids=list(stops.ids),
         stop_strings=list(stops.strings),
         total_steps=steps,
         dataset=dataset,
-        questions=_questions(plan.evaluation.prompts, [e for e in collected.examples if e.row_id in held], template),
+        questions=_questions(
+            plan.evaluation.prompts, [e for e in collected.examples if e.row_id in held], template.kind
+        ),
     )
     _upload(context, description, train_rows, holdout_rows)
     return StageResult(
@@ -195,7 +200,7 @@ def _write(
             revision=model.resolved.revision,
             parameters=model.resolved.parameters,
             architecture=model.resolved.architecture,
-            template=template,
+            template=template.kind,
         ),
     )
 

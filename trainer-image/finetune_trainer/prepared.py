@@ -49,7 +49,9 @@ class Prepared(Model):
 
     run_id: str
     model: ResolvedModel
-    template: Literal["Model", "Alpaca"]
+    template: Literal["Model", "Alpaca", "Custom"]
+    # The Jinja that rendered the rows, with everything it reads: renders every prompt, and is shipped as it is.
+    chat_template: str
     system_prompt: str | None = None
     # Ids at which generation stops: the tokenizer's, the generation config's and the template's end of turn.
     stop_token_ids: list[int]

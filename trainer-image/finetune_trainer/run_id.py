@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from finetune_api.plan import PLAN_VERSION, Plan
-from finetune_trainer.data.template import Template
 from finetune_trainer.prepared import ResolvedModel
 
 # How the work is cut up and kept; neither changes the result.
 _WITHOUT_EFFECT = {"microBatchSize", "checkpointSeconds", "checkpointSteps"}
 
 
-def compute(plan: Plan, model: ResolvedModel, template: Template, dataset_sha256s: Sequence[str]) -> str:
+def compute(plan: Plan, model: ResolvedModel, chat_template: str, dataset_sha256s: Sequence[str]) -> str:
     """Return the sha256 over data, model, settings and the trainer's own version (FINETUNE_BUILD_ID of its image).
 
     Where things come from and go to is left out: the same bytes from another bucket give the same run.
@@ -26,9 +25,9 @@ def compute(plan: Plan, model: ResolvedModel, template: Template, dataset_sha256
         "data": list(dataset_sha256s),
         "model": model.revision,
         "reference": model.reference,
-        "template": template,
+        "template": chat_template,
         "loading": {k: settings["model"][k] for k in ("quantization", "maxSequenceLength")},
-        "dataset": {k: v for k, v in settings["dataset"].items() if k != "sources"},
+        "dataset": {k: v for k, v in settings["dataset"].items() if k not in ("sources", "templateFile")},
         "sourceNames": [s.name for s in plan.dataset.sources],
         "training": {k: v for k, v in settings["training"].items() if k not in _WITHOUT_EFFECT},
         "evaluation": settings["evaluation"],

@@ -165,7 +165,7 @@ class _Training:
     def _prompts(self, loaded: LoadedModel) -> list[reference.Prompt]:
         tokenizer, description = loaded.tokenizer, self.prepared
         texts = [
-            template.render_prompt(tokenizer, description.template, description.system_prompt, question.prompt)
+            template.render_prompt(tokenizer, description.chat_template, description.system_prompt, question.prompt)
             for question in description.questions
         ]
         return [reference.Prompt(text=text, input_ids=template.encode(tokenizer, text)) for text in texts]
@@ -258,9 +258,7 @@ class _Training:
     def _save(self, loaded: LoadedModel, weights: Path) -> Artifact:
         self._report("Saving")
         folder = self.context.scratch / ADAPTER
-        adapter.save(
-            loaded.model, self.prepared, weights, folder, template.jinja(loaded.tokenizer, self.prepared.template)
-        )
+        adapter.save(loaded.model, self.prepared, weights, folder, self.prepared.chat_template)
         self._report("Uploading")
         files = sorted(p for p in folder.iterdir() if p.is_file())
         for path in files:

@@ -1,13 +1,14 @@
-"""How a conversation becomes text: the tokenizer's chat template, or the Alpaca text as one more chat template."""
+"""How a conversation becomes text: a chat template, be it the model's, the Alpaca text as one more, or the user's."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
 
 from finetune_trainer.data.example import Message
-from finetune_trainer.errors import ModelError
+from finetune_trainer.errors import ModelError, SettingsError, StageError
 
-Template = Literal["Model", "Alpaca"]
+Template = Literal["Model", "Alpaca", "Custom"]
 
 # The text of https://github.com/tatsu-lab/stanford_alpaca, as the chat template that adapter, merged model and GGUF
 # carry, so that every server renders what was trained.
@@ -28,59 +29,82 @@ ALPACA_JINJA = (
 _DATE = date(2024, 7, 26)
 
 
-def jinja(tokenizer: Any, template: Template) -> str:
-    """Return the chat template to render with and to ship.
+@dataclass(frozen=True)
+class ChatTemplate:
+    """The one template of a job."""
 
-    Raises:
-        ModelError: `Model` is asked for and the tokenizer has none.
-    """
-    if template == "Alpaca":
-        return ALPACA_JINJA
+    kind: Template
+    # Renders every row and every prompt, and is what adapter, merged model and GGUF carry: nothing is passed beside it.
+    jinja: str
+
+    @property
+    def subject(self) -> str:
+        """How messages name it."""
+        return {
+            "Model": "the model's chat template",
+            "Alpaca": "the Alpaca text",
+            "Custom": "the chat template of dataset.templateRef",
+        }[self.kind]
+
+    def error(self, sentence: str) -> StageError:
+        """Return the error that says `sentence` of the template and what to do."""
+        if self.kind == "Custom":
+            return SettingsError(f"{self.subject} {sentence}; correct it")
+        return ModelError(
+            f"{self.subject} {sentence}; set dataset.promptTemplate to Alpaca, or give a template of your own "
+            "in dataset.templateRef"
+        )
+
+
+class RenderError(ModelError):
+    """The template does not take a conversation; `what` it does instead, without its subject."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the chat template {what}")
+        self.what = what
+
+
+def own_jinja(tokenizer: Any) -> str | None:
+    """Return the tokenizer's chat template, if it has one."""
     own = tokenizer.chat_template
     if isinstance(own, dict):  # a tokenizer may carry several, by name
         own = own.get("default")
-    if not own:
-        raise ModelError(
-            "the model's tokenizer has no chat template, as most base models; "
-            "set dataset.promptTemplate to Alpaca or use the -Instruct repository"
-        )
-    return str(own)
+    return str(own) if own else None
 
 
-def render(tokenizer: Any, template: Template, messages: Sequence[Message], *, generate: bool) -> str:
+def render(tokenizer: Any, jinja: str, messages: Sequence[Message], *, generate: bool) -> str:
     """Return the text of a conversation; with `generate`, it ends where the model's answer begins.
 
     Raises:
-        ModelError: the template does not take this conversation.
+        RenderError: the template does not take this conversation.
     """
-    from jinja2.exceptions import TemplateError
+    from jinja2.exceptions import TemplateSyntaxError
 
     try:
         return str(
             tokenizer.apply_chat_template(
                 list(messages),
-                chat_template=jinja(tokenizer, template),
+                chat_template=jinja,
                 add_generation_prompt=generate,
                 tokenize=False,
                 date_string=_DATE.strftime("%d %b %Y"),
                 strftime_now=_DATE.strftime,
             )
         )
-    except TemplateError as error:
+    except TemplateSyntaxError as error:
+        raise RenderError(f"has an error in line {error.lineno}: {error.message}") from error
+    except Exception as error:  # A template is somebody's program; it may fail in any way.
         roles = ", ".join(m["role"] for m in messages)
-        raise ModelError(
-            f"the model's chat template refuses a conversation of {roles}: {error}; "
-            "leave out dataset.systemPrompt and system messages, or set dataset.promptTemplate to Alpaca"
-        ) from error
+        raise RenderError(f"refuses a conversation of {roles}: {error}") from error
 
 
-def render_prompt(tokenizer: Any, template: Template, system_prompt: str | None, prompt: str) -> str:
+def render_prompt(tokenizer: Any, jinja: str, system_prompt: str | None, prompt: str) -> str:
     """Return the text that a server shows the model for one question, up to where the answer begins.
 
     Raises:
-        ModelError: the template does not take it.
+        RenderError: the template does not take it.
     """
-    return render(tokenizer, template, conversation(system_prompt, prompt), generate=True)
+    return render(tokenizer, jinja, conversation(system_prompt, prompt), generate=True)
 
 
 def conversation(system_prompt: str | None, prompt: str) -> list[Message]:
@@ -93,7 +117,7 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     """Return the token ids of rendered text: exactly one BOS where the tokenizer wants one, as llama.cpp does it."""
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     bos = tokenizer.bos_token_id
-    if bos is not None and adds_bos(tokenizer) and ids[:1] != [bos]:
+    if bos is not None and ids[:1] != [bos] and adds_bos(tokenizer):
         return [bos, *ids]
     return ids
 
