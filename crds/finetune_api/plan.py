@@ -13,7 +13,8 @@ from finetune_api.references import S3Connection
 from finetune_api.spec import GGUFType
 from finetune_api.training_spec import Method
 
-PLAN_VERSION = 1
+# Raised when an older trainer would do something else with a new plan; newer trainers read all versions before.
+PLAN_VERSION = 2
 
 # Where the pod finds what the job references. The operator mounts it there, the plan points at it.
 PLAN_PATH = "/etc/finetune/plan/plan.json"

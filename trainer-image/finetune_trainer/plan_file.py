@@ -39,9 +39,9 @@ def parse(data: bytes, name: str) -> Plan:
     except ValueError as error:
         raise SettingsError(f"the plan {name} is not JSON; render it with `python -m finetune_trainer plan`") from error
     version = content.get("planVersion") if isinstance(content, dict) else None
-    if version != api.PLAN_VERSION:
+    if type(version) is not int or not 1 <= version <= api.PLAN_VERSION:
         raise SettingsError(
-            f"the plan {name} has planVersion {version}, and this trainer reads {api.PLAN_VERSION}; "
+            f"the plan {name} has planVersion {version}, and this trainer reads 1 to {api.PLAN_VERSION}; "
             "use the trainer image that belongs to the operator's version"
         )
     try:

@@ -39,6 +39,10 @@ _hubs = st.fixed_dictionaries(
         "tokenSecretRef": st.fixed_dictionaries({"name": NAMES, "key": KEYS}),
     },
 )
+_adapters = st.one_of(
+    st.fixed_dictionaries({"s3": locations}),
+    st.fixed_dictionaries({"fineTuneJobRef": st.fixed_dictionaries({"name": NAMES})}),
+)
 
 
 @st.composite
@@ -50,47 +54,108 @@ def models(draw: st.DrawFn) -> dict[str, Any]:
             st.fixed_dictionaries({"persistentVolumeClaim": volumes}),
         )
     )
-    settings = optional(quantization=st.sampled_from(["NF4", "None"]), maxSequenceLength=st.integers(64, 131072))
+    settings = optional(
+        quantization=st.sampled_from(["NF4", "None"]), maxSequenceLength=st.integers(64, 131072), adapter=_adapters
+    )
     return {**source, **draw(settings)}
 
 
+_dataset_hubs = st.fixed_dictionaries(
+    {"repository": st.sampled_from(["org/rows", "rows"]), "path": _paths},
+    optional={
+        "revision": st.sampled_from(["main", "v1.0"]),
+        "endpoint": CONNECTION["endpoint"],
+        "tokenSecretRef": st.fixed_dictionaries({"name": NAMES, "key": KEYS}),
+    },
+)
+_web_files = st.fixed_dictionaries(
+    {
+        "url": st.sampled_from(["https://files.corp/train.csv", "http://10.0.0.1:8080/a/%EA%B0%80.jsonl?x=1"]),
+        "sha256": st.just("0a" * 32),
+    }
+)
+
+
 @st.composite
-def sources(draw: st.DrawFn) -> dict[str, Any]:
+def sources(draw: st.DrawFn, formats: tuple[str, ...]) -> dict[str, Any]:
     place = draw(
         st.one_of(
             st.fixed_dictionaries({"configMap": st.fixed_dictionaries({"name": NAMES, "key": KEYS})}),
             st.fixed_dictionaries({"s3": objects}),
             st.fixed_dictionaries({"persistentVolumeClaim": volumes}),
+            st.fixed_dictionaries({"huggingFace": _dataset_hubs}),
+            st.fixed_dictionaries({"http": _web_files}),
         )
     )
-    return {**place, **draw(optional(name=NAMES))}
+    return {**place, **draw(optional(name=NAMES, format=st.sampled_from(formats)))}
 
 
-datasets = st.fixed_dictionaries(
-    {"sources": st.lists(sources(), min_size=1, max_size=4)},
-    optional={
-        "format": st.sampled_from(["Auto", "Alpaca", "Messages"]),
-        "promptTemplate": st.sampled_from(["Auto", "Model", "Alpaca"]),
-        "systemPrompt": TEXTS,
-        "checks": optional(minimumExamples=st.integers(1, 1_000_000), invalidRows=st.sampled_from(["Fail", "Drop"])),
-        "holdout": optional(percent=st.integers(1, 20)),
-    },
-)
+FORMATS: dict[str, tuple[str, ...]] = {
+    "SFT": ("Auto", "Alpaca", "ShareGPT", "Messages", "PromptCompletion", "Text"),
+    "DPO": ("Auto", "Preference"),
+    "ORPO": ("Auto", "Preference"),
+    "KTO": ("Auto", "Binary"),
+}
+COLUMNS = [
+    *("instruction", "input", "output", "system", "messages", "conversations"),
+    *("prompt", "completion", "text", "chosen", "rejected", "label"),
+]
 
 
 @st.composite
-def trainings(draw: st.DrawFn) -> dict[str, Any]:
-    batch = draw(st.integers(1, 64))
+def datasets(draw: st.DrawFn, method: str) -> dict[str, Any]:
+    formats = FORMATS[method]
+    template: st.SearchStrategy[dict[str, Any]] = st.one_of(
+        st.just({}),
+        st.fixed_dictionaries({"promptTemplate": st.sampled_from(["Auto", "Model", "Alpaca"])}),
+        st.fixed_dictionaries({"templateRef": st.fixed_dictionaries({"name": NAMES, "key": KEYS})}),
+    )
+    holdout: st.SearchStrategy[dict[str, Any]] = st.one_of(
+        st.just({}),
+        st.fixed_dictionaries({"percent": st.integers(1, 20)}),
+        st.fixed_dictionaries({"sources": st.lists(sources(formats), min_size=1, max_size=2)}),
+    )
+    others = optional(
+        format=st.sampled_from(formats),
+        columns=st.dictionaries(st.sampled_from(COLUMNS), TEXTS, max_size=12),
+        chatTemplateKwargs=st.dictionaries(KEYS, st.sampled_from(["false", "3", "높음"]), max_size=3),
+        systemPrompt=TEXTS,
+        checks=optional(
+            minimumExamples=st.integers(1, 1_000_000),
+            invalidRows=st.sampled_from(["Fail", "Drop"]),
+            duplicates=st.sampled_from(["Drop", "Keep"]),
+            truncation=st.sampled_from(["Warn", "Drop", "Fail"]),
+        ),
+        holdout=holdout,
+    )
+    found = draw(st.lists(sources(formats), min_size=1, max_size=4))
+    return {"sources": found, **draw(template), **draw(others)}
+
+
+@st.composite
+def trainings(draw: st.DrawFn, method: str) -> dict[str, Any]:
+    batch = draw(st.integers(2 if method == "KTO" else 1, 64))
     divisors = [n for n in range(1, batch + 1) if batch % n == 0]
     steps: st.SearchStrategy[dict[str, Any]] = st.one_of(
         st.just({}),
         st.fixed_dictionaries({"maxSteps": st.integers(1, 1000)}),
         st.fixed_dictionaries({"epochs": st.integers(1, 10)}),
     )
+    warmup: st.SearchStrategy[dict[str, Any]] = st.one_of(
+        st.just({}),
+        st.fixed_dictionaries({"warmupSteps": st.integers(0, 100_000)}),
+        st.fixed_dictionaries({"warmupRatio": st.sampled_from(["0", "0.03", "5e-1"])}),
+    )
     checkpoint: st.SearchStrategy[dict[str, Any]] = st.one_of(
         st.just({}),
         st.fixed_dictionaries({"everySeconds": st.integers(1, 86400)}),
         st.fixed_dictionaries({"everySteps": st.integers(1, 1000)}),
+    )
+    weights = {"desirableWeight": DECIMALS, "undesirableWeight": DECIMALS} if method == "KTO" else {}
+    of_method: dict[str, st.SearchStrategy[Any]] = (
+        {"neftuneNoiseAlpha": st.just("5"), "trainOnResponsesOnly": st.booleans()}
+        if method == "SFT"
+        else {method.lower(): optional(beta=DECIMALS, **weights)}
     )
     others = optional(
         lora=optional(rank=st.integers(1, 512), alpha=st.integers(1, 2048), dropout=st.just("0.05")),
@@ -98,17 +163,48 @@ def trainings(draw: st.DrawFn) -> dict[str, Any]:
         learningRate=DECIMALS,
         weightDecay=DECIMALS,
         maxGradNorm=DECIMALS,
+        adamBeta2=st.sampled_from(["0.95", "0.999"]),
+        keep=st.sampled_from(["Best", "Last"]),
+        earlyStoppingPatience=st.integers(1, 100),
         checkpoint=checkpoint,
         seed=st.integers(0, 2**31 - 1),
+        **of_method,
     )
-    return {"batchSize": batch, **draw(steps), **draw(others)}
+    named = {} if method == "SFT" and draw(st.booleans()) else {"method": method}
+    return {"batchSize": batch, **named, **draw(steps), **draw(warmup), **draw(others)}
 
 
-specs = st.fixed_dictionaries(
-    {"model": models(), "dataset": datasets, "output": st.fixed_dictionaries({"s3": locations})},
-    optional={
-        "training": trainings(),
-        "evaluation": optional(prompts=st.lists(TEXTS, max_size=3), maxNewTokens=st.integers(1, 4096)),
-        "export": optional(gguf=st.lists(st.sampled_from(["F16", "Q8_0", "Q4_K_M"]), unique=True)),
-    },
+_evaluations = optional(
+    prompts=st.lists(TEXTS, max_size=3),
+    maxNewTokens=st.integers(1, 4096),
+    gate=optional(holdoutLoss=st.just("MustImprove"), onMiss=st.sampled_from(["Warn", "Fail"])),
 )
+_mlflow = st.fixed_dictionaries(
+    {"uri": CONNECTION["endpoint"]},
+    optional={"experiment": TEXTS, "credentialsSecretRef": st.fixed_dictionaries({"name": NAMES})},
+)
+
+
+@st.composite
+def _specs(draw: st.DrawFn) -> dict[str, Any]:
+    method = draw(st.sampled_from(list(FORMATS)))
+    required = {
+        "model": draw(models()),
+        "dataset": draw(datasets(method)),
+        "output": draw(
+            st.fixed_dictionaries({"s3": locations}, optional={"reuse": st.sampled_from(["Identical", "Never"])})
+        ),
+    }
+    training = trainings(method)
+    others = {
+        "evaluation": _evaluations,
+        "export": optional(gguf=st.lists(st.sampled_from(["F16", "Q8_0", "Q4_K_M"]), unique=True)),
+        "tracking": optional(mlflow=_mlflow),
+        "compute": optional(accelerator=optional(memoryMiB=st.integers(1024, 200_000))),
+    }
+    if method == "SFT":
+        return {**required, **draw(optional(training=training, **others))}
+    return {**required, "training": draw(training), **draw(optional(**others))}
+
+
+specs = _specs()

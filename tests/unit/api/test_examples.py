@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from finetune_api.job import FineTuneJob
-from finetune_api.plan import Defaults, Plan
+from finetune_api.plan import PLAN_VERSION, Defaults, Plan
 from finetune_api.render import render
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
@@ -28,6 +28,28 @@ def test_the_guide_trains_by_the_defaults() -> None:
 
 def test_the_demo_makes_a_gguf_file() -> None:
     assert rendered("demo.yaml").export.gguf == ["Q8_0"]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_example_is_a_job(path: Path) -> None:
+    assert rendered(path.name).plan_version == PLAN_VERSION
+
+
+@pytest.mark.parametrize(("name", "method"), [("dpo.yaml", "DPO"), ("kto.yaml", "KTO")])
+def test_an_example_shows_its_method(name: str, method: str) -> None:
+    found = rendered(name)
+    assert (found.training.method, found.training.preference is not None) == (method, True)
+
+
+def test_an_example_goes_on_from_the_guide() -> None:
+    adapter = rendered("continue.yaml").model.adapter
+    assert adapter is not None
+    assert adapter.job == rendered("guide.yaml").job.name
+
+
+def test_an_example_takes_data_from_the_web_and_from_a_hub() -> None:
+    sources = rendered("sources.yaml").dataset.sources
+    assert [(s.url is not None, s.hub is not None) for s in sources] == [(True, False), (False, True)]
 
 
 def test_the_dataset_has_a_hundred_rows_in_two_languages() -> None:
