@@ -11,7 +11,8 @@ from finetune_api.status import Artifact, DatasetStatus, Effective, EvaluationSt
 
 # The kubelet cuts a termination message here: MaxPodTerminationMessageLogLength in pkg/kubelet/container/runtime.go.
 MAXIMUM_TERMINATION_BYTES = 4096
-# Of the message alone, in JSON. What always stays beside it (stage, codes, reason, run id) takes under 1,100 bytes.
+# Of the message alone, in JSON. What always stays beside it (stage, codes, reason, run id,
+# folder) takes under 1,400 bytes.
 _MAXIMUM_MESSAGE_BYTES = 2400
 _MAXIMUM_MESSAGE_CHARACTERS = 4096
 _LARGEST_STEP = 2**63 - 1
@@ -32,7 +33,8 @@ class StageResult(Model):
     reason: Annotated[str, Field(max_length=128)] = ""
     message: Annotated[Message, BeforeValidator(_as_message)] = ""
     run_id: Sha256 | None = None
-    reused_from: Annotated[str, Field(max_length=512)] | None = Field(
+    # One byte a character in JSON.
+    reused_from: Annotated[str, Field(max_length=256, pattern=r"^[!#-\[\]-~]+$")] | None = Field(
         None, description="Of prepare: the key, below spec.output.s3.uri, of an identical complete run."
     )
     log: Annotated[str, Field(max_length=512)] | None = Field(None, description="Key below spec.output.s3.uri.")

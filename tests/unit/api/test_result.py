@@ -4,9 +4,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from finetune_api.result import MAXIMUM_TERMINATION_BYTES, StageResult
-from finetune_api.status import Artifact, DatasetStatus, Effective, EvaluationStatus, ModelStatus
+from finetune_api.status import Artifact, DatasetStatus, Effective, EvaluationStatus, MemoryStatus, ModelStatus
 from tests.unit.api import strategies
 
 TEXT = st.text(st.characters(codec="utf-8"))
@@ -23,14 +24,27 @@ def huge(message: str, artifacts: int = 10) -> StageResult:
         reason="\x01" * 128,
         message=message,
         run_id="f" * 64,
+        reused_from="r" * 256,
         log="\x01" * 512,
         checkpoint_step=2**63 - 1,
         dataset=DatasetStatus(examples=10**9, supervised_tokens=10**12, warnings=["\x01" * 512] * 8),
-        model=ModelStatus(revision=wide, architecture=wide),
+        model=ModelStatus(revision=wide, architecture=wide, template="Custom", adapter="\x01" * 2048),
+        memory=MemoryStatus(estimated_mib=10**9, peak_mib=10**9),
         effective=Effective(
             attention=wide, precision=wide, gradient_checkpointing=wide, optimizer=wide, gpu=wide, driver=wide
         ),
-        evaluation=EvaluationStatus(holdout_loss_base="1" * 32, holdout_loss_tuned="1" * 32),
+        evaluation=EvaluationStatus(
+            **dict.fromkeys(
+                (
+                    *("holdout_loss_base", "holdout_loss_tuned", "standard_error"),
+                    *("reward_accuracy", "reward_margin", "forgetting"),
+                ),
+                "1" * 32,
+            ),
+            verdict="NotEnoughEvidence",
+            best_step=10**9,
+            warnings=["\x01" * 512] * 4,
+        ),
         artifacts=[ARTIFACT] * artifacts,
         timings={f"{i}{wide}"[:256]: 1.0 for i in range(50)},
     )
@@ -45,6 +59,7 @@ def test_the_largest_result_fits_the_termination_message(character: str) -> None
 def test_the_largest_result_still_tells_its_outcome() -> None:
     found = StageResult.model_validate_json(huge("가" * 4096).termination_message())
     assert (found.stage, found.exit_code, found.run_id, found.checkpoint_step) == ("prepare", 255, "f" * 64, 2**63 - 1)
+    assert found.reused_from == "r" * 256
     assert found.message.startswith("가" * 700)
     assert found.message.endswith("가…")
 
@@ -58,9 +73,16 @@ def test_the_largest_result_still_tells_its_outcome() -> None:
         reason=st.text(st.characters(codec="utf-8"), max_size=128),
         message=st.one_of(TEXT, st.integers(0, 5000).map("손목이 아파요. ".__mul__)),
         run_id=st.none() | st.just("0" * 64),
+        reused_from=st.none() | st.just(f"research/coach/{'0' * 64}"),
         log=st.none() | SHORT,
         checkpoint_step=st.none() | st.integers(0, 2**63 - 1),
         effective=st.none() | st.builds(Effective, gpu=SHORT, driver=SHORT, attention=SHORT),
+        evaluation=st.none()
+        | st.builds(
+            EvaluationStatus,
+            verdict=st.sampled_from(["Better", "Worse", "NotEnoughEvidence"]),
+            warnings=st.lists(SHORT, max_size=4),
+        ),
         artifacts=st.lists(st.just(ARTIFACT), max_size=10),
         timings=st.dictionaries(SHORT, st.floats(0, 1e6), max_size=10),
     )
@@ -95,6 +117,17 @@ def test_a_result_of_usual_size_is_told_whole() -> None:
 def test_timings_are_the_first_to_go() -> None:
     result = StageResult(stage="train", exit_code=0, timings={"x" * 200 + str(i): 1.0 for i in range(20)})
     assert json.loads(result.termination_message())["timings"] == {}
+
+
+def test_warnings_go_next_and_the_verdict_stays() -> None:
+    told = EvaluationStatus(verdict="Worse", standard_error="0.04", warnings=["가" * 512] * 4)
+    found = json.loads(StageResult(stage="train", exit_code=0, evaluation=told).termination_message())
+    assert found["evaluation"] == {"verdict": "Worse", "standardError": "0.04", "warnings": []}
+
+
+def test_a_reused_run_is_named_by_its_key() -> None:
+    with pytest.raises(ValidationError):
+        StageResult(stage="prepare", exit_code=0, reused_from="a\x01b")
 
 
 def test_artifacts_stay_longer_than_the_end_of_the_message() -> None:
