@@ -16,48 +16,37 @@ LLAMA_3 = (
 UNKNOWN = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
 
 
-def rendered(tokenizer: Any, name: Any, system: str | None) -> Callable[[str], str]:
-    return lambda prompt: template.render_prompt(tokenizer, name, system, prompt)
+def rendered(tokenizer: Any, jinja: str, system: str | None) -> Callable[[str], str]:
+    return lambda prompt: template.render_prompt(tokenizer, jinja, system, prompt)
 
 
-def describe(tokenizer: Any, name: Any, system: str | None) -> ollama.Modelfile:
+def describe(tokenizer: Any, jinja: str, system: str | None) -> ollama.Modelfile:
     bos = tokenizer.bos_token
-    return ollama.describe(rendered(tokenizer, name, system), bos, system, ["<|im_end|>"], 512)
-
-
-@pytest.fixture
-def with_template(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
-    def change(jinja: str) -> Any:
-        monkeypatch.setattr(tokenizer, "chat_template", jinja)
-        return tokenizer
-
-    return change
+    return ollama.describe(rendered(tokenizer, jinja, system), bos, system, ["<|im_end|>"], 512)
 
 
 @pytest.mark.parametrize("system", ["You are a coach.", None])
 @pytest.mark.parametrize("name", ["Model", "Alpaca"])
 def test_the_template_renders_as_training_did(tokenizer: Any, name: str, system: str | None) -> None:
-    made = describe(tokenizer, name, system)
+    jinja = template.ALPACA_JINJA if name == "Alpaca" else tokenizer.chat_template
+    made = describe(tokenizer, jinja, system)
     assert made.template is not None
     text = ollama.render(made.template, made.system, "스쿼트는?")
-    assert text == rendered(tokenizer, name, system)("스쿼트는?").removeprefix(
+    assert text == rendered(tokenizer, jinja, system)("스쿼트는?").removeprefix(
         tokenizer.bos_token if name == "Alpaca" else "\0"
     )
 
 
 @pytest.mark.parametrize("system", ["You are a coach.", None])
-def test_llama_3_renders_without_the_bos_that_ollama_adds(
-    with_template: Callable[[str], Any], system: str | None
-) -> None:
-    tokenizer = with_template(LLAMA_3)
-    made = describe(tokenizer, "Model", system)
+def test_llama_3_renders_without_the_bos_that_ollama_adds(tokenizer: Any, system: str | None) -> None:
+    made = describe(tokenizer, LLAMA_3, system)
     assert made.template is not None
     text = ollama.render(made.template, made.system, "스쿼트는?")
-    assert tokenizer.bos_token + text == rendered(tokenizer, "Model", system)("스쿼트는?")
+    assert tokenizer.bos_token + text == rendered(tokenizer, LLAMA_3, system)("스쿼트는?")
 
 
-def test_an_unknown_template_is_left_to_the_file(with_template: Callable[[str], Any]) -> None:
-    assert describe(with_template(UNKNOWN), "Model", None).template is None
+def test_an_unknown_template_is_left_to_the_file(tokenizer: Any) -> None:
+    assert describe(tokenizer, UNKNOWN, None).template is None
 
 
 def test_the_modelfile_names_the_file_beside_it_and_each_stop() -> None:

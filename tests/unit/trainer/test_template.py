@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from finetune_trainer.data.template import ALPACA_JINJA, Template, encode, jinja, render, render_prompt
-from finetune_trainer.errors import ModelError
+from finetune_trainer.data.template import ALPACA_JINJA, RenderError, encode, own_jinja, render, render_prompt
 
 BOS = 1
+CONTENTS = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 
 
 @pytest.fixture
@@ -17,15 +17,15 @@ def own(tokenizer: Any) -> Any:
     return copy.deepcopy(tokenizer)
 
 
-@pytest.mark.parametrize("template", ["Model", "Alpaca"])
-def test_a_tokenizer_that_adds_a_beginning_of_text_gets_exactly_one(own: Any, template: Template) -> None:
+@pytest.mark.parametrize("own_template", [True, False])
+def test_a_tokenizer_that_adds_a_beginning_of_text_gets_exactly_one(own: Any, own_template: bool) -> None:
     from tokenizers.processors import TemplateProcessing
 
     own.backend_tokenizer.post_processor = TemplateProcessing(
         single="<|im_start|> $A", special_tokens=[("<|im_start|>", BOS)]
     )
     assert own("a")["input_ids"][0] == BOS
-    ids = encode(own, render_prompt(own, template, None, "a"))
+    ids = encode(own, render_prompt(own, own.chat_template if own_template else ALPACA_JINJA, None, "a"))
     assert ids[0] == BOS
     assert ids[1] != BOS
 
@@ -35,32 +35,47 @@ def test_a_tokenizer_that_adds_none_gets_none(tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize("clock", ["{{ strftime_now('%d %b %Y') }}", "{{ date_string }}"])
-def test_dates_in_templates_are_pinned(own: Any, clock: str) -> None:
-    own.chat_template = clock + "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    assert render_prompt(own, "Model", None, "a") == "26 Jul 2024a"
+def test_dates_in_templates_are_pinned(tokenizer: Any, clock: str) -> None:
+    assert render_prompt(tokenizer, clock + CONTENTS, None, "a") == "26 Jul 2024a"
 
 
 def test_system_prompt_comes_first(tokenizer: Any) -> None:
-    assert render_prompt(tokenizer, "Model", "짧게", "안녕") == (
+    assert render_prompt(tokenizer, tokenizer.chat_template, "짧게", "안녕") == (
         "<|im_start|>system\n짧게<|im_end|>\n<|im_start|>user\n안녕<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert render_prompt(tokenizer, "Alpaca", "짧게", "안녕") == (
+    assert render_prompt(tokenizer, ALPACA_JINJA, "짧게", "안녕") == (
         "짧게\n\nBelow is an instruction that describes a task. "
         "Write a response that appropriately completes the request.\n\n### Instruction:\n안녕\n\n### Response:\n"
     )
 
 
-def test_the_template_to_ship_is_the_one_that_renders(tokenizer: Any) -> None:
-    assert jinja(tokenizer, "Model") == tokenizer.chat_template
-    assert jinja(tokenizer, "Alpaca") == ALPACA_JINJA
-
-
 def test_of_several_templates_the_default_is_taken(own: Any) -> None:
-    own.chat_template = {"default": "{{ messages[0]['content'] }}", "tool_use": "x"}
-    assert render_prompt(own, "Model", None, "a") == "a"
+    own.chat_template = {"default": CONTENTS, "tool_use": "x"}
+    assert own_jinja(own) == CONTENTS
 
 
-def test_a_template_that_refuses_system_messages_is_told(own: Any) -> None:
-    own.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
-    with pytest.raises(ModelError, match=r"refuses a conversation of system, user: no system; leave out"):
-        render(own, "Model", [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}], generate=True)
+@pytest.mark.parametrize("template", [None, "", {"tool_use": "x"}])
+def test_a_tokenizer_may_have_none(own: Any, template: Any) -> None:
+    own.chat_template = template
+    assert own_jinja(own) is None
+
+
+REFUSES = "refuses a conversation of system, user: "
+TOO_LONG = "Range too big. The sandbox blocks ranges larger than MAX_RANGE (100000)"
+
+
+@pytest.mark.parametrize(
+    ("jinja", "what"),
+    [
+        ("{{ raise_exception('no system') }}", f"{REFUSES}no system"),
+        ("{{ messages[5]['content'] + 1 }}", f"{REFUSES}list object has no element 5"),
+        ("{{ messages[0]['content'] + 1 }}", f'{REFUSES}can only concatenate str (not "int") to str'),
+        ("{% for i in range(10 ** 9) %}{% endfor %}", f"{REFUSES}{TOO_LONG}"),
+        ("{{ ''.__class__.__mro__ }}", f"{REFUSES}access to attribute '__class__' of 'str' object is unsafe"),
+        ("a\n{% for %}", "has an error in line 2: Expected an expression, got 'end of statement block'"),
+    ],
+)
+def test_what_a_template_does_instead_of_rendering_is_told(tokenizer: Any, jinja: str, what: str) -> None:
+    with pytest.raises(RenderError) as caught:
+        render(tokenizer, jinja, [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}], generate=True)
+    assert caught.value.what == what

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from finetune_trainer.data.encoders import Encoder
 from finetune_trainer.data.example import Example, Message
-from finetune_trainer.data.template import Template, render_prompt
-from finetune_trainer.data.tokenize import Encoder, TokenizedRow, find_stops, question_of
+from finetune_trainer.data.template import ALPACA_JINJA, ChatTemplate, Template, render_prompt
+from finetune_trainer.data.tokenize import TokenizedRow, find_stops, question_of
 
 START, END, NEWLINE = 1, 2, 198
 SYSTEM, USER, ASSISTANT = [9690], [4093], [520, 9531]
@@ -34,8 +35,13 @@ def _example(*contents: str, system: str | None = None, context: str = "") -> Ex
     return Example("s", 1, 7, tuple(messages), context)
 
 
-def _encode(tokenizer: Any, template: Template, example: Example, **settings: Any) -> TokenizedRow:
+def _template(tokenizer: Any, kind: Template) -> ChatTemplate:
+    return ChatTemplate(kind, ALPACA_JINJA if kind == "Alpaca" else tokenizer.chat_template)
+
+
+def _encode(tokenizer: Any, kind: Template, example: Example, **settings: Any) -> TokenizedRow:
     chosen = {"system_prompt": None, "maximum": 256, "responses_only": True} | settings
+    template = _template(tokenizer, kind)
     row = Encoder(tokenizer, template, find_stops(tokenizer, template, [2]), **chosen).encode(example)
     assert isinstance(row, TokenizedRow)
     return row
@@ -117,7 +123,8 @@ def test_what_a_server_sends_is_the_beginning_of_what_was_trained(
     tokenizer: Any, question: str, answer: str, template: Template
 ) -> None:
     row = _encode(tokenizer, template, _example(question, answer), maximum=2048)
-    prompt = tokenizer(render_prompt(tokenizer, template, None, question), add_special_tokens=False)["input_ids"]
+    text = render_prompt(tokenizer, _template(tokenizer, template).jinja, None, question)
+    prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
     assume(tokenizer.unk_token_id not in row.input_ids)  # a few rare characters are not in this vocabulary
     assert row.input_ids[: len(prompt)] == prompt
     assert row.completion_mask == [0] * len(prompt) + [1] * (len(row.input_ids) - len(prompt))
@@ -131,5 +138,5 @@ def test_question_includes_the_input_as_the_template_has_it(template: Template, 
 
 
 def test_stops_are_those_of_tokenizer_generation_config_and_template(tokenizer: Any) -> None:
-    assert find_stops(tokenizer, "Alpaca", [0, 10**9]).ids == (0, END)
-    assert find_stops(tokenizer, "Model", []).strings == ("<|im_end|>",)
+    assert find_stops(tokenizer, _template(tokenizer, "Alpaca"), [0, 10**9]).ids == (0, END)
+    assert find_stops(tokenizer, _template(tokenizer, "Model"), []).strings == ("<|im_end|>",)

@@ -95,7 +95,7 @@ def render(tokenizer: Any, jinja: str, messages: Sequence[Message], *, generate:
         raise RenderError(f"has an error in line {error.lineno}: {error.message}") from error
     except Exception as error:  # A template is somebody's program; it may fail in any way.
         roles = ", ".join(m["role"] for m in messages)
-        raise RenderError(f"refuses a conversation of {roles}: {error}") from error
+        raise RenderError(f"refuses a conversation of {roles}: {str(error).rstrip('.')}") from error
 
 
 def render_prompt(tokenizer: Any, jinja: str, system_prompt: str | None, prompt: str) -> str:
