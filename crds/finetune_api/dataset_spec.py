@@ -118,18 +118,19 @@ class Holdout(Model):
     )
 
 
-_COLUMNS = (
+# The fields of all formats, which `columns` can map.
+COLUMNS = (
     "instruction", "input", "output", "system", "messages", "conversations", "prompt", "completion", "text",
     "chosen", "rejected", "label",
 )  # fmt: skip
 Columns = Annotated[
     dict[Annotated[str, Field(max_length=32)], Annotated[str, Field(min_length=1, max_length=256)]],
     Field(
-        max_length=len(_COLUMNS),
+        max_length=len(COLUMNS),
         json_schema_extra=rules(
             (
-                f"self.all(k, k in [{', '.join(repr(c) for c in _COLUMNS)}])",
-                f"the fields that can be mapped are {', '.join(_COLUMNS)}",
+                f"self.all(k, k in [{', '.join(repr(c) for c in COLUMNS)}])",
+                f"the fields that can be mapped are {', '.join(COLUMNS)}",
             )
         ),
     ),

@@ -52,7 +52,7 @@ def _check_access(context: Context) -> None:
 
 def _collect(context: Context) -> Collected:
     plan = context.plan.dataset
-    collected = collect.collect(_source_files(context), plan.format)
+    collected = collect.collect(_source_files(context), plan.columns, context.plan.training.method)
     collect.refuse_faults(collected.faults, collected.rows, plan.invalid_rows)
     _require_examples(context, collected)
     return collected
@@ -92,7 +92,7 @@ def _source_files(context: Context) -> list[SourceFile]:
                     f'source "{source.name}": {path} cannot be read: {error.strerror}; '
                     "correct its path, or set compute.fsGroup to the group that may read the volume"
                 ) from error
-        found.append(SourceFile(source.name, path, source.sha256))
+        found.append(SourceFile(source.name, path, source.sha256, source.format))
     return found
 
 
@@ -174,7 +174,10 @@ def _write(
         supervised_tokens=sum(sum(r.completion_mask) for r in train_rows),
         truncated=sum(r.truncated for r in rows),
         epochs_planned=f"{epochs:.2f}",
-        warnings=arithmetic.warnings(len(train_rows), len(rows), training.batch_size, steps, collected.composed),
+        warnings=[
+            *collected.warnings,
+            *arithmetic.warnings(len(train_rows), len(rows), training.batch_size, steps, collected.composed),
+        ],
     )
     description = Prepared(
         run_id=run_id.compute(plan, model.resolved, template.jinja, collected.sha256s),

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from finetune_trainer.data import intake, rows
-from finetune_trainer.data.example import Example
-from finetune_trainer.data.rows import Format
+from finetune_api.training_spec import Method
+from finetune_trainer.data import formats, intake, readers
+from finetune_trainer.data.columns import Columns
+from finetune_trainer.data.example import Example, row_name
+from finetune_trainer.data.readers import SourceNotes
 from finetune_trainer.data.source_file import SourceFile
 from finetune_trainer.errors import DatasetError
 
@@ -27,10 +29,12 @@ class Collected:
     duplicates: int = 0
     # Rows in which text was not in NFC.
     composed: int = 0
+    # What was done to files to read them.
+    warnings: list[str] = field(default_factory=list)
 
 
-def collect(sources: Sequence[SourceFile], row_format: Literal["Auto", "Alpaca", "Messages"]) -> Collected:
-    """Read all sources.
+def collect(sources: Sequence[SourceFile], columns: Mapping[str, str], method: Method) -> Collected:
+    """Read all sources; `columns` gives the user's names of our fields.
 
     Raises:
         DatasetError: a source as a whole is not what it should be.
@@ -39,29 +43,35 @@ def collect(sources: Sequence[SourceFile], row_format: Literal["Auto", "Alpaca",
     seen: set[bytes] = set()
     for source in sources:
         found.sha256s.append(intake.checked_sha256(source.name, source.path, source.sha256))
-        _collect_source(found, seen, source, None if row_format == "Auto" else row_format)
+        _collect_source(found, seen, source, Columns(columns), method)
     return found
 
 
-def _collect_source(found: Collected, seen: set[bytes], source: SourceFile, row_format: Format | None) -> None:
-    for line in intake.read_lines(source.name, source.path):
+def _collect_source(found: Collected, seen: set[bytes], source: SourceFile, columns: Columns, method: Method) -> None:
+    row_format = None if source.format == "Auto" else source.format
+    if row_format:
+        formats.check_method(method, row_format, source.name)
+    notes = SourceNotes()
+    for line in readers.read(source, notes):
         row_id = found.rows
         found.rows += 1
-        value, composed = rows.compose(line.value)
-        found.composed += composed
-        if row_format is None and isinstance(value, dict):
-            row_format = rows.detect(source.name, line.number, value)
-        parsed = line.fault or rows.parse(value, row_format or "Alpaca")
+        if row_format is None and isinstance(line.value, dict):
+            row_format = formats.detect(source.name, line.number, line.value, columns, notes.unit)
+            formats.check_method(method, row_format, source.name)
+        parsed = line.fault or formats.parse(line.value, row_format or "Alpaca", columns)
         if isinstance(parsed, str):
-            found.faults.append(f"{rows.row_name(source.name, line.number)}: {parsed}")
+            found.faults.append(f"{row_name(source.name, line.number, notes.unit)}: {parsed}")
             continue
-        messages, context = parsed
-        key = hashlib.sha256(json.dumps([messages, context]).encode()).digest()
+        key = hashlib.sha256(json.dumps(parsed).encode()).digest()
         if key in seen:
             found.duplicates += 1
             continue
         seen.add(key)
-        found.examples.append(Example(source.name, line.number, row_id, messages, context))
+        example = Example(source.name, line.number, row_id, unit=notes.unit, **parsed._asdict())
+        found.examples.append(example)
+    found.composed += notes.composed
+    found.warnings += notes.warnings(source.name)
+    columns.require(source.name)
 
 
 def refuse_faults(faults: Sequence[str], total: int, invalid_rows: Literal["Fail", "Drop"]) -> None:

@@ -1,0 +1,50 @@
+"""Reads one dataset source of any kind, row by row and in constant memory."""
+
+from collections.abc import Iterator
+
+from finetune_trainer.data import encodings
+from finetune_trainer.data.readers import csv_table, json_document, json_lines, kind, parquet
+from finetune_trainer.data.readers.line import WANTED, Line, SourceNotes
+from finetune_trainer.data.rows import compose
+from finetune_trainer.data.source_file import SourceFile
+from finetune_trainer.errors import DatasetError
+
+__all__ = ["Line", "SourceNotes", "read"]
+
+
+def read(source: SourceFile, notes: SourceNotes) -> Iterator[Line]:
+    """Yield the rows of a source, whatever its name ends in; `notes` is complete when the last one was read.
+
+    Raises:
+        DatasetError: the file as a whole cannot be read, or has no rows.
+    """
+    empty = True
+    for line in _read(source, notes):
+        empty = False
+        value, changed = compose(line.value)
+        if changed:
+            notes.composed += 1
+            line = Line(line.number, value, line.fault)
+        yield line
+    if empty:
+        raise DatasetError(f'source "{source.name}" has no rows; it must be {WANTED}')
+
+
+def _read(source: SourceFile, notes: SourceNotes) -> Iterator[Line]:
+    if kind.is_parquet(source.name, source.path):
+        notes.kind = "Parquet"
+        yield from parquet.read(source.name, source.path)
+        return
+    encoding = encodings.detect(source.name, source.path)
+    notes.encoding = encoding.name
+    with encoding.open(source.path) as file:
+        notes.kind = kind.of_text(source.name, file)
+    # The csv module wants line ends as they are, because a cell may have some.
+    with encoding.open(source.path, newline="" if notes.kind == "CSV" else None) as file:
+        match notes.kind:
+            case "CSV":
+                yield from csv_table.read(source.name, file, notes)
+            case "JSON":
+                yield from json_document.read(source.name, file, notes)
+            case _:
+                yield from json_lines.read(source.name, file, notes)

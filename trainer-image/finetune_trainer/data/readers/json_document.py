@@ -1,0 +1,161 @@
+"""JSON over several lines: an array of rows, an object around such an array, or objects one after the other."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from finetune_api.dataset_spec import COLUMNS
+from finetune_trainer.data.readers.line import MAXIMUM_ROW_CHARACTERS, Line, SourceNotes
+from finetune_trainer.errors import DatasetError
+
+_CHUNK_CHARACTERS = 2**18
+_STRING = r'"(?:[^"\\]|\\.)*+"'
+_SCALAR = rf"(?:{_STRING}|[-+.\w]++)"
+# {"version": 1, "data": [{
+_WRAPPED = re.compile(rf"\{{\s*+((?:{_STRING}\s*+:\s*+{_SCALAR}\s*+,\s*+)*+)({_STRING})\s*+:\s*+(?=\[\s*+\{{)")
+# , "count": 2}
+_SPACE = re.compile(r"(?:\s++|```\w*+)*+")
+_WRAPPED_END = re.compile(rf"(?:\s*+,\s*+{_STRING}\s*+:\s*+{_SCALAR})*+\s*+\}}{_SPACE.pattern}")
+# What the decoder says of a value that is cut off lies this near the cut: "\\uD83D" and "-Infinity" are the longest.
+_CUT = 16
+
+
+def wrapped_list(text: str) -> int | None:
+    """Return where the list begins if the text is an object around a list of rows, else None."""
+    found = _WRAPPED.match(text)
+    if found is None or json.loads(found[2], strict=False) in COLUMNS:
+        return None
+    if any(f'"{name}"' in found[1] for name in COLUMNS):
+        return None
+    return found.end()
+
+
+def read(name: str, file: TextIO, notes: SourceNotes) -> Iterator[Line]:
+    """Yield the rows of a source, numbered from 1.
+
+    Raises:
+        DatasetError: the text stops being JSON, or holds something beside the rows.
+    """
+    text = _Buffer(name, file)
+    text.skip_space()
+    start = wrapped_list(text.rest())
+    if start is not None:
+        text.position += start
+    yield from _rows(text, wrapped=start is not None)
+    notes.fenced = text.fenced
+
+
+def _rows(text: "_Buffer", *, wrapped: bool) -> Iterator[Line]:
+    number = 0
+    in_list = False
+    while mark := text.next_mark():
+        if not in_list and mark == "[":
+            in_list = True
+            text.position += 1
+            if text.next_mark() != "]":
+                continue
+            mark = "]"
+        elif mark != "]" or not in_list:
+            number += 1
+            yield Line(number, text.value(number))
+            if not in_list:
+                continue
+            mark = text.next_mark()
+            if mark == ",":
+                text.position += 1
+                continue
+        if mark != "]":
+            raise text.error(number, "a comma or the closing bracket is missing after it" if mark else _CUT_OFF)
+        text.position += 1
+        in_list = False
+        if wrapped:
+            text.check_end()
+            return
+    if in_list:
+        raise text.error(number, _CUT_OFF)
+
+
+_CUT_OFF = "the file ends here, before the closing bracket; upload the whole file"
+
+
+class _Buffer:
+    """The part of the text from `position` on that is in memory."""
+
+    def __init__(self, name: str, file: TextIO) -> None:
+        self._name = name
+        self._file = file
+        self._text = ""
+        self.position = 0
+        # Lines before the text in memory.
+        self._lines = 0
+        self._ended = False
+        self.fenced = False
+
+    def rest(self) -> str:
+        return self._text[self.position :]
+
+    def skip_space(self) -> None:
+        while True:
+            found = _SPACE.match(self._text, self.position)
+            assert found is not None  # it matches nothing, too
+            # A fence may be cut off at the end of what is in memory.
+            if found.end() + _CUT < len(self._text) or not self._more():
+                break
+        self.fenced = self.fenced or "```" in found[0]
+        self.position = found.end()
+
+    def next_mark(self) -> str:
+        """Return the next character that is no space, or "" at the end."""
+        self.skip_space()
+        return self._text[self.position : self.position + 1]
+
+    def value(self, number: int) -> Any:
+        """Return the value that begins here and go behind it."""
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text, self.position)
+            except json.JSONDecodeError as error:
+                if not self._is_cut(error):
+                    raise self.error(number, f"it is not JSON: {error.msg}", error.pos) from None
+                if len(self._text) - self.position > MAXIMUM_ROW_CHARACTERS:
+                    raise self.error(number, f"it is longer than {MAXIMUM_ROW_CHARACTERS:,} characters") from None
+                if not self._more():
+                    raise self.error(number, f"it is not JSON: {error.msg}", error.pos) from None
+            # A number of more digits than Python reads, or lists in lists in lists.
+            except (ValueError, RecursionError):
+                raise self.error(number, "it is not JSON that can be read") from None
+            else:
+                # A number may go on.
+                if end < len(self._text) or not self._more():
+                    self.position = end
+                    return value
+
+    def check_end(self) -> None:
+        while len(self._text) - self.position <= MAXIMUM_ROW_CHARACTERS and self._more():
+            pass
+        if not _WRAPPED_END.fullmatch(self._text, self.position):
+            raise DatasetError(f'source "{self._name}" has more than one list; leave only the list of rows in the file')
+
+    def error(self, number: int, what: str, position: int | None = None) -> DatasetError:
+        line = self._lines + self._text.count("\n", 0, self.position if position is None else position) + 1
+        return DatasetError(f'source "{self._name}", row {number} (line {line}): {what}')
+
+    def _is_cut(self, error: json.JSONDecodeError) -> bool:
+        return error.msg.startswith("Unterminated string") or error.pos > len(self._text) - _CUT
+
+    def _more(self) -> bool:
+        """Read on, in steps that double while one value goes on; return whether there was more."""
+        if self._ended:
+            return False
+        more = self._file.read(max(_CHUNK_CHARACTERS, len(self._text) - self.position))
+        if not more:
+            self._ended = True
+            return False
+        self._lines += self._text.count("\n", 0, self.position)
+        self._text = self._text[self.position :] + more
+        self.position = 0
+        return True
+
+
+_DECODER = json.JSONDecoder()

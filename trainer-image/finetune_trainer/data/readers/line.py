@@ -1,0 +1,48 @@
+"""What every reader gives, and what it notes on the way."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from finetune_trainer.data.example import Unit
+
+MAXIMUM_ROW_CHARACTERS = 8_000_000
+Kind = Literal["JSON Lines", "JSON", "CSV", "Parquet"]
+WANTED = (
+    'JSON Lines, a JSON array, CSV with a header or Parquet, with rows such as {"instruction": "...", "output": "..."}'
+)
+
+
+class Line(NamedTuple):
+    """One row; `value` is what it says, with all text in NFC, or None with a `fault`."""
+
+    # From 1; counted by SourceNotes.unit.
+    number: int
+    value: Any
+    fault: str | None = None
+
+
+@dataclass
+class SourceNotes:
+    """What was seen and done while one source was read. Complete when its last row was read."""
+
+    kind: Kind = "JSON Lines"
+    # Of the text; Parquet's is always UTF-8.
+    encoding: str = "UTF-8"
+    # Whether Markdown fences around rows or around the file were left out.
+    fenced: bool = False
+    # Rows with text that was not in NFC.
+    composed: int = 0
+
+    @property
+    def unit(self) -> Unit:
+        """How rows of this kind of file are counted: a line is where the row starts."""
+        return "line" if self.kind in ("JSON Lines", "CSV") else "row"
+
+    def warnings(self, source: str) -> list[str]:
+        """Return what the user should know, as DatasetStatus.warnings has it."""
+        found = []
+        if not self.encoding.startswith("UTF-8"):
+            found.append(f'EncodingConverted: source "{source}" was {self.encoding} text and was read as such')
+        if self.fenced:
+            found.append(f'FencesRemoved: source "{source}" had Markdown fences (```), which were left out')
+        return found
