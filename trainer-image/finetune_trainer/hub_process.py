@@ -1,4 +1,4 @@
-"""The one process that talks to a hub: `python -m finetune_trainer.hub_process`, started by `hub_model`.
+"""The one process that talks to a hub: `python -m finetune_trainer.hub_process`, started by `hub_client`.
 
 It reads one JSON request per line and answers each with one JSON line. It is a process of its own because the hub's
 client decides at import whether it is online, and everything else stays offline.
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _PARTIAL_CONTENT = 206
+_TIMEOUT_SECONDS = 30
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -35,8 +36,12 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 def _resolve(request: dict[str, Any]) -> dict[str, Any]:
     from huggingface_hub import HfApi
 
-    info = HfApi(token=request["token"]).model_info(
-        request["repository"], revision=request["revision"], files_metadata=True, timeout=30
+    info = HfApi(token=request["token"]).repo_info(
+        request["repository"],
+        revision=request["revision"],
+        repo_type=request["kind"],
+        files_metadata=True,
+        timeout=_TIMEOUT_SECONDS,
     )
     return {
         "commit": info.sha,
@@ -47,6 +52,15 @@ def _resolve(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _file(request: dict[str, Any]) -> dict[str, Any]:
+    """Resolve the revision for one file: a dataset repository may have too many to list."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    url = hf_hub_url(request["repository"], request["path"], repo_type=request["kind"], revision=request["revision"])
+    found = get_hf_file_metadata(url, token=request["token"], timeout=_TIMEOUT_SECONDS)
+    return {"commit": found.commit_hash or request["revision"], "sizeBytes": found.size}
+
+
 def _download(request: dict[str, Any]) -> dict[str, Any]:
     from huggingface_hub import hf_hub_download
 
@@ -54,6 +68,7 @@ def _download(request: dict[str, Any]) -> dict[str, Any]:
         hf_hub_download(
             request["repository"],
             path,
+            repo_type=request["kind"],
             revision=request["commit"],
             local_dir=request["folder"],
             token=request["token"],
@@ -65,11 +80,13 @@ def _ranges(request: dict[str, Any]) -> dict[str, Any]:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-    url = hf_hub_url(request["repository"], request["path"], revision=request["commit"])
+    url = hf_hub_url(request["repository"], request["path"], repo_type=request["kind"], revision=request["commit"])
     found = []
     for start, length in request["ranges"]:
         headers = build_hf_headers(token=request["token"]) | {"Range": f"bytes={start}-{start + length - 1}"}
-        with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=60) as response:
+        with get_session().stream(
+            "GET", url, headers=headers, follow_redirects=True, timeout=2 * _TIMEOUT_SECONDS
+        ) as response:
             hf_raise_for_status(response)
             if response.status_code != _PARTIAL_CONTENT:  # the whole file would follow
                 return {"error": "unavailable", "detail": "it does not answer range requests"}
@@ -77,7 +94,7 @@ def _ranges(request: dict[str, Any]) -> dict[str, Any]:
     return {"ranges": found}
 
 
-_ACTIONS = {"resolve": _resolve, "download": _download, "ranges": _ranges}
+_ACTIONS = {"resolve": _resolve, "file": _file, "download": _download, "ranges": _ranges}
 
 
 def _token(file: str | None) -> str | bool:
