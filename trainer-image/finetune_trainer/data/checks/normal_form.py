@@ -13,9 +13,9 @@ def normal_form(text: str) -> str:
     return "".join(text.casefold().split())
 
 
-def question_form(text: str) -> str:
-    """Return the normal form without the signs at its end."""
-    return normal_form(text).rstrip(".?!…")
+def without_end(form: str) -> str:
+    """Return a normal form without the signs at its end."""
+    return form.rstrip(".?!…")
 
 
 def numbers(text: str) -> str:
