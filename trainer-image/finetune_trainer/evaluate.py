@@ -2,26 +2,12 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from finetune_trainer.load_model import LoadedModel, dtype, for_inference, for_training
+from finetune_trainer.training_rows import Row, SFTRow
 
 _ANSWERS_AT_ONCE = 8
-
-
-@dataclass(frozen=True)
-class Row:
-    """One tokenized example; `completion_mask` is 1 where the token is learned."""
-
-    row_id: int
-    input_ids: list[int]
-    completion_mask: list[int]
-
-    @property
-    def supervised(self) -> int:
-        """Tokens that a loss is computed for: nothing predicts the first one."""
-        return sum(self.completion_mask[1:])
 
 
 def autocast(loaded: LoadedModel) -> contextlib.AbstractContextManager[Any]:
@@ -34,7 +20,7 @@ def autocast(loaded: LoadedModel) -> contextlib.AbstractContextManager[Any]:
     return manager
 
 
-def row_losses(loaded: LoadedModel, rows: Sequence[Row], advance: Callable[[int], None]) -> list[float]:
+def row_losses(loaded: LoadedModel, rows: Sequence[SFTRow], advance: Callable[[int], None]) -> list[float]:
     """Return each row's mean negative log-likelihood over its supervised tokens, in nats; 0 if it has none.
 
     Row by row: without padding the figure does not depend on which rows share a batch. `advance` is called with the

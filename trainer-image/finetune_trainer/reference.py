@@ -1,12 +1,12 @@
 """What the trained model predicts on a few hold-out rows: export compares every GGUF with it."""
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from finetune_api.base import Model
-from finetune_trainer.evaluate import Row, autocast
+from finetune_trainer.evaluate import autocast
+from finetune_trainer.forward import logits_returned
 from finetune_trainer.load_model import LoadedModel, for_training
+from finetune_trainer.training_rows import SFTRow
 
 NAME = "reference.json"
 _ROWS = 16
@@ -41,14 +41,14 @@ class Reference(Model):
     rows: list[ReferenceRow]
 
 
-def choose(rows: Sequence[Row]) -> list[int]:
+def choose(rows: Sequence[SFTRow]) -> list[int]:
     """Return which rows to compare: the first ones that are not long, or the shortest if all are."""
     usable = [i for i, row in enumerate(rows) if row.supervised]
     short = [i for i in usable if len(rows[i].input_ids) <= _LONGEST]
     return short[:_ROWS] if short else sorted(usable, key=lambda i: len(rows[i].input_ids))[:1]
 
 
-def top1(loaded: LoadedModel, rows: Sequence[Row]) -> list[list[int]]:
+def top1(loaded: LoadedModel, rows: Sequence[SFTRow]) -> list[list[int]]:
     """Return the most likely token at each supervised position of each row."""
     import torch
 
@@ -56,24 +56,9 @@ def top1(loaded: LoadedModel, rows: Sequence[Row]) -> list[list[int]]:
     loaded.model.eval()
     device = next(loaded.model.parameters()).device
     found = []
-    with torch.no_grad(), autocast(loaded), _logits_returned():
+    with torch.no_grad(), autocast(loaded), logits_returned():
         for row in rows:
             logits = loaded.model(input_ids=torch.tensor([row.input_ids], device=device)).logits[0]
             best = logits.argmax(dim=-1).tolist()
             found.append([best[i - 1] for i in range(1, len(row.input_ids)) if row.completion_mask[i]])
     return found
-
-
-@contextmanager
-def _logits_returned() -> Iterator[None]:
-    """Unsloth leaves the logits out unless it is told otherwise."""
-    name = "UNSLOTH_RETURN_LOGITS"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before

@@ -11,19 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.exit_codes import ExitCode
+from finetune_api.plan import TrainingPlan
 from finetune_api.result import StageResult
 from finetune_api.status import Artifact, Effective, EvaluationStatus, MemoryStatus
-from finetune_trainer import adapter, gpu, load_model, outcome, prepared, reference, sft
+from finetune_trainer import adapter, gpu, load_model, methods, outcome, prepared, reference, training_rows
 from finetune_trainer.checkpoints import BackgroundUpload, Checkpoints, sha256_of
 from finetune_trainer.context import Context
 from finetune_trainer.data import order, template
 from finetune_trainer.errors import OutOfGPUMemoryError, Preempted, SettingsError, StageError
-from finetune_trainer.evaluate import Row, answers, mean_loss, row_losses
+from finetune_trainer.evaluate import answers, mean_loss, row_losses
 from finetune_trainer.fetch import fetch_weights
 from finetune_trainer.load_model import LoadedModel
 from finetune_trainer.prepared import Prepared
+from finetune_trainer.rung import Rung
 from finetune_trainer.stop import StopRequested
 from finetune_trainer.training_progress import Cadence, TrainingProgress
+from finetune_trainer.training_rows import Row, SFTRow
 
 ADAPTER = "adapter"
 METRICS = "metrics.jsonl"
@@ -137,9 +140,7 @@ class _Training:
                 device, int(parameters * _BYTES_PER_PARAMETER[self.plan.model.quantization] / (1024 * 1024))
             )
 
-    def _rows(self, name: str) -> list[Row]:
-        import pyarrow.parquet
-
+    def _rows(self, name: str) -> list[Any]:
         path = self.context.scratch / Path(name).name
         try:
             self.context.store.get_file(f"{self.folder}/{name}", path)
@@ -147,15 +148,14 @@ class _Training:
             raise SettingsError(
                 f"{self.context.store.uri} has no {self.folder}/{name}: prepare's files are gone; start anew"
             ) from error
-        table = pyarrow.parquet.read_table(path, columns=["row_id", "input_ids", "completion_mask"])
-        return [Row(r["row_id"], r["input_ids"], r["completion_mask"]) for r in table.to_pylist()]
+        return training_rows.read(path, self.plan.training.method)
 
-    def _steps(self, rows: Sequence[Row]) -> list[list[int]]:
+    def _steps(self, rows: Sequence[SFTRow]) -> list[list[int]]:
         training = self.plan.training
         chosen = order.steps(
             len(rows), training.batch_size, training.seed, max_steps=training.max_steps, epochs=training.epochs
         )
-        steps = sft.ordered(rows, list(chosen))
+        steps = methods.ordered(rows, list(chosen))
         assert len(steps) == self.prepared.total_steps
         stops = set(self.prepared.stop_token_ids)
         ending = sum(row.input_ids[-1] in stops and row.completion_mask[-1] == 1 for row in rows)
@@ -171,7 +171,7 @@ class _Training:
         return [reference.Prompt(text=text, input_ids=template.encode(tokenizer, text)) for text in texts]
 
     def _evaluate(
-        self, loaded: LoadedModel, holdout: Sequence[Row], prompts: Sequence[reference.Prompt]
+        self, loaded: LoadedModel, holdout: Sequence[SFTRow], prompts: Sequence[reference.Prompt]
     ) -> tuple[list[float], list[str]]:
         """Return the loss of each hold-out row and the answer to each question."""
         losses = row_losses(loaded, holdout, lambda percent: self._report("Evaluating", percent=percent // 2))
@@ -192,7 +192,7 @@ class _Training:
     def _reference(
         self,
         loaded: LoadedModel,
-        holdout: Sequence[Row],
+        holdout: Sequence[SFTRow],
         base: Sequence[float],
         tuned: Sequence[float],
         prompts: Sequence[reference.Prompt],
@@ -232,8 +232,8 @@ class _Training:
         )
         load_model.for_training(loaded.model)
         try:
-            trainer = sft.build(self.plan, loaded, rows, steps, progress, folder)
-            sft.check_batches(trainer, rows, steps[0])
+            trainer = methods.build(self.plan, loaded, rows, steps, progress, folder, _rung(self.plan.training))
+            methods.check_batches(trainer, rows, steps[0])
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         finally:
             upload.wait()
@@ -290,6 +290,12 @@ class _Training:
         started = time.monotonic()
         yield
         self.timings[part] = time.monotonic() - started
+
+
+def _rung(training: TrainingPlan) -> Rung:
+    micro = training.micro_batch_size or (2 if training.batch_size % 2 == 0 else 1)
+    checkpointing = training.gradient_checkpointing
+    return Rung(micro, "Offload" if checkpointing == "Auto" else checkpointing)
 
 
 def metrics(

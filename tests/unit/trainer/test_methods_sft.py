@@ -9,11 +9,17 @@ import pytest
 from finetune_api.job import FineTuneJob
 from finetune_api.plan import Defaults, Plan
 from finetune_api.render import render
-from finetune_trainer import sft, train
-from finetune_trainer.evaluate import Row, mean_loss
+from finetune_trainer import methods, train
+from finetune_trainer.evaluate import mean_loss
+from finetune_trainer.load_model import Precision
+from finetune_trainer.methods import sft
+from finetune_trainer.rung import Rung
+from finetune_trainer.training_rows import SFTRow
 from tests.support.trainer_job import JOB
 
-ROWS = [Row(10, [5, 6, 7, 2], [0, 0, 1, 1]), Row(11, [5, 8, 2], [0, 1, 1]), Row(12, [5, 9], [0, 1])]
+ROWS = [SFTRow(10, [5, 6, 7, 2], [0, 0, 1, 1]), SFTRow(11, [5, 8, 2], [0, 1, 1]), SFTRow(12, [5, 9], [0, 1])]
+
+RUNG = Rung(2, "Offload")
 
 
 @pytest.fixture
@@ -23,26 +29,25 @@ def plan() -> Plan:
 
 def test_every_micro_batch_size_makes_the_same_step(plan: Plan) -> None:
     for micro in (1, 2, 8):
-        training = plan.training.model_copy(update={"micro_batch_size": micro})
-        made = sft.settings(plan.model_copy(update={"training": training}), "bf16", 60, Path("out"))
+        made = sft.settings(plan, "bf16", 60, Path("out"), Rung(micro, "None"))
         assert made["per_device_train_batch_size"] * made["gradient_accumulation_steps"] == 8
 
 
 def test_the_length_is_the_plans_even_where_it_is_the_librarys_default(plan: Plan) -> None:
     model = plan.model.model_copy(update={"max_sequence_length": 1024})
-    assert sft.settings(plan.model_copy(update={"model": model}), "bf16", 60, Path("out"))["max_length"] == 1024
+    assert sft.settings(plan.model_copy(update={"model": model}), "bf16", 60, Path("out"), RUNG)["max_length"] == 1024
 
 
 @pytest.mark.parametrize(
     ("precision", "flags"), [("bf16", (True, False)), ("fp16", (False, True)), ("fp32", (False, False))]
 )
-def test_the_precision_is_never_left_to_the_library(plan: Plan, precision: str, flags: tuple[bool, bool]) -> None:
-    made = sft.settings(plan, precision, 60, Path("out"))
+def test_the_precision_is_never_left_to_the_library(plan: Plan, precision: Precision, flags: tuple[bool, bool]) -> None:
+    made = sft.settings(plan, precision, 60, Path("out"), RUNG)
     assert (made["bf16"], made["fp16"]) == flags
 
 
 def test_rows_of_a_step_are_sorted_by_length_and_stay_in_their_step() -> None:
-    assert sft.ordered(ROWS, [[0, 2], [1, 0]]) == [[2, 0], [1, 0]]
+    assert methods.ordered(ROWS, [[0, 2], [1, 0]]) == [[2, 0], [1, 0]]
 
 
 def trainer(batches: list[dict[str, Any]]) -> Any:
@@ -55,7 +60,7 @@ def trainer(batches: list[dict[str, Any]]) -> Any:
 
 def test_batches_with_prepares_rows_and_masks_pass() -> None:
     batch = {"input_ids": [[5, 9, 0], [5, 8, 2]], "labels": [[-100, 9, -100], [-100, 8, 2]]}
-    sft.check_batches(trainer([batch]), ROWS, [2, 1])
+    methods.check_batches(trainer([batch]), ROWS, [2, 1])
 
 
 @pytest.mark.parametrize(
@@ -70,12 +75,12 @@ def test_batches_with_prepares_rows_and_masks_pass() -> None:
 )
 def test_a_library_that_changes_them_is_caught(batch: dict[str, Any], complaint: str) -> None:
     with pytest.raises(AssertionError, match=complaint):
-        sft.check_batches(trainer([batch]), ROWS, [2, 1])
+        methods.check_batches(trainer([batch]), ROWS, [2, 1])
 
 
 def test_the_hold_out_loss_is_a_mean_over_tokens_not_rows() -> None:
     assert mean_loss(ROWS[:2], [1.0, 4.0]) == pytest.approx(2.5)
-    assert mean_loss([Row(0, [1, 2, 3], [0, 1, 1]), Row(1, [1, 2], [0, 1])], [1.0, 4.0]) == pytest.approx(2.0)
+    assert mean_loss([SFTRow(0, [1, 2, 3], [0, 1, 1]), SFTRow(1, [1, 2], [0, 1])], [1.0, 4.0]) == pytest.approx(2.0)
     assert mean_loss([], []) is None
 
 

@@ -1,0 +1,43 @@
+"""One trainer per method: TRL's, with every setting explicit, over rows whose order is fixed before it starts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune_api.plan import Plan
+from finetune_api.training_spec import Method
+from finetune_trainer.load_model import LoadedModel
+from finetune_trainer.methods import sft
+from finetune_trainer.rung import Rung
+from finetune_trainer.training_progress import TrainingProgress
+from finetune_trainer.training_rows import Row, SFTRow
+
+_METHODS: dict[Method, Any] = {"SFT": sft}
+_BY_ROW: dict[type[Any], Any] = {SFTRow: sft}
+
+
+def ordered(rows: Sequence[Row], steps: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return the rows of each step by length, so that a micro-batch, a slice of them, needs little padding."""
+    return [sorted(step, key=lambda index: (rows[index].length, index)) for step in steps]
+
+
+def build(
+    plan: Plan,
+    loaded: LoadedModel,
+    rows: Sequence[Row],
+    steps: Sequence[Sequence[int]],
+    progress: TrainingProgress,
+    folder: Path,
+    rung: Rung,
+) -> Any:
+    """Return the method's trainer; its dataset is the rows of step 0, then of step 1, and so on."""
+    return _METHODS[plan.training.method].build(plan, loaded, rows, steps, progress, folder, rung)
+
+
+def check_batches(trainer: Any, rows: Sequence[Row], step: Sequence[int]) -> None:
+    """Assert that the first optimizer step learns exactly the rows and tokens that prepare chose.
+
+    Raises:
+        AssertionError: a library changed rows, order or masks.
+    """
+    _BY_ROW[type(rows[0])].check_batches(trainer, rows, step)

@@ -1,0 +1,79 @@
+"""SFT: learn to give the answers of the examples."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune_api.plan import Plan
+from finetune_trainer.load_model import LoadedModel, Precision
+from finetune_trainer.methods.boundary import callback
+from finetune_trainer.methods.settings import common
+from finetune_trainer.rung import Rung
+from finetune_trainer.training_progress import TrainingProgress
+from finetune_trainer.training_rows import SFTRow
+
+
+def settings(plan: Plan, precision: Precision, total_steps: int, folder: Path, rung: Rung) -> dict[str, Any]:
+    """Return the arguments of SFTConfig."""
+    return common(plan, precision, total_steps, folder, rung) | {
+        "activation_offloading": False,
+        "loss_type": "nll",
+        "completion_only_loss": True,
+        "assistant_only_loss": False,
+        "truncation_mode": "keep_start",
+        "packing": False,
+        "eval_packing": False,
+        # Without a varlen attention kernel it is slower than padding, and not every torch here has one.
+        "padding_free": False,
+        "shuffle_dataset": False,
+        "remove_unused_columns": True,
+    }
+
+
+def build(
+    plan: Plan,
+    loaded: LoadedModel,
+    rows: Sequence[SFTRow],
+    steps: Sequence[Sequence[int]],
+    progress: TrainingProgress,
+    folder: Path,
+    rung: Rung,
+) -> Any:
+    """See `methods.build`."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    dataset = Dataset.from_dict(
+        {"input_ids": [r.input_ids for r in rows], "completion_mask": [r.completion_mask for r in rows]}
+    )
+    trainer = SFTTrainer(
+        model=loaded.model,
+        processing_class=loaded.tokenizer,
+        args=SFTConfig(**settings(plan, loaded.precision, len(steps), folder, rung)),
+        train_dataset=dataset,
+        callbacks=[callback(progress)],
+    )
+    if len(trainer.train_dataset) != len(rows):
+        raise AssertionError("the trainer dropped rows")
+    trainer.train_dataset = trainer.train_dataset.select([index for step in steps for index in step])
+    return trainer
+
+
+def check_batches(trainer: Any, rows: Sequence[SFTRow], step: Sequence[int]) -> None:
+    """See `methods.check_batches`."""
+    micro, accumulation = trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps
+    batches = iter(trainer.get_train_dataloader())
+    seen: list[tuple[list[int], list[int]]] = []
+    for _ in range(min(accumulation, -(-len(step) // micro))):
+        batch = next(batches)
+        for ids, labels in zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True):
+            seen.append((ids, labels))
+    assert len(seen) == len(step), f"the first step has {len(seen)} rows instead of {len(step)}"
+    for (ids, labels), index in zip(seen, step, strict=True):
+        row = rows[index]
+        length = len(row.input_ids)
+        wanted = [token if m else -100 for token, m in zip(row.input_ids, row.completion_mask, strict=True)]
+        assert ids[:length] == row.input_ids, f"row {row.row_id} reaches the model changed"
+        # The first label is never predicted, and a collator may mask it.
+        assert labels[1:length] == wanted[1:], f"row {row.row_id} is learned at other tokens than prepare chose"
+        assert all(label == -100 for label in labels[length:]), f"row {row.row_id}: padding would be learned"
