@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from finetune_api.base import Model
+from finetune_api.status import Effective, MemoryStatus, Verdict
 
 REPORT_VERSION = 1
 MAXIMUM_PLACES = 5
@@ -126,12 +127,66 @@ class DataReport(Model):
     sample: SampleRow | None = None
 
 
+class StepValue(Model):
+    """One measurement; `step` counts finished optimizer steps."""
+
+    step: int
+    value: float
+
+
 class TrainingReport(Model):
     """What train did."""
+
+    steps: int
+    # Training loss: every step of a short run, evenly spread ones of a long run.
+    loss: list[StepValue]
+    holdout_loss: list[StepValue] = []
+    kept_step: int
+    effective: Effective | None = None
+    memory: MemoryStatus | None = None
+
+
+AnswerFlag = Literal["Empty", "Loop", "WrongLanguage", "NoStop", "Copied"]
+
+
+class AnswerFlags(Model):
+    """What is plainly wrong with each answer."""
+
+    base: list[AnswerFlag]
+    base_with_system_prompt: list[AnswerFlag] | None = None
+    tuned: list[AnswerFlag]
+
+
+class AnswerReport(Model):
+    """One question, and what was answered before and after training."""
+
+    prompt: str
+    # The answer of the hold-out row; None for a prompt of evaluation.prompts.
+    reference: str | None = None
+    # Without the job's system prompt, and with it: what instructions alone achieve. None if the job has none.
+    base: str
+    base_with_system_prompt: str | None = None
+    # With the job's system prompt, as it was trained.
+    tuned: str
+    flags: AnswerFlags
 
 
 class EvaluationReport(Model):
     """How the result was judged."""
+
+    verdict: Verdict
+    # The verdict in words, with its figures.
+    sentence: str
+    holdout_rows: int
+    # Means over the rows, each with the same weight, of the method's own loss; for SFT, nats per token.
+    holdout_loss_base: float | None = None
+    holdout_loss_tuned: float | None = None
+    standard_error: float | None = Field(None, description="Of the mean difference between the two, row by row.")
+    reward_accuracy: float | None = None
+    reward_margin: float | None = None
+    forgetting: float | None = Field(None, description="Mean KL divergence from the base, in nats per token.")
+    warnings: list[str] = []
+    answers: list[AnswerReport] = []
 
 
 class Report(Model):

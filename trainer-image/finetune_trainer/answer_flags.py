@@ -1,0 +1,96 @@
+"""What is plainly wrong with an answer, told from its text alone."""
+
+from collections.abc import Iterable
+
+from finetune_api.report import AnswerFlag
+from finetune_trainer.data.checks import languages
+
+# Share of repeated n-grams, as seq-rep-n of Welleck et al., "Neural Text Generation with Unlikelihood Training" (2020),
+# over characters, since Korean has few spaces. Ordinary prose stays below 0.1, an answer that goes round in circles
+# comes close to 1.
+_NGRAM = 12
+_REPEATED = 0.5
+_LOOP_WINDOW = 240
+_SHORTEST_LOOP = 40
+# A verbatim piece of a training answer, as a share of the answer. Shorter ones are a common turn of phrase.
+_COPIED_SHARE = 0.6
+_SHORTEST_COPY = 40
+# Of the letters: an expected script that has less than this is missing.
+_FEW_LETTERS = 0.2
+_MOST_LETTERS = 0.6
+_ENOUGH_LETTERS = 12
+
+
+def flags(
+    answer: str, *, stopped: bool, question: str, reference: str | None, training_answers: Iterable[str]
+) -> list[AnswerFlag]:
+    """Return what is wrong with `answer`, the worst first.
+
+    `stopped`: it ended by itself. The language is that of the reference, without one that of the question.
+    `training_answers` is read once, and only where there is an answer.
+    """
+    text = _normal(answer)
+    if not text:
+        return ["Empty"]
+    found: list[AnswerFlag] = []
+    if loops(text):
+        found.append("Loop")
+    if wrong_language(text, reference or question):
+        found.append("WrongLanguage")
+    if not stopped:
+        found.append("NoStop")
+    if copied(text, training_answers):
+        found.append("Copied")
+    return found
+
+
+def loops(text: str) -> bool:
+    """Return whether some stretch of the text says the same again and again."""
+    if len(text) < _SHORTEST_LOOP:
+        return False
+    starts = range(0, max(1, len(text) - _LOOP_WINDOW // 2), _LOOP_WINDOW // 2)
+    return any(_repetition(text[start : start + _LOOP_WINDOW]) >= _REPEATED for start in starts) or (
+        _repetition(text) >= _REPEATED
+    )
+
+
+def _repetition(text: str) -> float:
+    grams = [text[i : i + _NGRAM] for i in range(len(text) - _NGRAM + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def copied(text: str, training_answers: Iterable[str]) -> bool:
+    """Return whether most of the text stands in one training answer, word for word."""
+    length = max(int(len(text) * _COPIED_SHARE), _SHORTEST_COPY)
+    if len(text) < length:
+        return False
+    # Every piece of that length holds the middle one.
+    first, last = len(text) - length, length
+    middle = text[first:last] if first < last else text[:1]
+    for training in training_answers:
+        normal = _normal(training)
+        if middle in normal and any(text[i : i + length] in normal for i in range(first + 1)):
+            return True
+    return False
+
+
+def wrong_language(text: str, expected: str) -> bool:
+    """Return whether the text has next to none of the script that `expected` is written in."""
+    wanted, found = _scripts(expected), _scripts(text)
+    letters = sum(found)
+    if not sum(wanted) or letters < _ENOUGH_LETTERS:
+        return False
+    script = wanted.index(max(wanted))
+    if wanted[script] < _MOST_LETTERS * sum(wanted):
+        return False
+    return found[script] < _FEW_LETTERS * letters
+
+
+def _scripts(text: str) -> list[int]:
+    import numpy as np
+
+    return [int(n) for n in languages.count(np.frombuffer(text.encode("utf-32-le", "replace"), np.uint32))]
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.split())
