@@ -1,0 +1,71 @@
+"""The hold-out loss over the steps of a run, and what follows from it: the best step, and when to stop early."""
+
+import math
+from dataclasses import dataclass, field
+
+from finetune_api.base import Model
+
+POINTS = 5
+
+
+class CurvePoint(Model):
+    """One measurement."""
+
+    step: int
+    # Mean over the hold-out rows' supervised tokens, in nats.
+    loss: float
+
+
+class CurveFile(Model):
+    """`curve.json` of a checkpoint: a run that was killed goes on with what it had measured."""
+
+    points: list[CurvePoint]
+
+
+def evaluation_steps(total_steps: int, points: int = POINTS) -> frozenset[int]:
+    """Return after which steps to measure: evenly spread, the last one among them, none twice."""
+    return frozenset(math.ceil(total_steps * i / points) for i in range(1, points + 1))
+
+
+@dataclass
+class Curve:
+    """What was measured so far, by step."""
+
+    points: list[CurvePoint] = field(default_factory=list)
+
+    def has(self, step: int) -> bool:
+        """Return whether `step` was measured."""
+        return any(point.step == step for point in self.points)
+
+    def add(self, step: int, loss: float) -> bool:
+        """Keep a measurement; return whether it is the best one."""
+        self.points.append(CurvePoint(step=step, loss=loss))
+        return self.best_step == step
+
+    def forget(self, step: int) -> None:
+        """Drop the measurement of a step whose adapter is lost: it cannot be kept any more."""
+        self.points = [point for point in self.points if point.step != step]
+
+    @property
+    def best_step(self) -> int | None:
+        """The step with the lowest loss, the first of equals; None before there is one."""
+        return min(self.points, key=lambda point: (point.loss, point.step)).step if self.points else None
+
+    def exhausted(self, patience: int | None) -> bool:
+        """Return whether the last `patience` measurements brought nothing better."""
+        if patience is None:
+            return False
+        return sum(1 for point in self.points if point.step > (self.best_step or 0)) >= patience
+
+    def to_json(self) -> bytes:
+        """Return the file of a checkpoint."""
+        return CurveFile(points=self.points).model_dump_json(by_alias=True).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Curve":
+        """Read what `to_json` wrote.
+
+        Raises:
+            pydantic.ValidationError: it is something else.
+        """
+        return cls(CurveFile.model_validate_json(data).points)
