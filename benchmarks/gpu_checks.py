@@ -1,0 +1,238 @@
+#!/usr/bin/env python3
+"""What is claimed of GPUs, tried on one: methods, precisions, the memory ladder, and that interruptions change nothing.
+
+    python benchmarks/gpu_checks.py --work /tmp/benchmark sft dpo kto orpo fp16     # Llama 3 8B's shape
+    python benchmarks/gpu_checks.py --work /tmp/benchmark ladder invariance
+
+Every case runs `python -m finetune_trainer prepare` and `train`, as a pod does, on models of random weights that are
+made in --work. `ladder` lets another process fill the GPU first. `invariance` trains one job four times: with
+micro-batches of 1, 2 and 8, and killed (SIGKILL) at a random step and started again.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import training
+
+# Llama 3.2 1B's.
+SMALL = training.SHAPES["llama-3-8b"] | {
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+}
+STEPS = 10
+LADDER_MIB = 8500
+FILLER = "import sys, time, torch; held = torch.empty(int(sys.argv[1]) << 20, dtype=torch.uint8, device='cuda'); "
+FILLER += "print('held', flush=True); time.sleep(3600)"
+
+
+def main() -> int:
+    """Run the cases and print one JSON line each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="+", choices=["sft", "dpo", "orpo", "kto", "fp16", "ladder", "invariance"])
+    parser.add_argument("--work", type=Path, required=True, help="folder for models, data and results")
+    parser.add_argument("--shape", choices=[*sorted(training.SHAPES), "small"], default="llama-3-8b")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    found: list[dict[str, Any]] = []
+    for case in options.cases:
+        started = time.monotonic()
+        bench = Bench(options.work, case, options.shape)
+        try:
+            figures = bench.run()
+        except subprocess.CalledProcessError as error:
+            figures = {"failed": error.returncode, "command": error.cmd[2:5]}
+        found.append({"case": case, **figures, "wallSeconds": round(time.monotonic() - started, 1)})
+        print(json.dumps(found[-1]), flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+class Bench:
+    """One case in a folder of its own."""
+
+    def __init__(self, work: Path, case: str, shape: str) -> None:
+        self.case = case
+        self.work = work / case
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir()
+        name = "small" if case == "invariance" else shape
+        self.model = work / name
+        if not (self.model / "config.json").exists():
+            training.write_model(self.model, SMALL if name == "small" else training.SHAPES[name], training.vocabulary())
+
+    def run(self) -> dict[str, Any]:
+        """Return the figures of the case."""
+        if self.case == "invariance":
+            return self.invariance()
+        method = {"fp16": "SFT", "ladder": "SFT"}.get(self.case, self.case.upper())
+        changes: dict[str, Any] = {"method": method}
+        if self.case == "fp16":
+            changes["precision"] = "FP16"
+        if self.case != "ladder":
+            return self.job("a", **changes).train()
+        with filled(LADDER_MIB):
+            return self.job("a", **changes, microBatchSize=8, gradientCheckpointing="None").train()
+
+    def job(self, name: str, *, method: str = "SFT", **changes: Any) -> "Job":
+        """Write data and plan, and run prepare."""
+        data = self.work / f"{method}.jsonl"
+        write_rows(data, method)
+        return Job(self.work / name, self.model, data, method, changes)
+
+    def invariance(self) -> dict[str, Any]:
+        """Compare rows and losses of every step."""
+        common: dict[str, Any] = {"gradientCheckpointing": "None", "checkpointSteps": 2}
+        whole = self.job("whole", microBatchSize=8, **common)
+        figures: dict[str, Any] = {"effective": whole.train()["effective"]}
+        wanted = whole.metrics()
+        killed = self.job("killed", microBatchSize=8, **common)
+        at = random.randrange(3, STEPS - 1)  # noqa: S311
+        killed.train_until_step(at)
+        killed.train()
+        figures["killedAfterStep"] = at
+        others = {"killed": killed}
+        for size in (1, 2):
+            others[f"microBatch{size}"] = self.job(f"micro-{size}", microBatchSize=size, **common)
+            others[f"microBatch{size}"].train()
+        for name, other in others.items():
+            lines = other.metrics()
+            figures[name] = {
+                "sameRows": [m["rows"] for m in lines] == [m["rows"] for m in wanted],
+                "largestLossDifference": max(abs(a["loss"] - b["loss"]) for a, b in zip(lines, wanted, strict=True)),
+            }
+        return figures
+
+
+class Job:
+    """One plan, and the stages that run it."""
+
+    def __init__(self, folder: Path, model: Path, data: Path, method: str, changes: dict[str, Any]) -> None:
+        folder.mkdir()
+        self.folder = folder
+        job = folder / "job.yaml"
+        text = training.JOB.read_text(encoding="utf-8")
+        job.write_text(text, encoding="utf-8")
+        command = [sys.executable, "-m", "finetune_trainer", "plan", "--job", str(job), "--model", str(model)]
+        command += ["--dataset", str(data), "--output", str(folder / "output"), "--allow-cpu"]
+        done = subprocess.run(command, env=training.environment(), check=True, capture_output=True, text=True)
+        plan = json.loads(done.stdout)
+        plan["model"]["maxSequenceLength"] = 1024
+        settings = plan["training"]
+        settings.pop("microBatchSize", None)
+        settings |= {"maxSteps": STEPS, "gradientCheckpointing": "Auto", "method": method} | changes
+        if "checkpointSteps" in changes:
+            settings.pop("checkpointSeconds", None)
+        if method != "SFT":
+            settings |= {"preference": {"beta": 0.1}, "learningRate": 5e-6}
+        plan["evaluation"] = {"prompts": ["bada"], "maxNewTokens": 8}
+        plan["export"] = {"gguf": []}
+        self.plan = folder / "plan.json"
+        self.plan.write_text(json.dumps(plan))
+        subprocess.run(self._command("prepare"), env=self._environment(), check=True)
+
+    def train(self) -> dict[str, Any]:
+        """Run train to its end and return its figures."""
+        started = time.monotonic()
+        subprocess.run(self._command("train"), env=self._environment(), check=True)
+        (path,) = self.folder.glob("output/*/.runs/*/train.json")
+        result = json.loads(path.read_text())
+        lines = self.metrics()
+        counted = [m for m in lines if m["seconds"]][3:]
+        return {
+            "effective": result["effective"],
+            "memory": result.get("memory"),
+            "evaluation": result["evaluation"],
+            "lossFirst": lines[0]["loss"],
+            "lossLast": lines[-1]["loss"],
+            "lastStep": {k: v for k, v in lines[-1].items() if k.startswith("reward")},
+            "tokensPerSecond": round(
+                sum(m["supervisedTokens"] for m in counted) / max(sum(m["seconds"] for m in counted), 1e-9), 1
+            ),
+            "timings": result["timings"],
+            "trainSeconds": round(time.monotonic() - started, 1),
+        }
+
+    def train_until_step(self, step: int) -> None:
+        """Start train, and kill it with everything it started as soon as a checkpoint is complete after `step`."""
+        process = subprocess.Popen(self._command("train"), env=self._environment(), start_new_session=True)
+        while process.poll() is None:
+            markers = self.folder.glob("output/*/.runs/*/checkpoints/*/complete.json")
+            if any(int(m.parent.name) >= step - 1 for m in markers):
+                break
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return one entry for each step."""
+        (path,) = self.folder.glob("output/*/*/*/metrics.jsonl")
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def _command(self, stage: str) -> list[str]:
+        return [sys.executable, "-m", "finetune_trainer", stage, "--plan", str(self.plan)]
+
+    def _environment(self) -> dict[str, str]:
+        return training.environment() | {"FINETUNE_SCRATCH": str(self.folder / "scratch")}
+
+
+def write_rows(path: Path, method: str) -> None:
+    """Write 120 rows in the format of the method. Good answers are made of other words than bad ones."""
+    generator = random.Random(training.SEED)  # noqa: S311
+    words = training.vocabulary()
+    half = len(words) // 2
+
+    def text(some: list[str]) -> str:
+        length = min(600, max(8, round(generator.lognormvariate(training.MEAN_LOG, training.SIGMA_LOG))))
+        return " ".join(generator.choices(some, k=length))
+
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(120):
+            question = " ".join(generator.choices(words, k=12))
+            good, bad = text(words[:half]), text(words[half:])
+            row: dict[str, Any] = {"instruction": question, "input": "", "output": good}
+            if method in ("DPO", "ORPO"):
+                row = {"prompt": question, "chosen": good, "rejected": bad}
+            elif method == "KTO":
+                row = {"prompt": question, "completion": (bad, good)[number % 2], "label": bool(number % 2)}
+            file.write(json.dumps(row) + "\n")
+
+
+@contextmanager
+def filled(left_mib: int) -> Iterator[None]:
+    """Let another process hold all of the GPU's memory but `left_mib`."""
+    import ctypes
+
+    nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    nvml.nvmlInit_v2()
+    handle = ctypes.c_void_p()
+    nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(handle))
+    sizes = (ctypes.c_ulonglong * 3)()  # total, free, used, in bytes
+    nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(sizes))
+    # What its own CUDA context takes is not known beforehand; some 600 MiB.
+    held = (sizes[1] >> 20) - left_mib - 600
+    process = subprocess.Popen([sys.executable, "-c", FILLER, str(held)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
