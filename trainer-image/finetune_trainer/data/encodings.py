@@ -23,6 +23,8 @@ _HANGUL = re.compile("[가-힣]")
 _FOREIGN = re.compile(r"[^\W\d_a-zA-Z]")
 # Chinese text (GBK) that happens to decode as CP949 has about 60 % Hangul, Korean text nearly nothing else.
 _HANGUL_SHARE = 0.8
+# Letters that are looked at for that share.
+_ENOUGH = 100_000
 
 
 @dataclass(frozen=True)
@@ -99,4 +101,6 @@ def _is_korean(path: Path) -> bool:
     for text in _texts(path, CP949):
         hangul += len(_HANGUL.findall(text))
         foreign += len(_FOREIGN.findall(text))
+        if foreign > _ENOUGH:
+            break
     return hangul >= _HANGUL_SHARE * foreign
