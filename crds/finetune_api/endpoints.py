@@ -37,7 +37,7 @@ def refused(policy: Policy, endpoints: Iterable[Endpoint]) -> str | None:
     if not policy.endpoints:
         return None
     for endpoint in endpoints:
-        found = _host_and_port(endpoint.url)
+        found = host_and_port(endpoint.url)
         if found is None:
             return f"{endpoint.field} has no host that can be compared with what the administrator allows; correct it."
         host, port = found
@@ -60,6 +60,18 @@ def allowed_address(policy: Policy, host: str, port: int, addresses: Sequence[st
     if not policy.endpoints or _is_listed(policy, _normal(host), port):
         return True
     return bool(addresses) and all(_in_a_range(policy, address) for address in addresses)
+
+
+def host_and_port(url: str) -> tuple[str, int] | None:
+    """Return the host in its one spelling and the port, or None for a URL on whose host programs may disagree."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return None
+    if not _is_address(host) and not _HOST.fullmatch(host):
+        return None
+    return _normal(host), port if port is not None else {"http": 80}.get(parts.scheme, 443)
 
 
 def _all(plan: Plan) -> Iterator[Endpoint]:
@@ -89,17 +101,6 @@ def _source(field: str, source: SourcePlan) -> Iterator[Endpoint]:
 def _s3(field: str, target: S3Target | None) -> Iterator[Endpoint]:
     if target:
         yield Endpoint(f"{field}.endpoint", target.endpoint or AWS)
-
-
-def _host_and_port(url: str) -> tuple[str, int] | None:
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        return None
-    if not _is_address(host) and not _HOST.fullmatch(host):
-        return None
-    return _normal(host), port if port is not None else {"http": 80}.get(parts.scheme, 443)
 
 
 def _normal(host: str) -> str:
