@@ -148,9 +148,13 @@ class Encoder:
         An answer is learned as the model will give it: an earlier one that the template shows in another way by then,
         as those of thinking models without their thinking, is context of the last one only.
         """
-        whole = self._render(messages, generate=False)
-        ids = encode(self._tokenizer, whole)
         *earlier, last = [turn for turn, m in enumerate(messages) if m["role"] == "assistant"]
+        whole = self._render(messages, generate=False)
+        start, ids = self._join(self._render(messages[:last], generate=True), whole)
+        end = self._end(ids, start)
+        if end is None:
+            what = "does not end an answer with a token at which the model stops"
+            raise _Fault(what, f"{self._template.subject} {what}")
         spans = []
         learned = {last}
         for turn in [] if last_only else earlier:
@@ -158,8 +162,13 @@ class Encoder:
             if span is not None and self._is_shown_as_given(messages[: turn + 1], whole, ids[: span[1]]):
                 spans.append(span)
                 learned.add(turn)
-        span = self._find(messages[:last], whole, ids)
-        if span is None:
+        self._require_contents([m for i, m in enumerate(messages) if m["role"] != "assistant" or i in learned], whole)
+        # What some templates write after the last stop token is never generated.
+        return ids[:end], [*spans, (start, end)]
+
+    def _join(self, question: str, whole: str) -> tuple[int, list[int]]:
+        """Return where the answer begins in `whole`, and its ids: those that a server has for `question` come first."""
+        if not whole.startswith(question):
             raise _Fault(
                 "does not keep what it showed before an answer once the answer is there, so the answers cannot be "
                 "told from the questions",
@@ -167,31 +176,40 @@ class Encoder:
                 "as with a <think> part in it where thinking is off; leave that out or correct "
                 "dataset.chatTemplateKwargs",
             )
-        if span[1] == 0:
-            reason = "does not end an answer with a token at which the model stops"
-            raise _Fault(reason, f"{self._template.subject} {reason}")
-        self._require_contents([m for i, m in enumerate(messages) if m["role"] != "assistant" or i in learned], whole)
-        # What some templates write after the last stop token is never generated.
-        return ids[: span[1]], [*spans, span]
+        prompt, ids = encode(self._tokenizer, question), encode(self._tokenizer, whole)
+        if ids[: len(prompt)] != prompt:
+            # The end of the question and the beginning of the answer, such as line breaks of both, would be one token.
+            ids = [*prompt, *self._continuation(whole[len(question) :])]
+        return len(prompt), ids
+
+    def _continuation(self, text: str) -> list[int]:
+        """Return the ids of text that does not begin where a text begins; a control token before it sees to that."""
+        anchor = min(self._stops)
+        ids: list[int] = self._tokenizer(
+            self._tokenizer.convert_ids_to_tokens(anchor) + text, add_special_tokens=False
+        )["input_ids"]
+        if ids[0] != anchor or self._tokenizer.decode(ids[1:], clean_up_tokenization_spaces=False) != text:
+            what = "ends a question in the middle of a token"
+            raise _Fault(what, f"{self._template.subject} {what}; remove white space where the answer begins")
+        return ids[1:]
 
     def _find(self, before: Sequence[Message], whole: str, ids: Sequence[int]) -> tuple[int, int] | None:
-        """Return (start, end) of the answer after `before`; None if it does not follow what a server shows for that.
-
-        The end is 0 if no stop token follows.
-        """
+        """Return (start, end) of the answer after `before`; None if it does not follow what a server shows for that."""
         question = self._render(before, generate=True)
-        if not whole.startswith(question):
-            return None
         prompt = encode(self._tokenizer, question)
         start = len(prompt)
-        if ids[:start] != prompt:
+        if not whole.startswith(question) or ids[:start] != prompt:
             return None
-        return start, next((i + 1 for i in range(start, len(ids)) if ids[i] in self._stops), 0)
+        end = self._end(ids, start)
+        return None if end is None else (start, end)
+
+    def _end(self, ids: Sequence[int], start: int) -> int | None:
+        return next((i + 1 for i in range(start, len(ids)) if ids[i] in self._stops), None)
 
     def _is_shown_as_given(self, messages: Sequence[Message], whole: str, ids: Sequence[int]) -> bool:
         """Whether `ids`, up to the stop token of the last message, are what they are when nothing follows."""
         given = self._render(messages, generate=False)
-        return len(ids) > 0 and (whole.startswith(given) or encode(self._tokenizer, given)[: len(ids)] == ids)
+        return whole.startswith(given) or encode(self._tokenizer, given)[: len(ids)] == ids
 
     def _render(self, messages: Sequence[Message], *, generate: bool) -> str:
         try:
