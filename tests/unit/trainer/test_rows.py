@@ -1,4 +1,4 @@
-"""Rows that are taken, and what is done to their text."""
+"""What is done to the text of a row."""
 
 import unicodedata
 
@@ -8,38 +8,42 @@ from hypothesis import strategies as st
 
 from finetune_trainer.data import rows
 
-
-def test_alpaca_row_becomes_question_and_answer() -> None:
-    row = {"instruction": " 더해줘 ", "input": "1 2\n", "output": "3"}
-    assert rows.parse(row, "Alpaca") == (
-        ({"role": "user", "content": "더해줘"}, {"role": "assistant", "content": "3"}),
-        "1 2",
-    )
+_VALUES = st.recursive(st.text() | st.integers() | st.none(), lambda v: st.lists(v) | st.dictionaries(st.text(), v))
 
 
-@pytest.mark.parametrize("nothing", [{}, {"input": None}, {"input": ""}, {"input": "  "}])
-def test_input_may_be_left_out(nothing: dict[str, str | None]) -> None:
-    parsed = rows.parse({"instruction": "a", "output": "b", **nothing}, "Alpaca")
-    assert parsed == (({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}), "")
-
-
-def test_tabs_and_line_breaks_are_no_control_characters() -> None:
-    assert not isinstance(rows.parse({"instruction": "a\n\tb", "output": "c\r\nd"}, "Alpaca"), str)
-
-
-@given(st.recursive(st.text() | st.integers() | st.none(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)))
+@given(_VALUES)
 def test_composing_twice_changes_nothing(value: object) -> None:
     once, _ = rows.compose(value)
     assert rows.compose(once) == (once, False)
 
 
+@given(st.text(), st.text())
+def test_composing_is_nfc_at_any_depth(one: str, two: str) -> None:
+    composed, changed = rows.compose({"a": [one, {"b": two}]})
+    assert composed == {"a": [unicodedata.normalize("NFC", one), {"b": unicodedata.normalize("NFC", two)}]}
+    assert changed == (composed != {"a": [one, {"b": two}]})
+
+
 def test_decomposed_hangul_is_composed_and_told() -> None:
-    text = "안녕하세요"
-    assert rows.compose({"instruction": unicodedata.normalize("NFD", text)}) == ({"instruction": text}, True)
+    decomposed = unicodedata.normalize("NFD", "질문")
+    assert rows.compose({decomposed: decomposed}) == ({"질문": "질문"}, True)
 
 
-@pytest.mark.parametrize(
-    ("row", "expected"), [({"messages": []}, "Messages"), ({"instruction": "a"}, "Alpaca"), ({"output": "a"}, "Alpaca")]
-)
-def test_format_is_known_by_the_fields(row: dict[str, object], expected: str) -> None:
-    assert rows.detect("s", 1, row) == expected
+@given(st.text(min_size=1))
+def test_text_is_at_fault_exactly_for_controls_and_half_characters(text: str) -> None:
+    def refused(character: str) -> bool:
+        category = unicodedata.category(character)
+        return category == "Cs" or (category == "Cc" and character not in "\t\r\n")
+
+    fault = rows.text_fault(f"x{text}", "it")
+    assert (fault is not None) == any(map(refused, text))
+
+
+@pytest.mark.parametrize("nothing", [None, "", float("nan"), " \t\n", "\u3000"])
+def test_nothing_is_missing(nothing: object) -> None:
+    assert rows.text_fault(nothing, "it") == "it is missing or empty"
+
+
+@pytest.mark.parametrize("value", [0, 1.5, True, [], {}])
+def test_other_values_are_no_text(value: object) -> None:
+    assert rows.text_fault(value, "it") == "it is not text"

@@ -61,14 +61,15 @@ def of_text(name: str, file: TextIO) -> Literal["JSON Lines", "JSON", "CSV"]:
         return "JSON"
     if first.startswith("{"):
         return "JSON" if _is_document(body) else "JSON Lines"
-    # A row that is broken, or words before the rows, do not make a table.
-    if any(line.startswith("{") and _is_json(line) for line in body[1:]):
-        return "JSON Lines"
     header = csv_table.header(first)
-    if len(header) > 1 or header[0] in COLUMNS:
+    if not set(header).isdisjoint(COLUMNS):
         return "CSV"
-    if _is_json(first):
+    # A row that is broken, or words before the rows, do not make a table.
+    second = next(itertools.filterfalse(_is_empty, body[1:]), "")
+    if first.startswith("```") or _is_json(first) or (second.startswith("{") and _is_json(second)):
         return "JSON Lines"
+    if len(header) > 1:
+        return "CSV"
     raise DatasetError(f'source "{name}" is text without rows; it must be {WANTED}')
 
 
