@@ -233,7 +233,7 @@ class _Training:
         load_model.for_training(loaded.model)
         try:
             trainer = methods.build(self.plan, loaded, rows, steps, progress, folder, _rung(self.plan.training))
-            methods.check_batches(trainer, rows, steps[0])
+            methods.check_batches(self.plan, trainer, rows, steps[0])
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         finally:
             upload.wait()

@@ -60,7 +60,7 @@ def trainer(batches: list[dict[str, Any]]) -> Any:
 
 def test_batches_with_prepares_rows_and_masks_pass() -> None:
     batch = {"input_ids": [[5, 9, 0], [5, 8, 2]], "labels": [[-100, 9, -100], [-100, 8, 2]]}
-    methods.check_batches(trainer([batch]), ROWS, [2, 1])
+    sft.check_batches(trainer([batch]), ROWS, [2, 1])
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_batches_with_prepares_rows_and_masks_pass() -> None:
 )
 def test_a_library_that_changes_them_is_caught(batch: dict[str, Any], complaint: str) -> None:
     with pytest.raises(AssertionError, match=complaint):
-        methods.check_batches(trainer([batch]), ROWS, [2, 1])
+        sft.check_batches(trainer([batch]), ROWS, [2, 1])
 
 
 def test_the_hold_out_loss_is_a_mean_over_tokens_not_rows() -> None:

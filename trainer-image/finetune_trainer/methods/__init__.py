@@ -7,13 +7,12 @@ from typing import Any
 from finetune_api.plan import Plan
 from finetune_api.training_spec import Method
 from finetune_trainer.load_model import LoadedModel
-from finetune_trainer.methods import sft
+from finetune_trainer.methods import dpo, kto, orpo, sft
 from finetune_trainer.rung import Rung
 from finetune_trainer.training_progress import TrainingProgress
-from finetune_trainer.training_rows import Row, SFTRow
+from finetune_trainer.training_rows import Row
 
-_METHODS: dict[Method, Any] = {"SFT": sft}
-_BY_ROW: dict[type[Any], Any] = {SFTRow: sft}
+_METHODS: dict[Method, Any] = {"SFT": sft, "DPO": dpo, "ORPO": orpo, "KTO": kto}
 
 
 def ordered(rows: Sequence[Row], steps: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -31,13 +30,16 @@ def build(
     rung: Rung,
 ) -> Any:
     """Return the method's trainer; its dataset is the rows of step 0, then of step 1, and so on."""
-    return _METHODS[plan.training.method].build(plan, loaded, rows, steps, progress, folder, rung)
+    method = _METHODS[plan.training.method]
+    trainer = method.build(plan, loaded, rows, steps, progress, folder, rung)
+    assert len(trainer.train_dataset) == sum(map(len, steps)), "the trainer dropped rows"
+    return trainer
 
 
-def check_batches(trainer: Any, rows: Sequence[Row], step: Sequence[int]) -> None:
+def check_batches(plan: Plan, trainer: Any, rows: Sequence[Row], step: Sequence[int]) -> None:
     """Assert that the first optimizer step learns exactly the rows and tokens that prepare chose.
 
     Raises:
         AssertionError: a library changed rows, order or masks.
     """
-    _BY_ROW[type(rows[0])].check_batches(trainer, rows, step)
+    _METHODS[plan.training.method].check_batches(trainer, rows, step)

@@ -6,6 +6,7 @@ from typing import Any
 
 from finetune_api.plan import Plan
 from finetune_trainer.load_model import LoadedModel, Precision
+from finetune_trainer.methods import batches
 from finetune_trainer.methods.boundary import callback
 from finetune_trainer.methods.settings import common
 from finetune_trainer.rung import Rung
@@ -61,19 +62,15 @@ def build(
 
 def check_batches(trainer: Any, rows: Sequence[SFTRow], step: Sequence[int]) -> None:
     """See `methods.check_batches`."""
-    micro, accumulation = trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps
-    batches = iter(trainer.get_train_dataloader())
     seen: list[tuple[list[int], list[int]]] = []
-    for _ in range(min(accumulation, -(-len(step) // micro))):
-        batch = next(batches)
-        for ids, labels in zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True):
-            seen.append((ids, labels))
-    assert len(seen) == len(step), f"the first step has {len(seen)} rows instead of {len(step)}"
+    for batch in batches.of_step(trainer, len(step)):
+        seen += zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True)
+    batches.check_count(len(seen), len(step))
     for (ids, labels), index in zip(seen, step, strict=True):
         row = rows[index]
-        length = len(row.input_ids)
-        wanted = [token if m else -100 for token, m in zip(row.input_ids, row.completion_mask, strict=True)]
+        length = row.length
+        wanted = [token if m else batches.IGNORED for token, m in zip(row.input_ids, row.completion_mask, strict=True)]
         assert ids[:length] == row.input_ids, f"row {row.row_id} reaches the model changed"
         # The first label is never predicted, and a collator may mask it.
         assert labels[1:length] == wanted[1:], f"row {row.row_id} is learned at other tokens than prepare chose"
-        assert all(label == -100 for label in labels[length:]), f"row {row.row_id}: padding would be learned"
+        assert all(label == batches.IGNORED for label in labels[length:]), f"row {row.row_id}: padding would be learned"

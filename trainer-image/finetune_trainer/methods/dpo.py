@@ -1,0 +1,91 @@
+"""DPO: learn to prefer chosen to rejected answers (Rafailov et al. 2023, arXiv:2305.18290)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune_api.plan import Plan
+from finetune_trainer.load_model import LoadedModel, Precision
+from finetune_trainer.methods import batches, preference
+from finetune_trainer.methods.boundary import callback
+from finetune_trainer.methods.settings import common
+from finetune_trainer.rung import Rung
+from finetune_trainer.training_progress import TrainingProgress
+from finetune_trainer.training_rows import PreferenceRow
+
+
+def settings(plan: Plan, precision: Precision, total_steps: int, folder: Path, rung: Rung) -> dict[str, Any]:
+    """Return the arguments of DPOConfig."""
+    return common(plan, precision, total_steps, folder, rung) | {
+        "beta": preference.of(plan).beta,
+        "loss_type": ["sigmoid"],
+        "loss_weights": None,
+        "ld_alpha": None,
+        "f_divergence_type": "reverse_kl",
+        "label_smoothing": 0.0,
+        "use_weighting": False,
+        "disable_dropout": preference.dropout_disabled(plan),
+        "truncation_mode": "keep_start",
+        "padding_free": False,
+        "pad_to_multiple_of": None,
+        "precompute_ref_log_probs": False,
+        "sync_ref_model": False,
+        "activation_offloading": False,
+        "remove_unused_columns": True,
+    }
+
+
+def build(
+    plan: Plan,
+    loaded: LoadedModel,
+    rows: Sequence[PreferenceRow],
+    steps: Sequence[Sequence[int]],
+    progress: TrainingProgress,
+    folder: Path,
+    rung: Rung,
+) -> Any:
+    """See `methods.build`."""
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    class Tokenized(DPOTrainer):  # type: ignore[misc]
+        """Takes the rows as they are."""
+
+        def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
+            return dataset
+
+        def rows_of(self, inputs: Any) -> int:
+            return len(inputs["input_ids"]) // 2
+
+    dataset = Dataset.from_dict(
+        {
+            "prompt_ids": [r.prompt_ids for r in rows],
+            "chosen_ids": [r.chosen_ids for r in rows],
+            "rejected_ids": [r.rejected_ids for r in rows],
+        }
+    )
+    trainer = preference.weighted(Tokenized, [len(step) for step in steps])(
+        model=loaded.model,
+        processing_class=loaded.tokenizer,
+        args=DPOConfig(**settings(plan, loaded.precision, len(steps), folder, rung)),
+        train_dataset=dataset.select([index for step in steps for index in step]),
+        callbacks=[callback(progress), preference.drop_reference()],
+    )
+    preference.set_reference(loaded.model, continued=plan.model.adapter is not None)
+    return trainer
+
+
+def check_batches(trainer: Any, rows: Sequence[PreferenceRow], step: Sequence[int]) -> None:
+    """See `methods.check_batches`."""
+    seen: list[tuple[list[list[int]], list[list[int]]]] = []
+    for batch in batches.of_step(trainer, len(step)):
+        ids = batch["input_ids"].tolist()
+        labels = batches.labels_of(batch["input_ids"], batch["completion_mask"])
+        # The first half of a batch is the chosen answers, the second one the rejected ones.
+        half = len(ids) // 2
+        seen += [([ids[i], ids[half + i]], [labels[i], labels[half + i]]) for i in range(half)]
+    batches.check_count(len(seen), len(step))
+    for (ids, labels), index in zip(seen, step, strict=True):
+        row = rows[index]
+        batches.check_sequence(row.row_id, ids[0], labels[0], row.prompt_ids, row.chosen_ids)
+        batches.check_sequence(row.row_id, ids[1], labels[1], row.prompt_ids, row.rejected_ids)
