@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.support import tiny_model
 from tests.support.smollm2 import cache
 from tests.support.trainer_job import TrainerJob
 
@@ -76,21 +75,6 @@ def _shard_missing(model: Path, job: TrainerJob) -> None:
 def _cut_off(model: Path, job: TrainerJob) -> None:
     path = model / "model.safetensors"
     path.write_bytes(path.read_bytes()[:100_000])
-
-
-def _untrained(model: Path, job: TrainerJob) -> None:
-    shutil.rmtree(model)
-    tiny_model.build(model, untrained=(1, 2))
-    job.plan["dataset"]["promptTemplate"] = "Model"
-
-
-def _no_template(model: Path, job: TrainerJob) -> None:
-    (model / "chat_template.jinja").unlink()
-    job.plan["dataset"]["promptTemplate"] = "Model"
-
-
-def _bad_template(text: str) -> Change:
-    return _write("chat_template.jinja", text.encode())
 
 
 def _larger_tokenizer(model: Path, job: TrainerJob) -> None:
@@ -228,41 +212,6 @@ CASES = [
         _larger_tokenizer,
         66,
         "tiny: the tokenizer has 49153 tokens and the weights only 49152; they belong to different models",
-    ),
-    Case(
-        "chat template on a base model",
-        _untrained,
-        66,
-        "tiny is a base model: its weights were never trained on <|im_start|>, <|im_end|> of its chat template; "
-        "set dataset.promptTemplate to Alpaca or use the -Instruct repository",
-    ),
-    Case(
-        "chat template that is not there",
-        _no_template,
-        66,
-        "the model's tokenizer has no chat template, as most base models; "
-        "set dataset.promptTemplate to Alpaca or use the -Instruct repository",
-    ),
-    Case(
-        "chat template that refuses",
-        _bad_template("{{ raise_exception('no thanks') }}"),
-        66,
-        "the model's chat template refuses a conversation of user, assistant: no thanks; "
-        "leave out dataset.systemPrompt and system messages, or set dataset.promptTemplate to Alpaca",
-    ),
-    Case(
-        "chat template that rewrites the question",
-        _bad_template("{% for m in messages %}<|im_start|>{{ loop.length }}{{ m['content'] }}<|im_end|>{% endfor %}"),
-        66,
-        "the model's chat template does not keep what it showed before an answer once the answer is there, "
-        "so the answers cannot be told from the questions; set dataset.promptTemplate to Alpaca",
-    ),
-    Case(
-        "chat template without end of turn",
-        _bad_template("{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"),
-        66,
-        "the model's chat template does not end an answer with a token at which the model stops; "
-        "set dataset.promptTemplate to Alpaca",
     ),
 ]
 

@@ -260,7 +260,7 @@ UNFIT = [
     ("{{ messages | length }}" + PLAIN + ASK, KEEPS),
     ("{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}", "does not end an answer with a token"),
     (PLAIN.replace("m['content']", "m['role']"), "does not show the whole user message"),
-    ("hello", "does not end an answer with a token"),
+    ("hello", "does not show the whole user message"),
     ("{{ bos_token }}{{ bos_token }}" + PLAIN.replace("<|im_start|>", "") + ASK.replace("<|im_start|>", ""), "twice"),
     ("{{ raise_exception('no') }}", "refuses a conversation of user: no"),
     ("{% for %}", "has an error in line 1"),

@@ -150,19 +150,18 @@ class Encoder:
         """
         *earlier, last = [turn for turn, m in enumerate(messages) if m["role"] == "assistant"]
         whole = self._render(messages, generate=False)
+        self._require_contents([m for turn, m in enumerate(messages) if turn not in earlier], whole)
         start, ids = self._join(self._render(messages[:last], generate=True), whole)
         end = self._end(ids, start)
         if end is None:
             what = "does not end an answer with a token at which the model stops"
             raise _Fault(what, f"{self._template.subject} {what}")
         spans = []
-        learned = {last}
         for turn in [] if last_only else earlier:
             span = self._find(messages[:turn], whole, ids)
             if span is not None and self._is_shown_as_given(messages[: turn + 1], whole, ids[: span[1]]):
+                self._require_contents([messages[turn]], whole)
                 spans.append(span)
-                learned.add(turn)
-        self._require_contents([m for i, m in enumerate(messages) if m["role"] != "assistant" or i in learned], whole)
         # What some templates write after the last stop token is never generated.
         return ids[:end], [*spans, (start, end)]
 

@@ -92,7 +92,7 @@ def render(tokenizer: Any, jinja: str, messages: Sequence[Message], *, generate:
             )
         )
     except TemplateSyntaxError as error:
-        raise RenderError(f"has an error in line {error.lineno}: {error.message}") from error
+        raise RenderError(f"has an error in line {error.lineno}: {str(error.message).rstrip('.')}") from error
     except Exception as error:  # A template is somebody's program; it may fail in any way.
         roles = ", ".join(m["role"] for m in messages)
         raise RenderError(f"refuses a conversation of {roles}: {str(error).rstrip('.')}") from error
