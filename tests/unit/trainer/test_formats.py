@@ -11,13 +11,14 @@ from finetune_api.dataset_spec import DatasetFormat
 from finetune_api.training_spec import Method
 from finetune_trainer.data import formats
 from finetune_trainer.data.columns import Columns
+from finetune_trainer.data.example import Message
 from finetune_trainer.data.formats import Format, Parsed
 from finetune_trainer.errors import DatasetError
 
-_SYSTEM = {"role": "system", "content": "s"}
-_A = {"role": "user", "content": "a"}
-_B = {"role": "assistant", "content": "b"}
-_C = {"role": "assistant", "content": "c"}
+_SYSTEM: Message = {"role": "system", "content": "s"}
+_A: Message = {"role": "user", "content": "a"}
+_B: Message = {"role": "assistant", "content": "b"}
+_C: Message = {"role": "assistant", "content": "c"}
 _FORMATS = get_args(Format)
 
 
@@ -37,7 +38,7 @@ def _detected(row: dict[str, Any], columns: dict[str, str] | None = None) -> For
         ("Alpaca", {"instruction": "a", "output": "b", "system": float("nan")}, Parsed((_A, _B))),
         ("Messages", {"messages": [_SYSTEM, _A, _B]}, Parsed((_SYSTEM, _A, _B))),
         ("Messages", {"messages": json.dumps([_A, _B])}, Parsed((_A, _B))),
-        ("Messages", {"messages": [_A | {"name": "x"}, _B]}, Parsed((_A, _B))),
+        ("Messages", {"messages": [{**_A, "name": "x"}, _B]}, Parsed((_A, _B))),
         ("ShareGPT", {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}, None),
         ("ShareGPT", {"conversations": [{"from": "user", "value": "a"}, {"from": "bot", "value": "b"}]}, None),
         ("ShareGPT", {"conversations": [{"from": "human", "value": "a"}, {"from": "model", "value": "b"}]}, None),
