@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import logging
 import sys
 import time
 import traceback
@@ -20,7 +19,7 @@ from finetune_trainer.context import Context
 from finetune_trainer.errors import StageError
 from finetune_trainer.open_store import open_output, override_output
 from finetune_trainer.reporter import ProgressReporter
-from finetune_trainer.stage_log import copied_to
+from finetune_trainer.stage_log import LOG_NAME, configure_logging, copied_to
 from finetune_trainer.stop import StopFlag, StopRequested, ignored
 from finetune_trainer.store import Store
 
@@ -67,10 +66,10 @@ def main(argv: Sequence[str]) -> int:
     if arguments.command == "plan":
         return _print_plan(arguments)
     with environment.scratch_folder(arguments.command) as scratch, environment.applied(scratch):
-        log_file = scratch / "stage.log"
+        log_file = scratch / LOG_NAME
         attempt = _Attempt(arguments, scratch, log_file)
         with copied_to(log_file) as terminal:
-            _configure_logging()
+            configure_logging()
             result = attempt.run(terminal)
         # Only now has everything that was printed reached the log file.
         with ignored():
@@ -93,15 +92,6 @@ def _print_plan(arguments: argparse.Namespace) -> int:
         return error.exit_code
     sys.stdout.write(plan.to_bytes().decode() + "\n")
     return ExitCode.OK
-
-
-def _configure_logging() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    logging.getLogger("finetune_trainer").setLevel(logging.INFO)
 
 
 class _Attempt:

@@ -9,7 +9,7 @@ class StageError(Exception):
     # Of train: the newest complete checkpoint in the bucket.
     checkpoint_step: int | None = None
 
-    def __init__(self, exit_code: ExitCode, message: str) -> None:
+    def __init__(self, exit_code: int, message: str) -> None:
         super().__init__(message)
         self.exit_code = exit_code
         self.message = message

@@ -1,5 +1,6 @@
 """Copies everything that this process and its children print into a file."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
+# In the scratch folder.
+LOG_NAME = "stage.log"
 # A child that outlives the stage may hold the pipe open.
 _DRAIN_SECONDS = 5
 
@@ -49,6 +52,16 @@ def copied_to(path: Path) -> Iterator[TextIO | None]:
         except subprocess.TimeoutExpired:
             tee.kill()
             tee.wait()
+
+
+def configure_logging() -> None:
+    """Write this program's own messages to stderr, and of the libraries' the warnings."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("finetune_trainer").setLevel(logging.INFO)
 
 
 def _stream(descriptor: int) -> TextIO:

@@ -1,4 +1,4 @@
-"""What SIGTERM does: by default the stage ends at once; a stage that must save first defers that.
+"""What SIGTERM does: by default the stage ends at once; a stage that must save first defers that or passes it on.
 
 with context.stop.deferred():
     ...
@@ -6,7 +6,7 @@ with context.stop.deferred():
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -24,6 +24,7 @@ class StopFlag:
     def __init__(self) -> None:
         self._requested = False
         self._deferred = False
+        self._instead: Callable[[], None] | None = None
 
     @property
     def requested(self) -> bool:
@@ -34,10 +35,12 @@ class StopFlag:
         """Do what SIGTERM does.
 
         Raises:
-            StopRequested: unless deferred.
+            StopRequested: unless deferred or passed on.
         """
         self._requested = True
-        if not self._deferred:
+        if self._instead is not None:
+            self._instead()
+        elif not self._deferred:
             raise StopRequested
 
     @contextmanager
@@ -48,6 +51,15 @@ class StopFlag:
             yield
         finally:
             self._deferred = False
+
+    @contextmanager
+    def passed_on(self, tell: Callable[[], None]) -> Iterator[None]:
+        """Inside, SIGTERM sets the flag and calls `tell`, which tells a process that ends by itself."""
+        self._instead = tell
+        try:
+            yield
+        finally:
+            self._instead = None
 
     @contextmanager
     def installed(self) -> Iterator[None]:
