@@ -14,7 +14,7 @@ from finetune_api.layout import JobLayout
 from finetune_api.plan import PLAN_PATH, Plan
 from finetune_api.result import StageResult
 from finetune_api.spec import STAGES, Stage
-from finetune_trainer import environment, outcome, plan_file, progress_push
+from finetune_trainer import endpoint_policy, environment, outcome, plan_file, progress_push
 from finetune_trainer.context import Context
 from finetune_trainer.errors import StageError
 from finetune_trainer.open_store import open_output, override_output
@@ -141,11 +141,17 @@ class _Attempt:
             plan = plan.model_copy(update={"output": override_output(plan.output, self._arguments.output)})
         if not plan.allow_cpu:
             environment.forbid_cpu_training()
+        endpoint_policy.check(plan)
         layout = JobLayout(plan.job.namespace, plan.job.name, plan.job.uid)
         store = open_output(plan.output)
         self._store, self._layout = store, layout
         if self._stage != "prepare" and (earlier := outcome.find(store, layout, "prepare")):
             self._run_id = earlier.run_id
+            if earlier.reused_from:
+                logging.getLogger(__name__).info("an identical run is complete: %s", earlier.reused_from)
+                return StageResult(
+                    stage=self._stage, exit_code=ExitCode.OK, run_id=earlier.run_id, reused_from=earlier.reused_from
+                )
         return self._run_module(plan, layout, store, terminal)
 
     def _run_module(self, plan: Plan, layout: JobLayout, store: Store, terminal: TextIO | None) -> StageResult:

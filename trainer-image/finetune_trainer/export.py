@@ -16,12 +16,25 @@ from finetune_api.progress import Activity
 from finetune_api.result import StageResult
 from finetune_api.spec import GGUFType
 from finetune_api.status import Artifact
-from finetune_trainer import adapter, gguf, manifest, merge, ollama, outcome, parity, prepared, reference, serve_guide
+from finetune_trainer import (
+    adapter,
+    gguf,
+    manifest,
+    merge,
+    ollama,
+    outcome,
+    parity,
+    prepared,
+    reference,
+    reuse,
+    serve_guide,
+)
 from finetune_trainer.checkpoints import sha256_of
 from finetune_trainer.context import Context
 from finetune_trainer.data import template
 from finetune_trainer.errors import ModelError, SettingsError
 from finetune_trainer.fetch import fetch_weights
+from finetune_trainer.manifest import Manifest
 from finetune_trainer.prepared import Prepared
 from finetune_trainer.reference import Reference
 from finetune_trainer.train import ADAPTER, ANSWERS
@@ -199,20 +212,32 @@ class _Export:
         )
 
     def _hand_off(self) -> None:
-        """Write the last files, the manifest after all others and the pointer to it after that."""
+        """Write the last files, the manifest after all others and the pointers to it after that."""
         store, made = self.context.store, self.published
         self._report("Uploading")
         uri = join_uri(store.uri, self.folder)
         guide = serve_guide.text(self.plan, self.prepared, uri, made.ggufs, made.modelfiles)
         store.put_bytes(f"{self.folder}/{_GUIDE}", guide.encode())
         self._add_answers()
-        files = manifest.list_files(store, self.folder, made.sha256, self.context.scratch)
-        store.put_bytes(
-            f"{self.folder}/{MANIFEST}",
-            manifest.document(self.plan, self.prepared, self.trained, files, made.parity),
+        made_from, trained = self.prepared, self.trained
+        found = Manifest(
+            run_id=made_from.run_id,
+            job=self.plan.job.to_json(),
+            model=made_from.model,
+            adapter=made_from.adapter,
+            template=made_from.template,
+            dataset=made_from.dataset,
+            plan=self.plan.to_json(),
+            versions=manifest.versions(),
+            memory=trained.memory,
+            effective=trained.effective,
+            evaluation=trained.evaluation,
+            parity=made.parity,
+            artifacts=[*trained.artifacts, *made.artifacts],
+            files=manifest.list_files(store, self.folder, made.sha256, self.context.scratch),
         )
-        latest = {"runId": self.prepared.run_id, "uri": uri, "manifest": f"{self.prepared.run_id}/{MANIFEST}"}
-        store.put_bytes(self.context.layout.latest, json.dumps(latest, indent=2).encode())
+        store.put_bytes(f"{self.folder}/{MANIFEST}", found.to_bytes())
+        reuse.publish(self.context, self.folder, found)
 
     def _add_answers(self) -> None:
         key = f"{self.folder}/{ANSWERS}"

@@ -7,7 +7,6 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from email.message import Message
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -153,7 +152,13 @@ def _opener(policy: Policy, where: str, field: str) -> urllib.request.OpenerDire
         max_redirections = _MAXIMUM_REDIRECTS
 
         def redirect_request(
-            self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+            self,
+            req: urllib.request.Request,
+            fp: IO[bytes],
+            code: int,
+            msg: str,
+            headers: http.client.HTTPMessage,
+            newurl: str,
         ) -> urllib.request.Request | None:
             if urlsplit(newurl).scheme not in ("http", "https"):
                 raise SettingsError(f"{where} leads on to what is no web page; give the URL of the file in {field}")

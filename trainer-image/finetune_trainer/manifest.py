@@ -1,38 +1,24 @@
-"""`manifest.json`: the last file of a run. A run is complete when it exists."""
+"""`manifest.json`: the last file of a run. A run is complete when it and all that it lists are there."""
 
-import importlib.metadata
 import json
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import ConfigDict, ValidationError
+
+from finetune_api.base import Model, Sha256
 from finetune_api.layout import MANIFEST
-from finetune_api.plan import Plan
-from finetune_api.result import StageResult
+from finetune_api.status import Artifact, DatasetStatus, Effective, EvaluationStatus, MemoryStatus
+from finetune_trainer.build_id import build_id, package_versions
 from finetune_trainer.checkpoints import sha256_of
-from finetune_trainer.prepared import Prepared
+from finetune_trainer.prepared import ResolvedAdapter, ResolvedModel
 from finetune_trainer.store import Store
 
-_MANIFEST_VERSION = 1
-# What the result depends on.
-_PACKAGES = (
-    "accelerate",
-    "bitsandbytes",
-    "llama-cpp-python",
-    "peft",
-    "torch",
-    "transformers",
-    "trl",
-    "unsloth",
-    "unsloth_zoo",
-)
 _LOGS = "logs/"
 
 
-@dataclass(frozen=True)
-class ManifestFile:
+class ManifestFile(Model):
     """One file of the run, its path relative to the run's folder."""
 
     path: str
@@ -40,8 +26,39 @@ class ManifestFile:
     sha256: str
 
 
+class Manifest(Model):
+    """What the run was made from, what it came to, and what it consists of."""
+
+    # A later trainer may have written more.
+    model_config = ConfigDict(extra="ignore")
+
+    manifest_version: Literal[2] = 2
+    run_id: Sha256
+    # As the plan has it: namespace, name, uid.
+    job: dict[str, Any]
+    model: ResolvedModel
+    # The earlier adapter that was trained further.
+    adapter: ResolvedAdapter | None = None
+    template: Literal["Model", "Alpaca", "Custom"]
+    dataset: DatasetStatus
+    # Not read again: plans of later versions have members that this one does not know.
+    plan: dict[str, Any]
+    versions: dict[str, str]
+    memory: MemoryStatus | None = None
+    effective: Effective | None = None
+    evaluation: EvaluationStatus | None = None
+    # By GGUF type.
+    parity: dict[str, dict[str, float | None]] = {}
+    artifacts: list[Artifact]
+    files: list[ManifestFile]
+
+    def to_bytes(self) -> bytes:
+        """Return the file's content."""
+        return json.dumps(self.to_json(), ensure_ascii=False, indent=2).encode()
+
+
 def list_files(store: Store, folder: str, known: Mapping[str, str], scratch: Path) -> list[ManifestFile]:
-    """Return every file of the run but its logs, which grow after the manifest is written.
+    """Return every file of the run by path, but its logs, which grow after the manifest is written.
 
     `known` maps paths to sha256; the other files are read back from the store.
     """
@@ -56,46 +73,24 @@ def list_files(store: Store, folder: str, known: Mapping[str, str], scratch: Pat
             store.get_file(stored.key, copy)
             checksum = sha256_of(copy)
             copy.unlink()
-        files.append(ManifestFile(path, stored.size_bytes, checksum))
-    return files
+        files.append(ManifestFile(path=path, size_bytes=stored.size_bytes, sha256=checksum))
+    return sorted(files, key=lambda f: f.path)
 
 
 def versions() -> dict[str, str]:
     """Return the versions of what made the result."""
-    found = {"trainer": os.environ.get("FINETUNE_BUILD_ID", "unknown")}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return {"trainer": build_id(), **package_versions()}
 
 
-def document(
-    plan: Plan,
-    prepared: Prepared,
-    trained: StageResult,
-    files: Sequence[ManifestFile],
-    parity: Mapping[str, Mapping[str, float | None]],
-) -> bytes:
-    """Return the manifest's JSON: what the run was made from and what it consists of."""
-    settings = plan.to_json()
-    trained_json = trained.to_json()
-    content: dict[str, Any] = {
-        "manifestVersion": _MANIFEST_VERSION,
-        "runId": prepared.run_id,
-        "job": settings["job"],
-        "model": prepared.model.to_json(),
-        "template": prepared.template,
-        "dataset": prepared.dataset.to_json(),
-        "plan": settings,
-        "versions": versions(),
-        "effective": trained_json.get("effective"),
-        "evaluation": trained_json.get("evaluation"),
-        "parity": parity,
-        "files": [
-            {"path": file.path, "sizeBytes": file.size_bytes, "sha256": file.sha256}
-            for file in sorted(files, key=lambda f: f.path)
-        ],
-    }
-    return json.dumps(content, ensure_ascii=False, indent=2).encode()
+def read_complete(store: Store, folder: str) -> Manifest | None:
+    """Return the manifest of a run all of whose files are there with their sizes, or None."""
+    data = store.get_bytes(f"{folder}/{MANIFEST}")
+    if data is None:
+        return None
+    try:
+        found = Manifest.model_validate_json(data)
+    except ValidationError:  # of another version
+        return None
+    sizes = {stored.key: stored.size_bytes for stored in store.list(folder)}
+    whole = all(sizes.get(f"{folder}/{file.path}") == file.size_bytes for file in found.files)
+    return found if found.files and whole else None

@@ -36,6 +36,18 @@ class ResolvedModel(Model):
     files: list[ModelFile]
 
 
+class ResolvedAdapter(Model):
+    """The earlier adapter that training starts from, pinned."""
+
+    uri: str
+    # The run that made it, where another job did.
+    run_id: str | None = None
+    # Of another job's adapter: the key below spec.output.s3.uri.
+    folder: str | None = None
+    # Of adapter_model.safetensors.
+    sha256: str
+
+
 class Question(Model):
     """A prompt that is answered before and after training."""
 
@@ -49,6 +61,7 @@ class Prepared(Model):
 
     run_id: str
     model: ResolvedModel
+    adapter: ResolvedAdapter | None = None
     template: Literal["Model", "Alpaca", "Custom"]
     # The Jinja that rendered the rows, with everything it reads: renders every prompt, and is shipped as it is.
     chat_template: str

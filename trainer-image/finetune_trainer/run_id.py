@@ -2,35 +2,49 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from typing import Any
 
 from finetune_api.plan import PLAN_VERSION, Plan
-from finetune_trainer.prepared import ResolvedModel
+from finetune_trainer.build_id import build_id
+from finetune_trainer.prepared import ResolvedAdapter, ResolvedModel
 
-# How the work is cut up and kept; neither changes the result.
-_WITHOUT_EFFECT = {"microBatchSize", "checkpointSeconds", "checkpointSteps"}
+# How the work is cut up and kept; none of it changes the result.
+_WITHOUT_EFFECT = {"microBatchSize", "gradientCheckpointing", "checkpointSeconds", "checkpointSteps"}
+# Where things come from. What is there counts instead, as checksums.
+_PLACES = {"sources", "holdoutSources", "templateFile"}
 
 
-def compute(plan: Plan, model: ResolvedModel, chat_template: str, dataset_sha256s: Sequence[str]) -> str:
-    """Return the sha256 over data, model, settings and the trainer's own version (FINETUNE_BUILD_ID of its image).
+def compute(
+    plan: Plan,
+    model: ResolvedModel,
+    chat_template: str,
+    dataset_sha256s: Sequence[str],
+    holdout_sha256s: Sequence[str] = (),
+    adapter: ResolvedAdapter | None = None,
+) -> str:
+    """Return the sha256 over data, model, template, settings and the trainer itself.
 
-    Where things come from and go to is left out: the same bytes from another bucket give the same run.
+    Where things come from and go to is left out: the same bytes from another bucket give the same run. A job whose
+    output is never reused has runs of its own.
     """
     settings = plan.to_json()
     parts: dict[str, Any] = {
         "planVersion": PLAN_VERSION,
-        "build": os.environ.get("FINETUNE_BUILD_ID", ""),
+        "build": build_id(),
         "data": list(dataset_sha256s),
+        "holdout": list(holdout_sha256s),
+        "sources": [[s.name, s.format] for s in (*plan.dataset.sources, *plan.dataset.holdout_sources)],
+        # With its files: configuration and tokenizer among them.
         "model": model.revision,
         "reference": model.reference,
+        "adapter": adapter.sha256 if adapter else None,
         "template": chat_template,
         "loading": {k: settings["model"][k] for k in ("quantization", "maxSequenceLength")},
-        "dataset": {k: v for k, v in settings["dataset"].items() if k not in ("sources", "templateFile")},
-        "sourceNames": [s.name for s in plan.dataset.sources],
+        "dataset": {k: v for k, v in settings["dataset"].items() if k not in _PLACES},
         "training": {k: v for k, v in settings["training"].items() if k not in _WITHOUT_EFFECT},
-        "evaluation": settings["evaluation"],
+        "evaluation": {k: v for k, v in settings["evaluation"].items() if k != "gate"},
         "export": settings["export"],
+        "job": plan.job.uid if plan.output.reuse == "Never" else None,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,54 @@
+"""Which trainer this is: part of a run's id, for another one may come to another result."""
+
+import hashlib
+import importlib.metadata
+import os
+from functools import cache
+from pathlib import Path
+
+import finetune_api
+import finetune_trainer
+
+# What the result depends on.
+_PACKAGES = (
+    "accelerate",
+    "bitsandbytes",
+    "llama-cpp-python",
+    "peft",
+    "torch",
+    "transformers",
+    "trl",
+    "unsloth",
+    "unsloth_zoo",
+)
+
+
+def build_id() -> str:
+    """Return FINETUNE_BUILD_ID, which the image's build makes of everything in it, or else a checksum.
+
+    The checksum is over this program's own files and the versions of its libraries: two trainers of different make
+    never share a run, wherever they come from.
+    """
+    return os.environ.get("FINETUNE_BUILD_ID", "") or _checksum()
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the libraries that made the result, as far as they are installed."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def _checksum() -> str:
+    digest = hashlib.sha256(repr(sorted(package_versions().items())).encode())
+    for package in (finetune_api, finetune_trainer):
+        root = Path(package.__path__[0])
+        for path in sorted(p for p in root.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
+            digest.update(f"{path.relative_to(root)}\0".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
