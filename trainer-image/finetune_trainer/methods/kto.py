@@ -67,7 +67,7 @@ def build(
             self._kl_of = iter(("policy", "reference"))
             return super()._compute_loss(model, inputs, return_outputs)
 
-        def _compute_kl_logps(self, model: Any, batch: Any) -> Any:
+        def _compute_kl_logps(self, model: Any, batch: Any) -> Any:  # noqa: ARG002
             """Return the mean over the step's mismatched pairs. Shape: (1,)."""
             of, step = next(self._kl_of), self.state.global_step
             known: dict[tuple[str, int], Any] = getattr(self, "_kl_known", {})
@@ -98,13 +98,17 @@ def build(
             "label": [r.label for r in rows],
         }
     )
+    args = KTOConfig(**settings(plan, loaded.precision, len(steps), folder, rung))
+    # TRL refuses a micro-batch of 1, because its own KL term would be meaningless there.
+    args.per_device_train_batch_size = max(2, rung.micro_batch_size)
     trainer = preference.weighted(Tokenized, [len(step) for step in steps])(
         model=loaded.model,
         processing_class=loaded.tokenizer,
-        args=KTOConfig(**settings(plan, loaded.precision, len(steps), folder, rung)),
+        args=args,
         train_dataset=dataset.select([index for step in steps for index in step]),
         callbacks=[callback(progress), preference.drop_reference()],
     )
+    trainer.args.per_device_train_batch_size = trainer._train_batch_size = rung.micro_batch_size
     preference.set_reference(loaded.model, continued=plan.model.adapter is not None)
     return trainer
 
@@ -113,8 +117,8 @@ def check_batches(trainer: Any, rows: Sequence[BinaryRow], step: Sequence[int]) 
     """See `methods.check_batches`."""
     seen: list[tuple[list[int], list[int], bool]] = []
     for batch in batches.of_step(trainer, len(step)):
-        labels = batches.labels_of(batch["input_ids"], batch["completion_mask"])
-        seen += zip(batch["input_ids"].tolist(), labels, batch["label"].tolist(), strict=True)
+        found = batches.labels_of(batch["input_ids"], batch["completion_mask"])
+        seen += zip(batch["input_ids"].tolist(), found, batch["label"].tolist(), strict=True)
     batches.check_count(len(seen), len(step))
     for (ids, labels, label), index in zip(seen, step, strict=True):
         row = rows[index]
