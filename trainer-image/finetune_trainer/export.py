@@ -180,7 +180,7 @@ class _Export:
 
         return ollama.describe(
             rendered,
-            tokenizer.bos_token,
+            tokenizer.bos_token if template.adds_bos(tokenizer) else None,
             description.system_prompt,
             description.stop_strings,
             self.plan.model.max_sequence_length,

@@ -49,18 +49,27 @@ def describe(
 ) -> Modelfile:
     """Return the Modelfile's content.
 
-    `rendered` gives the text that training used for a question. BOS is left to Ollama, which adds it as the GGUF says.
-    The template is None, which makes Ollama read the GGUF's own, if no family renders exactly that text.
+    `rendered` gives the text that training used for a question. `bos` is the token that is added to a text, None if
+    none is: it is left to Ollama, which adds it as the GGUF says. The template is None, which makes Ollama read the
+    GGUF's own, if nothing in Ollama's words renders exactly that text.
     """
-    whole = rendered(_PROBE)
-    # In ChatML models without a BOS of their own, <|im_start|> itself is called so: both readings are tried.
-    for wanted in {whole, whole.removeprefix(bos or "")}:
-        for template in (t for marker, t in _FAMILIES if marker in wanted):
-            # Some chat templates bring a system prompt of their own where none is given.
-            found = system or _system_in(template, wanted)
-            if render(template, found, _PROBE) == wanted:
-                return Modelfile(template, found, tuple(stops), context_tokens)
-    return Modelfile(None, system, tuple(stops), context_tokens)
+    wanted = rendered(_PROBE).removeprefix(bos or "")
+    for template in (t for marker, t in _FAMILIES if marker in wanted):
+        # Some chat templates bring a system prompt of their own where none is given.
+        found = system or _system_in(template, wanted)
+        if render(template, found, _PROBE) == wanted:
+            return Modelfile(template, found, tuple(stops), context_tokens)
+    template = _written_out(wanted, system)
+    exact = "{{" not in wanted and render(template, system, _PROBE) == wanted
+    return Modelfile(template if exact else None, system, tuple(stops), context_tokens)
+
+
+def _written_out(wanted: str, system: str | None) -> str:
+    """Return the text around the question as it is, with the place of the job's own system prompt if it has one."""
+    before, _, after = wanted.rpartition(_PROBE)
+    if system:
+        before = before.replace(system.strip(), "{{ .System }}", 1)
+    return f"{before}{{{{ .Prompt }}}}{after}"
 
 
 def _system_in(template: str, wanted: str) -> str | None:

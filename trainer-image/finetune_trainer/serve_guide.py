@@ -64,13 +64,17 @@ def text(plan: Plan, prepared: Prepared, uri: str, ggufs: Sequence[tuple[str, st
 
 
 def _template_note(prepared: Prepared) -> list[str]:
-    if prepared.template == "Model":
-        note = "The model was trained with its own chat template; every server below uses it."
-    else:
-        note = (
+    note = {
+        "Model": "The model was trained with its own chat template; every server below uses it.",
+        "Alpaca": (
             "The model was trained with the Alpaca text (`### Instruction:` and `### Response:`). It is in the files "
             "as a chat template, so that the servers below use it; do not replace it with another one."
-        )
+        ),
+        "Custom": (
+            "The model was trained with the chat template of the job (`dataset.templateRef`). It is in the files, so "
+            "that the servers below use it; do not replace it with another one."
+        ),
+    }[prepared.template]
     system = "The system prompt of the training has to be sent too." if prepared.system_prompt else ""
     return [" ".join(part for part in (note, system) if part), ""]
 
