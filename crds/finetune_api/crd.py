@@ -22,6 +22,7 @@ _COLUMNS: tuple[tuple[str, str, str, int], ...] = (
     ("Age", "date", ".metadata.creationTimestamp", 0),
     ("Model", "string", ".status.model.architecture", 1),
     ("Tokens/s", "integer", ".status.progress.tokensPerSecond", 1),
+    ("Verdict", "string", ".status.evaluation.verdict", 1),
     ("Output", "string", ".status.outputUri", 1),
 )
 

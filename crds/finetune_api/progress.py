@@ -27,12 +27,12 @@ MAXIMUM_BODY_BYTES = 16 * 1024
 TOKEN_AUDIENCE = "finetune.dev/progress"
 
 
-class Progress(Model):
-    """`status.progress`, and the body of a progress push without `updateTime`, which the operator sets."""
+class ProgressStatus(Model):
+    """`status.progress`: the last report. Activity and ETA are there while its stage runs."""
 
     stage: Stage
     attempt: Annotated[int, Field(ge=0)]
-    activity: Activity
+    activity: Activity | None = None
     step: int | None = Field(None, ge=0, description="Optimizer steps done.")
     total_steps: int | None = Field(None, ge=0)
     percent: int | None = Field(None, ge=0, le=100, description="Of the present activity.")
@@ -43,3 +43,9 @@ class Progress(Model):
     steps: Annotated[str, Field(max_length=32)] | None = Field(None, description="step/totalSteps, for kubectl get.")
     eta: Annotated[str, Field(max_length=32)] | None = Field(None, description="etaSeconds as 1h02m, for kubectl get.")
     update_time: Timestamp | None = None
+
+
+class Progress(ProgressStatus):
+    """The body of a progress push; `steps`, `eta` and `updateTime` are set by the operator."""
+
+    activity: Activity

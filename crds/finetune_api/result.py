@@ -12,9 +12,11 @@ from finetune_api.status import Artifact, DatasetStatus, Effective, EvaluationSt
 # The kubelet cuts a termination message here: MaxPodTerminationMessageLogLength in pkg/kubelet/container/runtime.go.
 MAXIMUM_TERMINATION_BYTES = 4096
 # Of the message alone, in JSON. What always stays beside it (stage, codes, reason, run id,
-# folder) takes under 1,400 bytes.
+# folder, verdict) takes under 1,600 bytes.
 _MAXIMUM_MESSAGE_BYTES = 2400
 _MAXIMUM_MESSAGE_CHARACTERS = 4096
+_OUTCOME = ("stage", "exitCode", "reason", "message", "runId", "checkpointStep", "reusedFrom")
+_FIGURES = ("holdoutLossBase", "holdoutLossTuned", "standardError", "verdict")
 _LARGEST_STEP = 2**63 - 1
 
 
@@ -52,7 +54,7 @@ class StageResult(Model):
     def termination_message(self) -> bytes:
         """Return the JSON that fits the kubelet's limit, shedding what the bucket holds too.
 
-        The order: timings, then warnings, then the message is cut, then artifacts, then all but the outcome itself.
+        The order: timings, then warnings, then the message is cut, then artifacts, then all but outcome and verdict.
         A cut message ends in an ellipsis.
         """
         steps: tuple[dict[str, object], ...] = (
@@ -72,13 +74,10 @@ class StageResult(Model):
             if len(data) < MAXIMUM_TERMINATION_BYTES:
                 return data
         outcome = result.to_json()
-        return _encode(
-            {
-                k: outcome[k]
-                for k in ("stage", "exitCode", "reason", "message", "runId", "checkpointStep", "reusedFrom")
-                if k in outcome
-            }
-        )
+        kept = {k: outcome[k] for k in _OUTCOME if k in outcome}
+        # A gate must not be missed because of a long path.
+        figures = {k: v for k, v in outcome.get("evaluation", {}).items() if k in _FIGURES}
+        return _encode(kept | ({"evaluation": figures} if figures else {}))
 
 
 def _encode(value: object) -> bytes:

@@ -5,13 +5,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from finetune_api.base import Message, Model, Sha256, ShortText, SignedDecimal, Timestamp
-from finetune_api.progress import Progress
+from finetune_api.progress import ProgressStatus
 from finetune_api.spec import Stage
 
 ConditionType = Literal["Accepted", "Finished", "Succeeded", "Failed", "Ready", "Reconciling", "Stalled", "Evaluated"]
 Verdict = Literal["Better", "Worse", "NotEnoughEvidence"]
 Phase = Literal["Pending", "Preparing", "Training", "Exporting", "Succeeded", "Failed"]
-StageState = Literal["Pending", "Running", "Succeeded", "Failed"]
+# Skipped: an identical run had its result already.
+StageState = Literal["Pending", "Running", "Succeeded", "Failed", "Skipped"]
 
 
 class Condition(Model):
@@ -165,7 +166,7 @@ class FineTuneJobStatus(Model):
     dataset: DatasetStatus | None = None
     model: ModelStatus | None = None
     memory: MemoryStatus | None = None
-    progress: Progress | None = None
+    progress: ProgressStatus | None = None
     effective: Effective | None = None
     evaluation: EvaluationStatus | None = None
     artifacts: Annotated[

@@ -8,7 +8,8 @@
 
 kstatus calls the job InProgress while Reconciling is True and Failed while Stalled is, whatever else there is; so
 these two are absent unless True. `Accepted` lets a pipeline wait for the job to be taken on rather than for hours of
-training.
+training. `Evaluated` tells of the result's worth and of nothing else: it is there once there is a verdict, and no state
+depends on it.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from typing import Literal
 
 from finetune_api.status import Condition, ConditionType
 from finetune_operator.clock import format_time
+from finetune_operator.evaluated import Evaluated
 
 State = Literal["unfinished", "blocked", "succeeded", "failed"]
 _Value = Literal["True", "False", "Unknown"]
@@ -43,6 +45,7 @@ def build(
     message: str,
     *,
     accepted: bool,
+    evaluated: Evaluated | None = None,
     now: datetime,
     generation: int,
 ) -> list[Condition]:
@@ -54,6 +57,8 @@ def build(
         ("Accepted", "True", "Accepted", _ACCEPTED_MESSAGE) if accepted else ("Accepted", "False", reason, message)
     ]
     rows += [(kind, value, reason, message) for kind, value in _TABLE[state].items()]
+    if evaluated:
+        rows.append(("Evaluated", "True" if evaluated.better else "False", evaluated.reason, evaluated.message))
     before = {c.type: c for c in previous}
     return [
         Condition(

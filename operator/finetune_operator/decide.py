@@ -7,6 +7,7 @@ from it; and the status follows the Jobs that are seen, never the ones that were
 
 from datetime import datetime, timedelta
 
+from finetune_api import endpoints
 from finetune_api.plan import Plan
 from finetune_api.spec import FineTuneJobSpec, Stage
 from finetune_api.status import Failure, Snapshot, StageStatus
@@ -61,10 +62,15 @@ def _invalid(observation: Observation, now: datetime) -> Decision:
 
 
 def _accept(observation: Observation, spec: FineTuneJobSpec, now: datetime, settings: Settings) -> Decision:
+    plan = snapshot.render_plan(observation.metadata, spec, settings)
+    refusal = endpoints.refused(settings.defaults.policy, endpoints.of(plan))
+    if refusal:
+        this = Transition(observation, now, observation.status, accepted=False)
+        return this.fail(Failure(reason="EndpointNotAllowed", message=refusal))
     accepted = observation.status.model_copy(
         update={
             "start_time": format_time(now),
-            "snapshot": snapshot.take(snapshot.render_plan(observation.metadata, spec, settings), settings),
+            "snapshot": snapshot.take(plan.to_bytes(), settings),
             "stages": status.first_stages(),
         }
     )
@@ -160,9 +166,8 @@ def _plan(observation: Observation, spec: FineTuneJobSpec, accepted: Snapshot, s
     name = names.plan(observation.metadata)
     config_map = children.named(observation.config_maps, name)
     if config_map is None:
-        config_map = snapshot.plan_config_map(
-            observation.metadata, snapshot.render_plan(observation.metadata, spec, settings)
-        )
+        rendered = snapshot.render_plan(observation.metadata, spec, settings)
+        config_map = snapshot.plan_config_map(observation.metadata, rendered.to_bytes())
     plan = snapshot.stored_plan(config_map, accepted)
     if plan is None:
         message = (
@@ -178,7 +183,7 @@ def _restore_plan(observation: Observation, spec: FineTuneJobSpec, settings: Set
     if accepted is None or _has_plan(observation):
         return []
     plan = snapshot.render_plan(observation.metadata, spec, settings)
-    body = snapshot.plan_config_map(observation.metadata, plan)
+    body = snapshot.plan_config_map(observation.metadata, plan.to_bytes())
     return [CreateConfigMap(body)] if snapshot.stored_plan(body, accepted) else []
 
 

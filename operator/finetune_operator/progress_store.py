@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_api.progress import Progress
+from finetune_api.progress import Progress, ProgressStatus
 from finetune_api.spec import STAGES
+from finetune_api.status import FineTuneJobStatus
 from finetune_operator.clock import format_time
 
 # In the first minutes of a stage a user watches; later a job is one of many.
@@ -14,12 +15,12 @@ CLOSE_INTERVAL_SECONDS = 5.0
 INTERVAL_SECONDS = 30.0
 
 
-def attempt_order(progress: Progress) -> tuple[int, int]:
+def attempt_order(progress: ProgressStatus) -> tuple[int, int]:
     """Return what never goes back in the life of one FineTuneJob: the stage, then the attempt at it."""
     return STAGES.index(progress.stage), progress.attempt
 
 
-def goes_back(new: Progress, old: Progress | None) -> bool:
+def goes_back(new: Progress, old: ProgressStatus | None) -> bool:
     """Say whether `new` is older news than `old`: a report overtaken on its way, or of a pod that was replaced."""
     if old is None or attempt_order(new) > attempt_order(old):
         return False
@@ -50,6 +51,13 @@ def shown(progress: Progress, now: datetime) -> Progress:
             "eta": duration(progress.eta_seconds) if progress.eta_seconds is not None else None,
         }
     )
+
+
+def at_rest(progress: ProgressStatus, status: FineTuneJobStatus) -> ProgressStatus:
+    """Return the last report without what is true only while its attempt runs, unless that attempt does."""
+    if any(s.state == "Running" and (s.name, s.attempt) == (progress.stage, progress.attempt) for s in status.stages):
+        return progress
+    return progress.model_copy(update={"activity": None, "eta": None, "eta_seconds": None})
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
-from finetune_api.progress import Progress
+from finetune_api.progress import ProgressStatus
+from finetune_api.status import FineTuneJobStatus
 from finetune_operator.apply import write_status
 from finetune_operator.errors import NotFound
 from finetune_operator.kube import FINETUNE_JOBS, KubeClient, Object, is_finished
-from finetune_operator.progress_store import ProgressStore, goes_back, shown
+from finetune_operator.progress_store import ProgressStore, at_rest, goes_back, shown
 
 FIELD_MANAGER = "finetune-operator-progress"
 
@@ -52,9 +53,24 @@ class ProgressWriter:
         return None if present is None or present.is_written else present.due_in(now)
 
 
-def _stored(job: Object) -> Progress | None:
+async def settle(client: KubeClient, job: Object, status: FineTuneJobStatus) -> None:
+    """Take back what the last report says of the present, once nothing of it is present any more.
+
+    Raises:
+        Conflict: the FineTuneJob has changed since it was read.
+        KubeError: the API server cannot be asked.
+    """
+    stored = _stored(job)
+    if stored is None:
+        return
+    rest = at_rest(stored, status)
+    if rest != stored:
+        await write_status(client, job, {"progress": rest.to_json()}, manager=FIELD_MANAGER)
+
+
+def _stored(job: Object) -> ProgressStatus | None:
     stored = (job.get("status") or {}).get("progress")
     try:
-        return Progress.model_validate(stored) if stored is not None else None
+        return ProgressStatus.model_validate(stored) if stored is not None else None
     except ValidationError:
         return None  # written by a version that knows more; its next report comes soon

@@ -18,6 +18,7 @@ from finetune_operator.kube import KubeClient, Object
 from finetune_operator.metrics import Metrics
 from finetune_operator.observation import Observation
 from finetune_operator.observe import observe
+from finetune_operator.progress_writer import settle
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +71,9 @@ class Reconciler:
             return None
         decision = await self._apply(job, observation)
         self._account(key, observation, decision)
+        if decision.status is None:
+            # Otherwise the write brings on a pass that does it.
+            await settle(self._client, job, observation.status)
         return decision.requeue_after
 
     async def _apply(self, job: Object, observation: Observation) -> Decision:

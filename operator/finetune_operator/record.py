@@ -1,5 +1,7 @@
 """Takes into the status what the Jobs and pods show. Nothing is started here."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -9,8 +11,11 @@ from finetune_operator import attempts, children, failures, names, status
 from finetune_operator.attempts import Ended
 from finetune_operator.clock import format_time
 from finetune_operator.decision import KubernetesEvent
+from finetune_operator.evaluated import missed
 from finetune_operator.failures import Verdict
 from finetune_operator.observation import Object, Observation
+
+_REASON = re.compile(r"[A-Z][A-Za-z0-9]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -67,18 +72,55 @@ def _started(result: Record, stage: StageStatus, job: Object) -> Record:
 def _ended(result: Record, stage: StageStatus, ended: Ended, observation: Observation, spec: FineTuneJobSpec) -> Record:
     if ended.result:
         merged = status.with_result(result.status, observation.metadata, spec, ended.result)
-        result = replace(result, status=merged)
+        result = Record(merged, (*result.events, *_warnings(result.status, merged)))
     if stage.name == "train":
         seconds = (result.status.gpu_seconds or 0) + ended.seconds
         result = replace(result, status=result.status.model_copy(update={"gpu_seconds": seconds}))
     if ended.succeeded and ended.result and ended.result.exit_code == 0:
         done = stage.model_copy(update={"state": "Succeeded", "completion_time": ended.completion_time})
-        return _noted(result, done, KubernetesEvent("Normal", "StageSucceeded", f"{stage.name} succeeded."))
+        result = _noted(result, done, KubernetesEvent("Normal", "StageSucceeded", f"{stage.name} succeeded."))
+        if ended.result.reused_from:
+            result = replace(result, status=status.without_the_rest(result.status))
+        return _gated(result, spec) if stage.name == "train" or ended.result.reused_from else result
     verdict = failures.judge(ended, stage, spec.retries.maximum)
     if ended.result and ended.result.checkpoint_step is not None:
         step = max(ended.result.checkpoint_step, stage.checkpoint_step or 0)
         stage = stage.model_copy(update={"checkpoint_step": step})
     return _failed(result, stage, verdict, ended.completion_time)
+
+
+def _gated(result: Record, spec: FineTuneJobSpec) -> Record:
+    """Judge a result that is there by what the job asks of it."""
+    failure = missed(spec.evaluation.gate, result.status.evaluation)
+    if failure is None or spec.evaluation.gate is None:
+        return result
+    if spec.evaluation.gate.on_miss == "Warn":
+        event = KubernetesEvent("Warning", failure.reason, failure.message)
+        return replace(result, events=(*result.events, event))
+    [train] = (s for s in result.status.stages if s.name == "train")
+    failed = train.model_copy(update={"state": "Failed", "last_failure": failure})
+    return replace(result, status=status.with_stage(result.status, failed), failure=failure)
+
+
+def _warnings(old: FineTuneJobStatus, new: FineTuneJobStatus) -> list[KubernetesEvent]:
+    """Return an event for each warning that is new."""
+    known = _told(old)
+    return [_warning(text) for text in _told(new) if text not in known]
+
+
+def _told(found: FineTuneJobStatus) -> Sequence[str]:
+    return [
+        *(found.dataset.warnings if found.dataset else ()),
+        *(found.evaluation.warnings if found.evaluation else ()),
+    ]
+
+
+def _warning(text: str) -> KubernetesEvent:
+    # A warning begins with its reason, as a word of its own.
+    reason, colon, message = text.partition(": ")
+    if colon and _REASON.fullmatch(reason):
+        return KubernetesEvent("Warning", reason, message)
+    return KubernetesEvent("Warning", "TrainerWarning", text)
 
 
 def _failed(result: Record, stage: StageStatus, verdict: Verdict, completion_time: str) -> Record:

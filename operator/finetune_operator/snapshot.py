@@ -19,9 +19,9 @@ PLAN_KEY = "plan.json"
 CA_KEY = "ca.crt"
 
 
-def render_plan(metadata: ObjectMeta, spec: FineTuneJobSpec, settings: Settings) -> bytes:
+def render_plan(metadata: ObjectMeta, spec: FineTuneJobSpec, settings: Settings) -> Plan:
     """Return the plan of a job under the present settings."""
-    return render(FineTuneJob(metadata=metadata, spec=spec), settings.defaults).to_bytes()
+    return render(FineTuneJob(metadata=metadata, spec=spec), settings.defaults)
 
 
 def take(plan: bytes, settings: Settings) -> Snapshot:

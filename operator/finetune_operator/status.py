@@ -19,8 +19,8 @@ def first_stages() -> list[StageStatus]:
 
 
 def current(status: FineTuneJobStatus) -> StageStatus | None:
-    """Return the first stage that has not succeeded, or None if all have."""
-    return next((s for s in status.stages if s.state != "Succeeded"), None)
+    """Return the first stage that is still to be done or failed, or None if there is none."""
+    return next((s for s in status.stages if s.state not in ("Succeeded", "Skipped")), None)
 
 
 def untouched(status: FineTuneJobStatus) -> bool:
@@ -31,6 +31,12 @@ def untouched(status: FineTuneJobStatus) -> bool:
 def with_stage(status: FineTuneJobStatus, stage: StageStatus) -> FineTuneJobStatus:
     """Replace the stage of that name."""
     return status.model_copy(update={"stages": [stage if s.name == stage.name else s for s in status.stages]})
+
+
+def without_the_rest(status: FineTuneJobStatus) -> FineTuneJobStatus:
+    """Skip the stages that have not started."""
+    stages = [s.model_copy(update={"state": "Skipped"}) if s.state == "Pending" else s for s in status.stages]
+    return status.model_copy(update={"stages": stages})
 
 
 def phase(status: FineTuneJobStatus, *, waiting: bool) -> Phase:
@@ -58,6 +64,8 @@ def with_result(
         "evaluation": _merged(status.evaluation, result.evaluation),
         "artifacts": _artifacts(status.artifacts, result.artifacts),
     }
+    if result.reused_from:
+        update["output_uri"] = update["reused_from"] = join_uri(root, result.reused_from)
     if result.log:
         update["logs_uri"] = join_uri(root, result.log.rpartition("/")[0])
     return status.model_copy(update=update)

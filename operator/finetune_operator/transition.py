@@ -10,6 +10,7 @@ from finetune_operator import conditions, status
 from finetune_operator.clock import format_time
 from finetune_operator.conditions import State
 from finetune_operator.decision import Action, Decision, KubernetesEvent
+from finetune_operator.evaluated import evaluated
 from finetune_operator.observation import Observation
 
 
@@ -56,10 +57,16 @@ class Transition:
 
     def succeed(self) -> Decision:
         """The job is over."""
-        message = f"The model is in {self.status.output_uri}."
-        event = KubernetesEvent("Normal", "Succeeded", message)
+        reason, message = "Succeeded", f"The model is in {self.status.output_uri}."
+        if self.status.reused_from:
+            reason = "ReusedArtifacts"
+            message = (
+                f"The model is in {self.status.reused_from}: an identical run left it there and nothing was trained; "
+                "output.reuse: Never trains anyway, under a new name."
+            )
+        event = KubernetesEvent("Normal", reason, message)
         update = {"phase": "Succeeded", "completion_time": format_time(self.now)}
-        return self._decision("succeeded", "Succeeded", message, update, (*self.events, event))
+        return self._decision("succeeded", reason, message, update, (*self.events, event))
 
     def keep(self) -> Decision:
         """The job was over before: only tell that the present spec was seen."""
@@ -89,6 +96,7 @@ class Transition:
             reason,
             message,
             accepted=self.accepted,
+            evaluated=evaluated(self.status.evaluation),
             now=self.now,
             generation=generation,
         )

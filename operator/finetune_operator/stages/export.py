@@ -10,7 +10,7 @@ def job(attempt: Attempt) -> dict[str, Any]:
     """Render the Job. It reads the adapter from the bucket, and fetches the pinned model itself."""
     plan = attempt.plan
     mounts = [
-        *volumes.connections([plan.output.s3, plan.model.s3], plan.model.hub.token_file if plan.model.hub else None),
+        *volumes.connections([plan.output.s3, plan.model.s3], tokens=[volumes.hub_token(attempt)]),
         *volumes.model(attempt),
     ]
     return pod.job(attempt, "export", mounts, environment=pod.NO_GPU)

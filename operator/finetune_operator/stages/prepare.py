@@ -7,14 +7,16 @@ from finetune_operator.stages.attempt import Attempt
 
 
 def job(attempt: Attempt) -> dict[str, Any]:
-    """Render the Job. It alone sees the dataset's sources."""
+    """Render the Job. It alone sees the dataset's sources and the template."""
     plan = attempt.plan
-    sources = [source.s3 for source in plan.dataset.sources]
+    sources = [*plan.dataset.sources, *plan.dataset.holdout_sources]
     mounts = [
         *volumes.connections(
-            [plan.output.s3, plan.model.s3, *sources], plan.model.hub.token_file if plan.model.hub else None
+            [plan.output.s3, plan.model.s3, volumes.adapter(attempt), *(source.s3 for source in sources)],
+            tokens=[volumes.hub_token(attempt), *(source.hub.token_file for source in sources if source.hub)],
         ),
         *volumes.model(attempt),
+        *volumes.template(attempt),
         *volumes.dataset(attempt),
     ]
     return pod.job(attempt, "prepare", mounts, environment=pod.NO_GPU)

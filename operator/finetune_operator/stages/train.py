@@ -10,7 +10,11 @@ def job(attempt: Attempt) -> dict[str, Any]:
     """Render the Job. It reads the prepared rows from the bucket, and fetches the pinned model itself."""
     plan = attempt.plan
     mounts = [
-        *volumes.connections([plan.output.s3, plan.model.s3], plan.model.hub.token_file if plan.model.hub else None),
+        *volumes.connections(
+            [plan.output.s3, plan.model.s3, volumes.adapter(attempt)],
+            tokens=[volumes.hub_token(attempt)],
+            secrets=[plan.mlflow.credentials_dir if plan.mlflow else None],
+        ),
         *volumes.model(attempt),
     ]
     gpu = attempt.spec.compute.accelerator.extended_resource.name

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from finetune_api.plan import CA_MOUNT, MODEL_MOUNT, PLAN_PATH, SECRETS_MOUNT, S3Target, dataset_mount
+from finetune_api.plan import (
+    CA_MOUNT,
+    MODEL_MOUNT,
+    PLAN_PATH,
+    SECRETS_MOUNT,
+    TEMPLATE_MOUNT,
+    S3Target,
+    dataset_mount,
+)
 from finetune_api.progress import TOKEN_AUDIENCE
 from finetune_operator import names
 from finetune_operator.stages.attempt import Attempt
@@ -57,38 +65,68 @@ def model(attempt: Attempt) -> list[Mount]:
     return [_claim(claim.claim_name, MODEL_MOUNT)] if claim else []
 
 
+def hub_token(attempt: Attempt) -> str | None:
+    """The file of the model's hub token, if it has one."""
+    hub = attempt.plan.model.hub
+    return hub.token_file if hub else None
+
+
+def adapter(attempt: Attempt) -> S3Target | None:
+    """Where an earlier adapter is fetched from, if one is and it has a place of its own."""
+    earlier = attempt.plan.model.adapter
+    return earlier.s3 if earlier else None
+
+
+def template(attempt: Attempt) -> list[Mount]:
+    """The ConfigMap of the job's own chat template, if it has one."""
+    reference = attempt.spec.dataset.template_ref
+    return [_config_map(reference.name, [reference.key], TEMPLATE_MOUNT)] if reference else []
+
+
 def dataset(attempt: Attempt) -> list[Mount]:
-    """The ConfigMaps and volumes of the dataset's sources."""
+    """The ConfigMaps and volumes of the dataset's sources, then of those of the hold-out rows."""
+    spec = attempt.spec.dataset
     mounts: list[Mount] = []
-    for index, source in enumerate(attempt.spec.dataset.sources):
+    for index, source in enumerate([*spec.sources, *(spec.holdout.sources or [])]):
         if source.config_map:
-            items = [{"key": source.config_map.key, "path": source.config_map.key}]
-            config_map = {"configMap": {"name": source.config_map.name, "items": items}}
-            mounts.append(Mount(config_map, dataset_mount(index)))
+            mounts.append(_config_map(source.config_map.name, [source.config_map.key], dataset_mount(index)))
         elif source.persistent_volume_claim:
             mounts.append(_claim(source.persistent_volume_claim.claim_name, dataset_mount(index)))
     return mounts
 
 
-def connections(targets: Iterable[S3Target | None], hub_token_file: str | None) -> list[Mount]:
-    """The Secrets and CA bundles of S3 locations, and the one key of a hub token."""
-    whole: set[str] = set()
-    bundles: dict[str, set[str]] = {}
-    for target in targets:
-        if target and target.credentials_dir:
-            whole.add(PurePosixPath(target.credentials_dir).name)
-        if target and target.ca_file:
-            name, key = PurePosixPath(target.ca_file).parts[-2:]
-            bundles.setdefault(name, set()).add(key)
-    mounts = [_secret(name, None) for name in sorted(whole)]
-    if hub_token_file:
-        name, key = PurePosixPath(hub_token_file).parts[-2:]
-        if name not in whole:
-            mounts.append(_secret(name, key))
-    for name, keys in sorted(bundles.items()):
-        items = [{"key": key, "path": key} for key in sorted(keys)]
-        mounts.append(Mount({"configMap": {"name": name, "items": items}}, f"{CA_MOUNT}/{name}"))
-    return mounts
+def connections(
+    targets: Iterable[S3Target | None], *, tokens: Iterable[str | None] = (), secrets: Iterable[str | None] = ()
+) -> list[Mount]:
+    """What is needed to reach servers, by the paths in the plan.
+
+    Args:
+        targets: S3 locations: all keys of their Secrets, and their CA bundles.
+        tokens: files of hub tokens: the one key of each.
+        secrets: folders of other Secrets: all keys.
+    """
+    found = [target for target in targets if target]
+    folders = [*(target.credentials_dir for target in found), *secrets]
+    whole = {PurePosixPath(folder).name for folder in folders if folder}
+    keys = {name: keys for name, keys in _keys(tokens).items() if name not in whole}
+    return [
+        *(_secret(name, None) for name in sorted(whole)),
+        *(_secret(name, some) for name, some in sorted(keys.items())),
+        *(
+            _config_map(name, sorted(bundle), f"{CA_MOUNT}/{name}")
+            for name, bundle in sorted(_keys(target.ca_file for target in found).items())
+        ),
+    ]
+
+
+def _keys(paths: Iterable[str | None]) -> dict[str, set[str]]:
+    """The keys by object, of paths that end in <object>/<key>."""
+    found: dict[str, set[str]] = {}
+    for path in paths:
+        if path:
+            name, key = PurePosixPath(path).parts[-2:]
+            found.setdefault(name, set()).add(key)
+    return found
 
 
 def render(mounts: Iterable[Mount]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -115,8 +153,16 @@ def _claim(name: str, path: str) -> Mount:
     return Mount({"persistentVolumeClaim": {"claimName": name}}, path)
 
 
-def _secret(name: str, key: str | None) -> Mount:
+def _config_map(name: str, keys: Iterable[str], path: str) -> Mount:
+    return Mount({"configMap": {"name": name, "items": _items(keys)}}, path)
+
+
+def _secret(name: str, keys: Iterable[str] | None) -> Mount:
     secret: dict[str, Any] = {"secretName": name, "defaultMode": _SECRET_MODE}
-    if key:
-        secret["items"] = [{"key": key, "path": key}]
+    if keys:
+        secret["items"] = _items(sorted(keys))
     return Mount({"secret": secret}, f"{SECRETS_MOUNT}/{name}")
+
+
+def _items(keys: Iterable[str]) -> list[dict[str, str]]:
+    return [{"key": key, "path": key} for key in keys]

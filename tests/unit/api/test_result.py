@@ -60,6 +60,8 @@ def test_the_largest_result_still_tells_its_outcome() -> None:
     found = StageResult.model_validate_json(huge("가" * 4096).termination_message())
     assert (found.stage, found.exit_code, found.run_id, found.checkpoint_step) == ("prepare", 255, "f" * 64, 2**63 - 1)
     assert found.reused_from == "r" * 256
+    assert found.evaluation is not None
+    assert (found.evaluation.verdict, found.evaluation.standard_error) == ("NotEnoughEvidence", "1" * 32)
     assert found.message.startswith("가" * 700)
     assert found.message.endswith("가…")
 

@@ -19,16 +19,36 @@ from tests.unit.operator.world import SETTINGS, World, spec
 Object = dict[str, Any]
 METADATA = ObjectMeta(name="coach", namespace="team", uid="12345-6789")
 CA = {"configMap": {"name": "corporate", "key": "ca.pem"}}
+
+
+def _hub_file(secret: str, key: str) -> Object:
+    token = {"name": secret, "key": key}
+    return {"huggingFace": {"repository": "org/rows", "path": "a.csv", "tokenSecretRef": token}}
+
+
 FULL = spec(
-    model={"huggingFace": {"repository": "org/model", "tokenSecretRef": {"name": "hf", "key": "token"}}},
+    model={
+        "huggingFace": {"repository": "org/model", "tokenSecretRef": {"name": "hf", "key": "token"}},
+        "adapter": {"s3": {"uri": "s3://old/adapter/", "credentialsSecretRef": {"name": "old-s3"}}},
+    },
     dataset={
         "sources": [
             {"configMap": {"name": "rows", "key": "train.jsonl"}},
             {"persistentVolumeClaim": {"claimName": "data", "path": "a.jsonl"}},
             {"persistentVolumeClaim": {"claimName": "data", "path": "b.jsonl"}},
             {"s3": {"uri": "s3://data/c.jsonl", "credentialsSecretRef": {"name": "data-s3"}}},
-        ]
+            _hub_file("data-hf", "token"),
+        ],
+        "holdout": {
+            "sources": [
+                {"configMap": {"name": "exam", "key": "exam.jsonl"}},
+                _hub_file("data-hf", "other-token"),
+                {"s3": {"uri": "s3://data/e.jsonl", "credentialsSecretRef": {"name": "exam-s3"}}},
+            ]
+        },
+        "templateRef": {"name": "template", "key": "chat.jinja"},
     },
+    tracking={"mlflow": {"uri": "http://mlflow.corp", "credentialsSecretRef": {"name": "mlflow"}}},
     output={"s3": {"uri": "s3://models/tuned", "credentialsSecretRef": {"name": "s3"}, "caBundle": CA}},
     compute={
         "accelerator": {"extendedResource": {"name": "amd.com/gpu"}},
@@ -150,7 +170,21 @@ def test_defaults_stand_where_the_job_says_nothing() -> None:
 
 def test_the_dataset_is_mounted_in_prepare_only() -> None:
     found = {s: [p for p in mounted(s) if p.startswith("/var/run/finetune/dataset")] for s in STAGES}
-    assert found == {"prepare": [f"/var/run/finetune/dataset/{i}" for i in (0, 1, 2)], "train": [], "export": []}
+    assert found == {"prepare": [f"/var/run/finetune/dataset/{i}" for i in (0, 1, 2, 5)], "train": [], "export": []}
+
+
+def test_hold_out_rows_are_mounted_where_the_plan_looks_for_them() -> None:
+    assert mounted("prepare")["/var/run/finetune/dataset/5"]["configMap"] == {
+        "name": "exam",
+        "items": [{"key": "exam.jsonl", "path": "exam.jsonl"}],
+    }
+
+
+def test_the_template_is_mounted_in_prepare_only() -> None:
+    found = {s: mounted(s).get("/var/run/finetune/template") for s in STAGES}
+    assert [s for s, volume in found.items() if volume] == ["prepare"]
+    assert found["prepare"] is not None
+    assert found["prepare"]["configMap"]["name"] == "template"
 
 
 def test_a_claim_that_two_sources_use_is_one_volume() -> None:
@@ -158,8 +192,25 @@ def test_a_claim_that_two_sources_use_is_one_volume() -> None:
     assert len(claims) == 1
 
 
-def test_the_credentials_of_a_source_are_mounted_in_prepare_only() -> None:
-    assert [s for s in STAGES if "/var/run/finetune/secrets/data-s3" in mounted(s)] == ["prepare"]
+@pytest.mark.parametrize(
+    ("secret", "stages"),
+    [
+        ("data-s3", ["prepare"]),
+        ("exam-s3", ["prepare"]),
+        ("data-hf", ["prepare"]),
+        ("old-s3", ["prepare", "train"]),
+        ("mlflow", ["train"]),
+        ("hf", list(STAGES)),
+        ("s3", list(STAGES)),
+    ],
+)
+def test_a_secret_is_mounted_only_where_it_is_used(secret: str, stages: list[Stage]) -> None:
+    assert [s for s in STAGES if f"/var/run/finetune/secrets/{secret}" in mounted(s)] == stages
+
+
+def test_two_keys_of_one_secret_are_mounted_together() -> None:
+    items = mounted("prepare")["/var/run/finetune/secrets/data-hf"]["secret"]["items"]
+    assert [item["key"] for item in items] == ["other-token", "token"]
 
 
 @pytest.mark.parametrize("stage", STAGES)

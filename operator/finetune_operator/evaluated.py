@@ -1,0 +1,53 @@
+"""What the verdict on the hold-out rows means for a job: the condition Evaluated, and the gate."""
+
+from dataclasses import dataclass
+
+from finetune_api.spec import Gate
+from finetune_api.status import EvaluationStatus, Failure
+
+GATE_MISSED = "GateMissed"
+_NEXT = {
+    "Worse": "lower training.learningRate, train fewer steps, or check the examples",
+    "NotEnoughEvidence": "add examples, train longer, or keep more rows aside (dataset.holdout)",
+}
+_NO_VERDICT = "the hold-out rows gave no verdict"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The condition: True only for a result that is better by more than chance."""
+
+    better: bool
+    reason: str
+    message: str
+
+
+def evaluated(evaluation: EvaluationStatus | None) -> Evaluated | None:
+    """Return the condition, or None as long as there is no verdict."""
+    if evaluation is None or evaluation.verdict is None:
+        return None
+    text = _words(evaluation)
+    return Evaluated(evaluation.verdict == "Better", evaluation.verdict, f"{text[0].upper()}{text[1:]}.")
+
+
+def missed(gate: Gate | None, evaluation: EvaluationStatus | None) -> Failure | None:
+    """Return what is wrong with a trained result that does not pass the gate, whatever is to follow from that."""
+    verdict = evaluation.verdict if evaluation else None
+    if gate is None or verdict == "Better":
+        return None
+    message = (
+        f"The result does not pass evaluation.gate: {_words(evaluation) if evaluation else _NO_VERDICT}; "
+        f"{_NEXT.get(verdict or 'NotEnoughEvidence')}, or set evaluation.gate.onMiss to Warn, under a new name."
+    )
+    return Failure(stage="train", reason=GATE_MISSED, message=message)
+
+
+def _words(evaluation: EvaluationStatus) -> str:
+    if evaluation.verdict is None:
+        return _NO_VERDICT
+    chance = "which may be chance" if evaluation.verdict == "NotEnoughEvidence" else "more than chance explains"
+    before, after = evaluation.holdout_loss_base, evaluation.holdout_loss_tuned
+    if before is None or after is None:
+        return f"the verdict on the hold-out rows is {evaluation.verdict}"
+    error = f" (standard error of the difference {evaluation.standard_error})" if evaluation.standard_error else ""
+    return f"the loss on the hold-out rows went from {before} to {after}{error}, {chance}"
