@@ -424,3 +424,12 @@ def test_other_words_in_the_template_make_another_run(job: TrainerJob, good_mode
         assert _prepare(job, good_model, tmp_path / str(number), _own(jinja)) == 0
         runs.add(job.result()["runId"])
     assert len(runs) == 2
+
+
+def test_earlier_answers_that_are_not_learned_are_told(job: TrainerJob, good_model: Path, tmp_path: Path) -> None:
+    thinking_off = _models(THINKING.replace("m['role'] == 'assistant' and", "loop.last and"))
+    change = _all(
+        thinking_off, _plan(chatTemplateKwargs={"enable_thinking": "false"}), _rows("뭐야?", "하나", "또?", "둘")
+    )
+    assert _prepare(job, good_model, tmp_path, change) == 0
+    assert any(w.startswith("AnswersLeftOut: 1 earlier") for w in job.result()["dataset"]["warnings"])

@@ -16,7 +16,7 @@ from finetune_trainer.data.encoders import Encoder
 from finetune_trainer.data.example import Example
 from finetune_trainer.data.source_file import SourceFile
 from finetune_trainer.data.template import ChatTemplate, Template
-from finetune_trainer.data.tokenize import Stops, TokenizedRow, find_stops, question_of
+from finetune_trainer.data.tokenize import Stops, TokenizedRow, answers_warning, find_stops, question_of
 from finetune_trainer.errors import DatasetError
 from finetune_trainer.model_preflight import CheckedModel
 from finetune_trainer.open_store import open_s3_object
@@ -177,6 +177,7 @@ def _write(
         warnings=[
             *collected.warnings,
             *arithmetic.warnings(len(train_rows), len(rows), training.batch_size, steps, collected.composed),
+            *answers_warning(sum(r.answers_left_out for r in rows)),
         ],
     )
     description = Prepared(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from finetune_trainer.data.encoders import Encoder
 from finetune_trainer.data.example import Example, Message
 from finetune_trainer.data.template import ALPACA_JINJA, ChatTemplate, Template, render_prompt
-from finetune_trainer.data.tokenize import TokenizedRow, find_stops, question_of
+from finetune_trainer.data.tokenize import TokenizedRow, answers_warning, find_stops, question_of
 
 START, END, NEWLINE = 1, 2, 198
 SYSTEM, USER, ASSISTANT = [9690], [4093], [520, 9531]
@@ -140,3 +140,8 @@ def test_question_includes_the_input_as_the_template_has_it(template: Template, 
 def test_stops_are_those_of_tokenizer_generation_config_and_template(tokenizer: Any) -> None:
     assert find_stops(tokenizer, _template(tokenizer, "Alpaca"), [0, 10**9]).ids == (0, END)
     assert find_stops(tokenizer, _template(tokenizer, "Model"), []).strings == ("<|im_end|>",)
+
+
+def test_answers_that_are_not_learned_are_told() -> None:
+    assert answers_warning(0) == []
+    assert answers_warning(1200)[0].startswith("AnswersLeftOut: 1,200 earlier answers of conversations are not learned")

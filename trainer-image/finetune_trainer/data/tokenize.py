@@ -79,6 +79,17 @@ def special_tokens(tokenizer: Any) -> list[str]:
     return sorted({*added, *(str(t) for t in tokenizer.all_special_tokens)})
 
 
+def answers_warning(answers_left_out: int) -> list[str]:
+    """Return the sentence, begun by its CamelCase reason, that tells of answers that are not learned."""
+    if not answers_left_out:
+        return []
+    return [
+        f"AnswersLeftOut: {answers_left_out:,} earlier answers of conversations are not learned, because the chat "
+        "template shows them otherwise than the model gives them, as without their thinking; to learn them too, end "
+        "rows of their own with them"
+    ]
+
+
 def find_stops(tokenizer: Any, template: ChatTemplate, generation_eos: Sequence[int]) -> Stops:
     """Return the stop tokens: the tokenizer's, the generation config's, and the end of a turn of the chat template.
 
