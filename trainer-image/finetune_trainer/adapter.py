@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.errors import SettingsError
+from finetune_trainer.errors import ModelError, SettingsError
 from finetune_trainer.prepared import Prepared
 
+# In the run's folder.
+FOLDER = "adapter"
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 # Files of a model folder that belong to the tokenizer, whichever of them there are.
@@ -26,17 +28,50 @@ TOKENIZER_FILES = (
 CHAT_TEMPLATE = "chat_template.jinja"
 
 
-def check_trained(model: Any) -> None:
-    """Make sure that training changed the adapter: B starts at zero.
+def start_from(model: Any, folder: Path) -> None:
+    """Set the fresh adapter to the earlier one in `folder`.
 
     Raises:
-        SettingsError: every B is still zero.
+        ModelError: they have not the same matrices.
     """
-    if not any("lora_B" in name and bool(p.detach().any()) for name, p in model.named_parameters()):
+    import torch
+    from safetensors import safe_open
+
+    matrices = _matrices(model)
+    with safe_open(folder / WEIGHTS, framework="pt") as file, torch.no_grad():
+        if matrices.keys() != set(file.keys()) or any(
+            list(p.shape) != file.get_slice(name).get_shape() for name, p in matrices.items()
+        ):
+            raise ModelError("model.adapter has not the matrices that this model's adapter has; start without it")
+        for name, parameter in matrices.items():
+            parameter.copy_(file.get_tensor(name))
+
+
+def check_trained(model: Any, start: Path | None = None) -> None:
+    """Make sure that training changed the adapter: B starts at zero, or as it is in the folder `start`.
+
+    Raises:
+        SettingsError: every B is what it was.
+    """
+    import torch
+    from safetensors import safe_open
+
+    matrices = {name: p.detach().cpu() for name, p in _matrices(model).items() if "lora_B" in name}
+    if start is None:
+        changed = any(bool(b.any()) for b in matrices.values())
+    else:
+        with safe_open(start / WEIGHTS, framework="pt") as file:
+            changed = any(not torch.equal(b, file.get_tensor(name).to(b.dtype)) for name, b in matrices.items())
+    if not changed:
         raise SettingsError(
-            "training changed nothing: the adapter's weights are still zero; "
+            f"training changed nothing: the adapter's weights are {'as they were' if start else 'still zero'}; "
             "raise spec.training.maxSteps, or lower spec.training.warmupSteps below it"
         )
+
+
+def _matrices(model: Any) -> dict[str, Any]:
+    """Return the parameters of the trained adapter by their names in its file."""
+    return {name.replace(".default.", "."): p for name, p in model.named_parameters() if ".default." in name}
 
 
 def save(model: Any, prepared: Prepared, weights: Path, folder: Path, chat_template: str | None) -> None:

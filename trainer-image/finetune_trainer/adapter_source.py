@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from finetune_api.layout import join_uri
 from finetune_api.plan import AdapterPlan, LoRAPlan
 from finetune_trainer import reuse
-from finetune_trainer.adapter import CONFIG, WEIGHTS
+from finetune_trainer.adapter import CONFIG, FOLDER, WEIGHTS
 from finetune_trainer.checkpoints import sha256_of
 from finetune_trainer.context import Context
 from finetune_trainer.errors import ModelError, SettingsError
@@ -21,7 +21,6 @@ from finetune_trainer.open_store import open_s3
 from finetune_trainer.prepared import ModelFile, ResolvedAdapter
 from finetune_trainer.safetensors_header import Tensor, read_tensors
 from finetune_trainer.store import Store
-from finetune_trainer.train import ADAPTER
 
 _PICKLE = "adapter_model.bin"
 # Settings of PEFT's that change what an adapter computes, and that no adapter of ours has.
@@ -103,7 +102,7 @@ def _find(context: Context, plan: AdapterPlan) -> _Place:
                 "wait until it has succeeded, and give both jobs the same spec.output.s3.uri"
             )
         folder, manifest = found
-        return _Place(context.store, f"{folder}/{ADAPTER}", join_uri(context.store.uri, folder), manifest.run_id)
+        return _Place(context.store, f"{folder}/{FOLDER}", join_uri(context.store.uri, folder), manifest.run_id)
     if plan.s3:
         store = open_s3(plan.s3)
         return _Place(store, "", store.uri)

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import logging
 import sys
 import time
 import traceback
@@ -22,6 +23,8 @@ from finetune_trainer.reporter import ProgressReporter
 from finetune_trainer.stage_log import LOG_NAME, configure_logging, copied_to
 from finetune_trainer.stop import StopFlag, StopRequested, ignored
 from finetune_trainer.store import Store
+
+log = logging.getLogger(__name__)
 
 CRASHED = 1
 INTERRUPTED = 130
@@ -55,6 +58,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--dataset", type=Path, action="append", default=[], metavar="FILE", help="instead of a source; repeatable"
     )
+    command.add_argument(
+        "--adapter", type=Path, metavar="DIR", help="an adapter to go on from, instead of model.adapter"
+    )
     command.add_argument("--output", type=Path, metavar="DIR", help="a folder instead of spec.output")
     command.add_argument("--allow-cpu", action="store_true", help="train without a GPU")
     return top
@@ -84,6 +90,7 @@ def _print_plan(arguments: argparse.Namespace) -> int:
             arguments.job,
             model=arguments.model,
             datasets=arguments.dataset,
+            adapter=arguments.adapter,
             output=arguments.output,
             allow_cpu=arguments.allow_cpu,
         )
@@ -148,7 +155,7 @@ class _Attempt:
         if self._stage != "prepare" and (earlier := outcome.find(store, layout, "prepare")):
             self._run_id = earlier.run_id
             if earlier.reused_from:
-                logging.getLogger(__name__).info("an identical run is complete: %s", earlier.reused_from)
+                log.info("an identical run is complete: %s", earlier.reused_from)
                 return StageResult(
                     stage=self._stage, exit_code=ExitCode.OK, run_id=earlier.run_id, reused_from=earlier.reused_from
                 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from finetune_api.plan import S3Target, SourcePlan
 from finetune_trainer import http_source, hub_dataset
 from finetune_trainer.context import Context
+from finetune_trainer.data import intake
 from finetune_trainer.data.source_file import SourceFile
 from finetune_trainer.errors import DatasetError, SettingsError
 from finetune_trainer.open_store import open_s3_object
@@ -26,6 +27,15 @@ def fetch(context: Context, sources: Sequence[SourcePlan]) -> list[SourceFile]:
         SettingsError: the scratch space is too small, or the administrator does not allow a server.
     """
     return [_Source(context, source).fetch() for source in sources]
+
+
+def sha256s(files: Sequence[SourceFile]) -> list[str]:
+    """Return the checksum of each file.
+
+    Raises:
+        DatasetError: a file is not the one that the user means.
+    """
+    return [intake.checked_sha256(file.name, file.path, file.sha256) for file in files]
 
 
 class _Source:

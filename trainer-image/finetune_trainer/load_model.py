@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finetune_api.plan import Plan
+from finetune_trainer import adapter
 from finetune_trainer.errors import ModelError, SettingsError
 from finetune_trainer.gpu import GPU
 
@@ -51,11 +52,12 @@ def dtype(name: Precision) -> Any:
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
 
 
-def load(plan: Plan, weights: Path, gpu: GPU | None) -> LoadedModel:
-    """Load the model and attach a fresh adapter (B = 0, so it answers as the base does).
+def load(plan: Plan, weights: Path, gpu: GPU | None, start: Path | None = None) -> LoadedModel:
+    """Load the model and attach an adapter: a fresh one (B = 0, so it answers as the base does), or that of `start`.
 
     Raises:
-        ModelError: the weights cannot be loaded, or the model has none of the target modules.
+        ModelError: the weights cannot be loaded, or the model has none of the target modules; or see
+            `adapter.start_from`.
         SettingsError: see `precision`; or a target module takes no adapter.
     """
     _check_targets(plan.training.lora.target_modules)
@@ -99,6 +101,8 @@ def load(plan: Plan, weights: Path, gpu: GPU | None) -> LoadedModel:
             f"the model could not be loaded with an adapter on {', '.join(training.lora.target_modules)}: "
             f"{next(iter(str(error).splitlines()), '')[:300]}; check spec.model and spec.training.lora.targetModules"
         ) from error
+    if start is not None:
+        adapter.start_from(model, start)
     return LoadedModel(model, tokenizer, chosen)
 
 

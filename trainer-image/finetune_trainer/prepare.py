@@ -8,7 +8,16 @@ from pathlib import Path
 from finetune_api.exit_codes import ExitCode
 from finetune_api.result import StageResult
 from finetune_api.status import DatasetStatus, ModelStatus
-from finetune_trainer import fetch, model_preflight, prepared, run_id, template_choice
+from finetune_trainer import (
+    adapter_source,
+    dataset_sources,
+    fetch,
+    model_preflight,
+    prepared,
+    reuse,
+    run_id,
+    template_choice,
+)
 from finetune_trainer.context import Context
 from finetune_trainer.data import arithmetic, collect, files, order, split
 from finetune_trainer.data.collect import Collected
@@ -17,10 +26,8 @@ from finetune_trainer.data.example import Example
 from finetune_trainer.data.source_file import SourceFile
 from finetune_trainer.data.template import ChatTemplate, Template
 from finetune_trainer.data.tokenize import Stops, TokenizedRow, answers_warning, find_stops, question_of
-from finetune_trainer.errors import DatasetError
 from finetune_trainer.model_preflight import CheckedModel
-from finetune_trainer.open_store import open_s3_object
-from finetune_trainer.prepared import Prepared, Question
+from finetune_trainer.prepared import Prepared, Question, ResolvedAdapter
 
 _DEFAULT_QUESTIONS = 5
 _REPORT_EVERY_ROWS = 200
@@ -35,11 +42,25 @@ def run(context: Context) -> StageResult:
     """
     _check_access(context)
     context.reporter.report("Checking")
-    collected = _collect(context)
+    plan = context.plan
+    sources = dataset_sources.fetch(context, plan.dataset.sources)
     model, template = _check_model(context)
+    earlier = adapter_source.resolve(context, model)
+    # Before the rows are looked at: an identical job ends here.
+    identity = run_id.compute(
+        plan,
+        model.resolved,
+        template.jinja,
+        dataset_sources.sha256s(sources),
+        dataset_sources.sha256s(dataset_sources.fetch(context, plan.dataset.holdout_sources)),
+        earlier,
+    )
+    if (reused := reuse.find(context, identity)) is not None:
+        return reused
+    collected = _collect(context, sources)
     stops = find_stops(model.tokenizer, template, model.generation_eos)
     rows = _tokenize(context, collected, model, template, stops)
-    return _write(context, collected, model, template, stops, rows)
+    return _write(context, identity, earlier, collected, model, template, stops, rows)
 
 
 def _check_access(context: Context) -> None:
@@ -50,9 +71,9 @@ def _check_access(context: Context) -> None:
     context.store.delete(key)
 
 
-def _collect(context: Context) -> Collected:
+def _collect(context: Context, sources: Sequence[SourceFile]) -> Collected:
     plan = context.plan.dataset
-    collected = collect.collect(_source_files(context), plan.columns, context.plan.training.method)
+    collected = collect.collect(sources, plan.columns, context.plan.training.method)
     collect.refuse_faults(collected.faults, collected.rows, plan.invalid_rows)
     _require_examples(context, collected)
     return collected
@@ -62,38 +83,6 @@ def _require_examples(context: Context, collected: Collected) -> None:
     collect.require_examples(
         len(collected.examples), context.plan.dataset.minimum_examples, len(collected.faults), collected.duplicates
     )
-
-
-def _source_files(context: Context) -> list[SourceFile]:
-    folder = context.scratch / "dataset"
-    folder.mkdir(exist_ok=True)
-    found = []
-    for index, source in enumerate(context.plan.dataset.sources):
-        if source.s3:
-            context.reporter.report("Downloading")
-            store, key = open_s3_object(source.s3)
-            path = folder / str(index)
-            try:
-                store.get_file(key, path)
-            except FileNotFoundError:
-                raise DatasetError(
-                    f'source "{source.name}": there is no object {source.s3.uri}; correct dataset.sources[].s3.uri'
-                ) from None
-        else:
-            path = Path(source.path or "")
-            try:
-                path.open("rb").close()
-            except FileNotFoundError:
-                raise DatasetError(
-                    f'source "{source.name}": there is no file {path}; correct its key or path'
-                ) from None
-            except OSError as error:
-                raise DatasetError(
-                    f'source "{source.name}": {path} cannot be read: {error.strerror}; '
-                    "correct its path, or set compute.fsGroup to the group that may read the volume"
-                ) from error
-        found.append(SourceFile(source.name, path, source.sha256, source.format))
-    return found
 
 
 def _check_model(context: Context) -> tuple[CheckedModel, ChatTemplate]:
@@ -152,6 +141,8 @@ def _tokenize(
 
 def _write(
     context: Context,
+    identity: str,
+    earlier: ResolvedAdapter | None,
     collected: Collected,
     model: CheckedModel,
     template: ChatTemplate,
@@ -181,8 +172,9 @@ def _write(
         ],
     )
     description = Prepared(
-        run_id=run_id.compute(plan, model.resolved, template.jinja, collected.sha256s),
+        run_id=identity,
         model=model.resolved,
+        adapter=earlier,
         template=template.kind,
         chat_template=template.jinja,
         system_prompt=plan.dataset.system_prompt,
@@ -205,6 +197,7 @@ def _write(
             parameters=model.resolved.parameters,
             architecture=model.resolved.architecture,
             template=template.kind,
+            adapter=earlier.uri if earlier else None,
         ),
     )
 

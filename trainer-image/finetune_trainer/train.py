@@ -14,7 +14,17 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.plan import TrainingPlan
 from finetune_api.result import StageResult
 from finetune_api.status import Artifact, Effective, EvaluationStatus, MemoryStatus
-from finetune_trainer import adapter, gpu, load_model, methods, outcome, prepared, reference, training_rows
+from finetune_trainer import (
+    adapter,
+    adapter_source,
+    gpu,
+    load_model,
+    methods,
+    outcome,
+    prepared,
+    reference,
+    training_rows,
+)
 from finetune_trainer.checkpoints import BackgroundUpload, Checkpoints, sha256_of
 from finetune_trainer.context import Context
 from finetune_trainer.data import order, template
@@ -28,7 +38,7 @@ from finetune_trainer.stop import StopRequested
 from finetune_trainer.training_progress import Cadence, TrainingProgress
 from finetune_trainer.training_rows import Row, SFTRow
 
-ADAPTER = "adapter"
+ADAPTER = adapter.FOLDER
 METRICS = "metrics.jsonl"
 ANSWERS = "answers.json"
 # Weights alone, a lower bound: NF4 with its nested scales, or 16 bit.
@@ -96,17 +106,18 @@ class _Training:
             self.checkpoint_step = newest.step if newest else None
         with self._timed("fetch"):
             weights = fetch_weights(self.context, self.prepared.model)
+            start = adapter_source.fetch(self.context, self.prepared.adapter)
         with _named_out_of_memory():
             with self._timed("load"):
                 self._report("Loading")
-                loaded = load_model.load(self.plan, weights, device)
+                loaded = load_model.load(self.plan, weights, device, start)
             prompts = self._prompts(loaded)
             with self._timed("evaluateBase"):
                 base_losses, answers_base = self._evaluate(loaded, holdout, prompts)
             with self._timed("train"), self.context.stop.deferred():
                 trainer, progress = self._train(loaded, rows, steps, checkpoints)
             with self._timed("evaluateTuned"):
-                adapter.check_trained(loaded.model)
+                adapter.check_trained(loaded.model, start)
                 tuned_losses, answers_tuned = self._evaluate(loaded, holdout, prompts)
                 compared = self._reference(loaded, holdout, base_losses, tuned_losses, prompts)
         with self._timed("upload"):
@@ -150,7 +161,7 @@ class _Training:
             ) from error
         return training_rows.read(path, self.plan.training.method)
 
-    def _steps(self, rows: Sequence[SFTRow]) -> list[list[int]]:
+    def _steps(self, rows: Sequence[Row]) -> list[list[int]]:
         training = self.plan.training
         chosen = order.steps(
             len(rows), training.batch_size, training.seed, max_steps=training.max_steps, epochs=training.epochs
@@ -158,7 +169,7 @@ class _Training:
         steps = methods.ordered(rows, list(chosen))
         assert len(steps) == self.prepared.total_steps
         stops = set(self.prepared.stop_token_ids)
-        ending = sum(row.input_ids[-1] in stops and row.completion_mask[-1] == 1 for row in rows)
+        ending = sum(row.ends_on(stops) for row in rows)
         assert ending >= len(rows) - self.prepared.dataset.truncated, "rows do not end on a learned stop token"
         return steps
 
@@ -314,6 +325,7 @@ def metrics(
             "rows": [rows[index].row_id for index in steps[entry["step"] - 1]],
             "supervisedTokens": sum(rows[index].supervised for index in steps[entry["step"] - 1]),
             "seconds": seconds.get(entry["step"]),
+            **methods.figures(entry),
         }
         for entry in history
         if "loss" in entry
