@@ -81,7 +81,7 @@ def kto(
     before: Sequence[Sequence[float]],
     settings: PreferencePlan,
 ) -> list[Score]:
-    """Return the score of each row: equation 8 of arXiv:2402.01306, its KL term over all of them.
+    """Return the score of each row: the loss of arXiv:2402.01306, its KL term over all rows.
 
     `sums`: of each row's own answer, and of the answer of the row before it.
     """

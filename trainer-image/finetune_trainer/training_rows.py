@@ -1,6 +1,6 @@
 """The tokenized rows of each method, as prepare wrote them: nothing after this renders or tokenizes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,12 @@ class Row(Protocol):
     def supervised(self) -> int:
         """Tokens that a loss is computed for."""
 
+    def ends_on(self, stops: Collection[int]) -> bool:
+        """Return whether every answer of it ends on a learned stop token."""
+
+    def example(self) -> "SFTRow":
+        """Return its question with its answer, the better one of two, as a row of SFT."""
+
 
 @dataclass(frozen=True)
 class SFTRow:
@@ -41,6 +47,14 @@ class SFTRow:
     def supervised(self) -> int:
         """Learned tokens; nothing predicts the first one."""
         return sum(self.completion_mask[1:])
+
+    def ends_on(self, stops: Collection[int]) -> bool:
+        """See Row."""
+        return self.input_ids[-1] in stops and self.completion_mask[-1] == 1
+
+    def example(self) -> "SFTRow":
+        """See Row."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -62,6 +76,14 @@ class PreferenceRow:
         """Tokens of both answers."""
         return len(self.chosen_ids) + len(self.rejected_ids)
 
+    def ends_on(self, stops: Collection[int]) -> bool:
+        """See Row."""
+        return self.chosen_ids[-1] in stops and self.rejected_ids[-1] in stops
+
+    def example(self) -> SFTRow:
+        """See Row."""
+        return _example(self.row_id, self.prompt_ids, self.chosen_ids)
+
 
 @dataclass(frozen=True)
 class BinaryRow:
@@ -81,6 +103,18 @@ class BinaryRow:
     def supervised(self) -> int:
         """Tokens of the answer."""
         return len(self.completion_ids)
+
+    def ends_on(self, stops: Collection[int]) -> bool:
+        """See Row."""
+        return self.completion_ids[-1] in stops
+
+    def example(self) -> SFTRow:
+        """See Row."""
+        return _example(self.row_id, self.prompt_ids, self.completion_ids)
+
+
+def _example(row_id: int, prompt: list[int], answer: list[int]) -> SFTRow:
+    return SFTRow(row_id, prompt + answer, [0] * len(prompt) + [1] * len(answer))
 
 
 _ROWS: dict[Method, Callable[..., Row]] = {

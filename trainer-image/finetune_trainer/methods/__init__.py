@@ -8,9 +8,12 @@ from finetune_api.plan import Plan
 from finetune_api.training_spec import Method
 from finetune_trainer.load_model import LoadedModel
 from finetune_trainer.methods import dpo, kto, orpo, sft
+from finetune_trainer.methods.figures import figures
 from finetune_trainer.rung import Rung
 from finetune_trainer.training_progress import TrainingProgress
 from finetune_trainer.training_rows import Row
+
+__all__ = ["build", "check_batches", "figures", "ordered"]
 
 _METHODS: dict[Method, Any] = {"SFT": sft, "DPO": dpo, "ORPO": orpo, "KTO": kto}
 
