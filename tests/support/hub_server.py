@@ -1,4 +1,4 @@
-"""A stand-in hub on a loopback port: the part of the hub's protocol that fetching a model takes."""
+"""A stand-in hub on a loopback port: the part of the hub's protocol that fetching models and datasets takes."""
 
 import hashlib
 import http.server
@@ -15,7 +15,7 @@ TOKEN = "hub-token"
 
 @dataclass
 class HubServer:
-    """Serves every folder org/name below `root`; a repository named private-... wants TOKEN."""
+    """Serves every folder org/name (models) and datasets/org/name below `root`; one named private-... wants TOKEN."""
 
     endpoint: str
     root: Path
@@ -41,24 +41,33 @@ def running(root: Path) -> Iterator[HubServer]:
             if parts[:2] == ["api", "models"]:
                 self._model_info("/".join(parts[2:4]), parts[5])
             elif len(parts) == 5 and parts[2] == "resolve":
-                self._file("/".join(parts[:2]), parts[4], with_body)
+                self._file("/".join(parts[:2]), parts[3], parts[4], with_body)
+            elif len(parts) == 6 and (parts[0], parts[3]) == ("datasets", "resolve"):
+                self._file("/".join(parts[:3]), parts[4], parts[5], with_body)
             else:
                 self._send(404, b"")
 
         def _model_info(self, repository: str, revision: str) -> None:
             folder = root / repository
+            if not self._refused(repository, revision):
+                files = [_description(p) for p in sorted(folder.iterdir())]
+                self._send(200, json.dumps({"id": repository, "sha": COMMIT, "siblings": files}).encode())
+
+        def _refused(self, repository: str, revision: str) -> bool:
             if "/private-" in repository and self.headers.get("Authorization") != f"Bearer {TOKEN}":
                 self._send(401, b"", {"X-Error-Code": "GatedRepo"})
-            elif not folder.is_dir():
+            elif not (root / repository).is_dir():
                 self._send(404, b"", {"X-Error-Code": "RepoNotFound"})
             elif revision not in ("main", COMMIT):
                 self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
             else:
-                files = [_description(p) for p in sorted(folder.iterdir())]
-                self._send(200, json.dumps({"id": repository, "sha": COMMIT, "siblings": files}).encode())
+                return False
+            return True
 
-        def _file(self, repository: str, name: str, with_body: bool) -> None:
+        def _file(self, repository: str, revision: str, name: str, with_body: bool) -> None:
             path = root / repository / name
+            if self._refused(repository, revision):
+                return
             if not path.is_file():
                 self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
                 return
