@@ -159,8 +159,8 @@ def test_redirects_without_end(job: TrainerJob, web: WebServer) -> None:
     _url(job, f"{web.url}/data.jsonl")
     assert _outcome(job) == (
         65,
-        f'source "coach": {web.url}/data.jsonl leads on more than 5 times; '
-        "give the last URL in dataset.sources[].http.url",
+        f'source "coach": {web.url}/data.jsonl leads to no file within 5 redirects (HTTP 302); '
+        "give the file's own URL in dataset.sources[].http.url",
     )
 
 
@@ -196,9 +196,11 @@ def test_redirect_to_the_cloud_metadata_address(job: TrainerJob, web: WebServer)
 def test_redirect_to_a_local_file(job: TrainerJob, web: WebServer) -> None:
     web.answers["/data.jsonl"] = Answer(302, headers={"Location": "file:///etc/passwd"})
     _url(job, f"{web.url}/data.jsonl")
-    code, message = _outcome(job)
-    assert code == 65
-    assert "/etc/passwd" not in message
+    assert _outcome(job) == (
+        65,
+        f'source "coach": {web.url}/data.jsonl leads on to what is no web page; '
+        "give the URL of the file in dataset.sources[].http.url",
+    )
 
 
 @pytest.mark.parametrize(
@@ -206,7 +208,7 @@ def test_redirect_to_a_local_file(job: TrainerJob, web: WebServer) -> None:
     [
         ("http://127.0.0.1:{port}/data.jsonl", "127.0.0.1"),
         ("http://localhost:{port}/data.jsonl", "localhost (127.0.0.1)"),
-        ("http://[::ffff:127.0.0.1]:{port}/data.jsonl", "::ffff:127.0.0.1"),
+        ("http://[::ffff:127.0.0.1]:{port}/data.jsonl", "::ffff:7f00:1"),
         ("http://0.0.0.0:{port}/data.jsonl", "0.0.0.0"),
         ("http://169.254.169.254/data.jsonl", "169.254.169.254"),
         ("http://[fe80::1]/data.jsonl", "fe80::1"),
@@ -220,7 +222,7 @@ def test_the_nodes_own_addresses_need_an_entry(
     _url(job, url.format(port=web.port), allowed=())
     code, message = _outcome(job)
     assert code == 64
-    assert message.replace("::ffff:7f00:1", "::ffff:127.0.0.1") == (
+    assert message == (
         f"dataset.sources[].http.url leads to {named}, which belongs to the node that the job runs on; "
         "use another server, or have this very host added to policy.endpoints of the chart"
     )
@@ -252,6 +254,20 @@ def test_s3_server_that_is_not_allowed_is_never_asked(job: TrainerJob) -> None:
     target = {"uri": "s3://data/train.jsonl", "endpoint": "https://s3.example.com"}
     _source(job, s3=target)
     job.plan["policy"] = {"endpoints": ["files.example.com"]}
+    assert _outcome(job) == (
+        64,
+        "spec.dataset.sources[0].s3.endpoint leads to s3.example.com, which is not among the servers that the "
+        "administrator allows (policy.endpoints of the chart); use another one, or have this one added",
+    )
+
+
+def test_name_that_has_to_be_looked_up_and_cannot_be(job: TrainerJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    _source(job, s3={"uri": "s3://data/train.jsonl", "endpoint": "https://s3.example.com"})
+    job.plan["policy"] = {"endpoints": ["10.0.0.0/8"]}
     assert _outcome(job) == (
         69,
         "spec.dataset.sources[0].s3.endpoint leads to s3.example.com, which cannot be looked up; "

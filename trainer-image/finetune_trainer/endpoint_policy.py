@@ -4,6 +4,7 @@ import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from finetune_api import endpoints
+from finetune_api.endpoints import Endpoint
 from finetune_api.plan import Plan
 from finetune_api.policy import Policy
 from finetune_trainer.errors import SettingsError, UnavailableError
@@ -44,12 +45,14 @@ def check_source(policy: Policy, url: str, field: str) -> list[str]:
 
 
 def _check(policy: Policy, url: str, field: str) -> None:
+    if (refused := endpoints.refused(policy, [Endpoint(field, url)])) is not None:
+        raise SettingsError(refused.rstrip("."))
     host, port = _host_and_port(url, field)
     if endpoints.allowed_address(policy, host, port, []):
         return
     addresses = _resolve(host, field)
     if not endpoints.allowed_address(policy, host, port, addresses):
-        outside = next(a for a in addresses if not endpoints.allowed_address(policy, a, port, [a]))
+        outside = next(a for a in addresses if not endpoints.allowed_address(policy, host, port, [a]))
         raise SettingsError(
             f"{field} leads to {_named(host, outside)}, which is not among the servers that the administrator allows "
             "(policy.endpoints of the chart); use another one, or have this one added"
@@ -59,7 +62,7 @@ def _check(policy: Policy, url: str, field: str) -> None:
 def _host_and_port(url: str, field: str) -> tuple[str, int]:
     found = endpoints.host_and_port(url)
     if found is None:
-        raise SettingsError(f"{field} has no host that can be compared with what the administrator allows; correct it")
+        raise SettingsError(f"{field} has no host that all programs read in the same way; correct it")
     return found
 
 
@@ -72,6 +75,14 @@ def _resolve(host: str, field: str) -> list[str]:
         ) from error
     # Without the zone of a link-local address.
     return list(dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _plain(address: str) -> IPv4Address | IPv6Address:
@@ -99,4 +110,4 @@ def _is_meant(policy: Policy, url: str, field: str, address: str) -> bool:
 
 
 def _named(host: str, address: str) -> str:
-    return host if host == address else f"{host} ({address})"
+    return host if _is_address(host) else f"{host} ({address})"

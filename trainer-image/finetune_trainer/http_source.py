@@ -9,11 +9,11 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from finetune_api.policy import Policy
 from finetune_trainer.endpoint_policy import check_source
-from finetune_trainer.errors import AccessDeniedError, DatasetError, SettingsError, StageError, UnavailableError
+from finetune_trainer.errors import AccessDeniedError, DatasetError, StageError, UnavailableError
 from finetune_trainer.store import Progress
 
 _TIMEOUT_SECONDS = 30
@@ -86,7 +86,8 @@ def _refusal(status: int, where: str, field: str) -> StageError:
         return UnavailableError(f"{where}: the server answered HTTP {status}; try again when it has recovered")
     if 300 <= status < 400:
         return DatasetError(
-            f"{where} leads on more than {_MAXIMUM_REDIRECTS} times; give the last URL in {field}.http.url"
+            f"{where} leads to no file within {_MAXIMUM_REDIRECTS} redirects (HTTP {status}); "
+            f"give the file's own URL in {field}.http.url"
         )
     return DatasetError(f"{where} was not found (HTTP {status}); correct {field}.http.url")
 
@@ -151,18 +152,14 @@ def _opener(policy: Policy, where: str, field: str) -> urllib.request.OpenerDire
     class Redirects(urllib.request.HTTPRedirectHandler):
         max_redirections = _MAXIMUM_REDIRECTS
 
-        def redirect_request(
-            self,
-            req: urllib.request.Request,
-            fp: IO[bytes],
-            code: int,
-            msg: str,
-            headers: http.client.HTTPMessage,
-            newurl: str,
-        ) -> urllib.request.Request | None:
-            if urlsplit(newurl).scheme not in ("http", "https"):
-                raise SettingsError(f"{where} leads on to what is no web page; give the URL of the file in {field}")
-            return super().redirect_request(req, fp, code, msg, headers, newurl)
+        def http_error_302(
+            self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage
+        ) -> Any:
+            if urlsplit(urljoin(req.full_url, headers.get("Location", ""))).scheme not in ("http", "https"):
+                raise DatasetError(f"{where} leads on to what is no web page; give the URL of the file in {field}")
+            return super().http_error_302(req, fp, code, msg, headers)
+
+        http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
     class Checks(urllib.request.BaseHandler):
         # Before the proxies' handler, which changes the request's host.
