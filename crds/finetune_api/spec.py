@@ -102,7 +102,7 @@ class FineTuneJobSpec(Model):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            *(_immutable(m) for m in ("model", "dataset", "training", "evaluation", "export", "output")),
+            *(_immutable(m) for m in ("model", "dataset", "training", "evaluation", "export", "output", "tracking")),
             *(
                 (
                     f"!has(self.training) || !has(self.training.method) || !(self.training.method in {methods}) || "

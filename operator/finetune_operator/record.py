@@ -81,7 +81,9 @@ def _ended(result: Record, stage: StageStatus, ended: Ended, observation: Observ
         result = _noted(result, done, KubernetesEvent("Normal", "StageSucceeded", f"{stage.name} succeeded."))
         if ended.result.reused_from:
             result = replace(result, status=status.without_the_rest(result.status))
-        return _gated(result, spec) if stage.name == "train" or ended.result.reused_from else result
+        # An identical run is complete only if it passed the same gate; its verdict may not be told again.
+        judged = stage.name == "train" or (ended.result.reused_from and ended.result.evaluation)
+        return _gated(result, spec) if judged else result
     verdict = failures.judge(ended, stage, spec.retries.maximum)
     if ended.result and ended.result.checkpoint_step is not None:
         step = max(ended.result.checkpoint_step, stage.checkpoint_step or 0)

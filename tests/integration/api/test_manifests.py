@@ -7,6 +7,9 @@ import pytest
 from tests.integration.api.manifests import S3_MODEL, S3_SOURCE, changed, smallest
 from tests.support.control_plane import ControlPlane
 
+HTTP: dict[str, Any] = {"url": "https://files.corp/a/train.csv?v=1", "sha256": "0a" * 32}
+PLACES = "exactly one of configMap, s3, persistentVolumeClaim, huggingFace, http must be set"
+
 VALID: dict[str, dict[str, Any]] = {
     "smallest": {},
     "model-from-hub": {"model": {"huggingFace": {"repository": "unsloth/llama-3-8b-bnb-4bit"}}},
@@ -74,6 +77,53 @@ VALID: dict[str, dict[str, Any]] = {
         }
     },
     "no-retries": {"retries": {"maximum": 0}},
+    "dpo": {"training": {"method": "DPO", "dpo": {"beta": "0.3"}}, "dataset.format": "Preference"},
+    "orpo": {"training": {"method": "ORPO", "orpo": {"beta": "0.3"}}, "dataset.format": "Auto"},
+    "kto": {
+        "training": {"method": "KTO", "kto": {"desirableWeight": "1.5", "undesirableWeight": "0.5"}, "batchSize": 2},
+        "dataset.format": "Binary",
+    },
+    "settings-of-sft-alone": {"training": {"neftuneNoiseAlpha": "5", "trainOnResponsesOnly": False}},
+    "later-hyper-parameters": {
+        "training": {"warmupRatio": "0.03", "adamBeta2": "0.95", "keep": "Last", "earlyStoppingPatience": 3}
+    },
+    "adapter-from-bucket": {"model.adapter": {"s3": {"uri": "s3://results/default/first/adapter/"}}},
+    "adapter-of-a-job": {"model.adapter": {"fineTuneJobRef": {"name": "first"}}},
+    "every-place-of-a-source": {
+        "dataset.sources": [
+            {"http": HTTP, "format": "ShareGPT"},
+            {
+                "huggingFace": {
+                    "repository": "org/rows",
+                    "path": "data/train.parquet",
+                    "revision": "v1.0",
+                    "endpoint": "https://hub.corp",
+                    "tokenSecretRef": {"name": "hf", "key": "token"},
+                }
+            },
+        ]
+    },
+    "all-of-dataset": {
+        "dataset.format": "Messages",
+        "dataset.columns": {"instruction": "질문", "output": "답변"},
+        "dataset.templateRef": {"name": "template", "key": "chat.jinja"},
+        "dataset.chatTemplateKwargs": {"enable_thinking": "false"},
+        "dataset.checks": {"duplicates": "Keep", "truncation": "Fail"},
+        "dataset.holdout": {"sources": [{"http": HTTP}] * 4},
+    },
+    "gate": {"evaluation.gate": {"holdoutLoss": "MustImprove", "onMiss": "Fail"}},
+    "gate-by-default": {"evaluation.gate": {}},
+    "no-reuse": {"output.reuse": "Never"},
+    "mlflow": {
+        "tracking": {
+            "mlflow": {
+                "uri": "http://mlflow.corp:5000",
+                "experiment": "코치",
+                "credentialsSecretRef": {"name": "mlflow"},
+            }
+        }
+    },
+    "memory-of-the-gpu": {"compute.accelerator": {"memoryMiB": 16000}},
 }
 
 _UNCHECKED = (
@@ -94,7 +144,7 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "two-places-of-a-source": (
         {"dataset.sources": [{**S3_SOURCE, "configMap": {"name": "a", "key": "b"}}]},
-        "spec.dataset.sources[0]: Invalid value: exactly one of configMap, s3, persistentVolumeClaim must be set",
+        f"spec.dataset.sources[0]: Invalid value: {PLACES}",
     ),
     "url-as-repository": (
         {"model": {"huggingFace": {"repository": "https://hub.corp/unsloth/llama"}}},
@@ -217,6 +267,124 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
         'spec.compute.accelerator.extendedResource.name: Invalid value: "gpu": '
         "must be <domain>/<device>, such as nvidia.com/gpu",
     ),
+    "dpo-settings-with-sft": (
+        {"training": {"dpo": {"beta": "0.1"}}},
+        "spec.training: Invalid value: dpo has the settings of method DPO, which is not the method of this job",
+    ),
+    "kto-settings-with-dpo": (
+        {"training": {"method": "DPO", "kto": {}}},
+        "spec.training: Invalid value: kto has the settings of method KTO, which is not the method of this job",
+    ),
+    "orpo-settings-with-kto": (
+        {"training": {"method": "KTO", "orpo": {}}},
+        "spec.training: Invalid value: orpo has the settings of method ORPO, which is not the method of this job",
+    ),
+    "neftune-with-dpo": (
+        {"training": {"method": "DPO", "neftuneNoiseAlpha": "5"}},
+        "spec.training: Invalid value: neftuneNoiseAlpha is for method SFT alone; leave it out",
+    ),
+    "responses-only-with-orpo": (
+        {"training": {"method": "ORPO", "trainOnResponsesOnly": True}},
+        "spec.training: Invalid value: trainOnResponsesOnly is for method SFT alone; leave it out",
+    ),
+    "kto-with-single-examples": (
+        {"training": {"method": "KTO", "batchSize": 1}},
+        "spec.training: Invalid value: method KTO compares the examples of a step with one another; "
+        "batchSize must be at least 2",
+    ),
+    "preferences-with-sft": (
+        {"dataset.format": "Preference"},
+        "spec: Invalid value: dataset.format Preference is for methods DPO and ORPO, and Binary for KTO; "
+        "set training.method",
+    ),
+    "binary-with-sft": (
+        {"dataset.format": "Binary", "training": {"method": "SFT"}},
+        "spec: Invalid value: dataset.format Preference is for methods DPO and ORPO, and Binary for KTO; "
+        "set training.method",
+    ),
+    "binary-with-dpo": (
+        {"dataset.format": "Binary", "training": {"method": "DPO"}},
+        "spec: Invalid value: methods DPO and ORPO need dataset.format Preference",
+    ),
+    "alpaca-with-kto": (
+        {"dataset.format": "Alpaca", "training": {"method": "KTO"}},
+        "spec: Invalid value: method KTO needs dataset.format Binary",
+    ),
+    "beta-zero": (
+        {"training": {"method": "DPO", "dpo": {"beta": "0"}}},
+        'spec.training.dpo.beta: Invalid value: "0": must be above 0 and at most 10',
+    ),
+    "weight-zero": (
+        {"training": {"method": "KTO", "kto": {"desirableWeight": "0"}}},
+        'spec.training.kto.desirableWeight: Invalid value: "0": must be above 0 and at most 100',
+    ),
+    "two-warm-ups": (
+        {"training": {"warmupSteps": 5, "warmupRatio": "0.03"}},
+        "spec.training: Invalid value: at most one of warmupSteps, warmupRatio may be set",
+    ),
+    "warm-up-of-more-than-half": (
+        {"training.warmupRatio": "0.6"},
+        'spec.training.warmupRatio: Invalid value: "0.6": must be at most 0.5',
+    ),
+    "beta2-of-one": (
+        {"training.adamBeta2": "1"},
+        'spec.training.adamBeta2: Invalid value: "1": must be at least 0.5 and below 1',
+    ),
+    "two-templates": (
+        {"dataset.promptTemplate": "Auto", "dataset.templateRef": {"name": "t", "key": "chat.jinja"}},
+        "spec.dataset: Invalid value: at most one of promptTemplate, templateRef may be set",
+    ),
+    "holdout-by-percent-and-sources": (
+        {"dataset.holdout": {"percent": 5, "sources": [S3_SOURCE]}},
+        "spec.dataset.holdout: Invalid value: at most one of percent, sources may be set",
+    ),
+    "holdout-source-in-two-places": (
+        {"dataset.holdout": {"sources": [{**S3_SOURCE, "http": HTTP}]}},
+        f"spec.dataset.holdout.sources[0]: Invalid value: {PLACES}",
+    ),
+    "unknown-column": (
+        {"dataset.columns": {"question": "질문"}},
+        "spec.dataset.columns: Invalid value: the fields that can be mapped are instruction, input, output, system, "
+        "messages, conversations, prompt, completion, text, chosen, rejected, label",
+    ),
+    "adapter-in-two-places": (
+        {"model.adapter": {"s3": {"uri": "s3://a/b/"}, "fineTuneJobRef": {"name": "first"}}},
+        "spec.model.adapter: Invalid value: exactly one of s3, fineTuneJobRef must be set",
+    ),
+    "adapter-nowhere": (
+        {"model.adapter": {}},
+        "spec.model.adapter: Invalid value: exactly one of s3, fineTuneJobRef must be set",
+    ),
+    "url-with-password": (
+        {"dataset.sources": [{"http": {**HTTP, "url": "https://user:word@files.corp/a.csv"}}]},
+        'spec.dataset.sources[0].http.url: Invalid value: "https://user:word@files.corp/a.csv": '
+        "must be http(s)://<host>/<path> of one file, without user and password",
+    ),
+    "url-of-a-folder": (
+        {"dataset.sources": [{"http": {**HTTP, "url": "https://files.corp/a/"}}]},
+        'spec.dataset.sources[0].http.url: Invalid value: "https://files.corp/a/": '
+        "must be http(s)://<host>/<path> of one file, without user and password",
+    ),
+    "url-of-another-scheme": (
+        {"dataset.sources": [{"http": {**HTTP, "url": "file:///etc/passwd"}}]},
+        'spec.dataset.sources[0].http.url: Invalid value: "file:///etc/passwd": '
+        "must be http(s)://<host>/<path> of one file, without user and password",
+    ),
+    "dataset-repository-as-url": (
+        {"dataset.sources": [{"huggingFace": {"repository": "https://hub.corp/a/b", "path": "a.csv"}}]},
+        'spec.dataset.sources[0].huggingFace.repository: Invalid value: "https://hub.corp/a/b": '
+        "must be <owner>/<name> on the hub, not a URL or a path",
+    ),
+    "climbing-path-in-a-repository": (
+        {"dataset.sources": [{"huggingFace": {"repository": "a/b", "path": "../a.csv"}}]},
+        'spec.dataset.sources[0].huggingFace.path: Invalid value: "../a.csv": '
+        "must be relative to the root of the volume: no leading '/' and no '..'",
+    ),
+    "mlflow-with-path": (
+        {"tracking": {"mlflow": {"uri": "http://mlflow.corp/api"}}},
+        'spec.tracking.mlflow.uri: Invalid value: "http://mlflow.corp/api": '
+        "must be http(s)://<host>[:<port>], without a path",
+    ),
     "own-label": (
         {"compute.podLabels": {"finetune.dev/job": "other"}},
         "spec.compute.podLabels: Invalid value: must not set a key that the operator or Kubernetes sets itself",
@@ -249,6 +417,23 @@ INVALID_BY_TYPE: dict[str, tuple[dict[str, Any], str]] = {
     "seventeen-sources": (
         {"dataset.sources": [S3_SOURCE] * 17},
         "spec.dataset.sources: Too many: 17: must have at most 16 items",
+    ),
+    "web-file-without-checksum": (
+        {"dataset.sources": [{"http": {"url": HTTP["url"]}}]},
+        "spec.dataset.sources[0].http.sha256: Required value",
+    ),
+    "five-holdout-sources": (
+        {"dataset.holdout": {"sources": [S3_SOURCE] * 5}},
+        "spec.dataset.holdout.sources: Too many: 5: must have at most 4 items",
+    ),
+    "unknown-method": (
+        {"training.method": "GRPO"},
+        'spec.training.method: Unsupported value: "GRPO": supported values: "SFT", "DPO", "ORPO", "KTO"',
+    ),
+    "memory-in-gib": (
+        {"compute.accelerator": {"memoryMiB": 16}},
+        "spec.compute.accelerator.memoryMiB: Invalid value: 16: "
+        "spec.compute.accelerator.memoryMiB in body should be greater than or equal to 1024",
     ),
     "no-output": ({"output": None}, "spec.output: Required value"),
     "rank-zero": (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.api.manifests import changed, smallest
+from tests.integration.api.manifests import S3_SOURCE, changed, smallest
 from tests.support.control_plane import ControlPlane
 
 MANIFEST = changed(
@@ -25,6 +25,18 @@ CHANGES: dict[str, Any] = {
     "evaluation": {"evaluation.prompts": []},
     "export": {"export.gguf": ["Q8_0"]},
     "output": {"output.s3.uri": "s3://elsewhere/"},
+    "tracking": {"tracking": {"mlflow": {"uri": "http://mlflow.corp:5000"}}},
+}
+# Members that came later, each inside of one that cannot change: (that one, the change).
+LATER: dict[str, tuple[str, dict[str, Any]]] = {
+    "adapter": ("model", {"model.adapter": {"fineTuneJobRef": {"name": "first"}}}),
+    "columns": ("dataset", {"dataset.columns": {"output": "답변"}}),
+    "templateRef": ("dataset", {"dataset.templateRef": {"name": "t", "key": "chat.jinja"}}),
+    "holdout-sources": ("dataset", {"dataset.holdout": {"sources": [S3_SOURCE]}}),
+    "method": ("training", {"training.method": "DPO"}),
+    "keep": ("training", {"training.keep": "Last"}),
+    "gate": ("evaluation", {"evaluation.gate": {"onMiss": "Fail"}}),
+    "reuse": ("output", {"output.reuse": "Never"}),
 }
 
 
@@ -50,8 +62,18 @@ def apply_status(plane: ControlPlane, manager: str, status: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("member", CHANGES)
-def test_a_member_that_decides_the_result_is_immutable(coach: ControlPlane, member: str) -> None:
+def test_a_member_that_the_plan_is_made_of_is_immutable(coach: ControlPlane, member: str) -> None:
     done = coach.apply(changed(MANIFEST, CHANGES[member]))
+    assert done.stderr == (
+        f'The FineTuneJob "coach" is invalid: spec: Invalid value: '
+        f"{member} is immutable; create a FineTuneJob with a new name\n"
+    )
+
+
+@pytest.mark.parametrize("case", LATER)
+def test_a_later_part_of_such_a_member_is_immutable_too(coach: ControlPlane, case: str) -> None:
+    member, changes = LATER[case]
+    done = coach.apply(changed(MANIFEST, changes))
     assert done.stderr == (
         f'The FineTuneJob "coach" is invalid: spec: Invalid value: '
         f"{member} is immutable; create a FineTuneJob with a new name\n"
@@ -158,7 +180,7 @@ def test_kubectl_get_shows_how_far_a_job_is(coach: ControlPlane) -> None:
     assert row.split()[:-1] == ["coach", "Training", "Training", "37/60", "0.83", "1m02s"]
 
 
-def test_kubectl_get_wide_adds_model_speed_and_output(coach: ControlPlane) -> None:
+def test_kubectl_get_wide_adds_model_speed_verdict_and_output(coach: ControlPlane) -> None:
     apply_status(
         coach,
         "finetune-operator",
@@ -166,13 +188,14 @@ def test_kubectl_get_wide_adds_model_speed_and_output(coach: ControlPlane) -> No
             "outputUri": "s3://results/default/coach/0a1b",
             "model": {"architecture": "LlamaForCausalLM"},
             "progress": {"stage": "train", "attempt": 0, "activity": "Training", "tokensPerSecond": 2150},
+            "evaluation": {"verdict": "Better"},
         },
     )
     header, row = coach.kubectl("get", "ftj", "-o", "wide").splitlines()
-    assert header.split()[-4:] == ["AGE", "MODEL", "TOKENS/S", "OUTPUT"]
-    assert row.split()[-3:] == ["LlamaForCausalLM", "2150", "s3://results/default/coach/0a1b"]
+    assert header.split()[-4:] == ["MODEL", "TOKENS/S", "VERDICT", "OUTPUT"]
+    assert row.split()[-4:] == ["LlamaForCausalLM", "2150", "Better", "s3://results/default/coach/0a1b"]
 
 
 def test_kubectl_explain_tells_what_a_field_is_for(control_plane: ControlPlane) -> None:
     text = " ".join(control_plane.kubectl("explain", "finetunejob.spec.training.learningRate").split())
-    assert 'In quotes, such as "2e-4". Default: "2e-4".' in text
+    assert 'In quotes, such as "2e-4". Left out: 2e-4 for SFT' in text

@@ -6,15 +6,25 @@ import pytest
 
 from finetune_api.status import Condition
 from finetune_operator.conditions import State, build
+from finetune_operator.evaluated import Evaluated
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+WORSE = Evaluated(False, "Worse", "It is worse.")
+BETTER = Evaluated(True, "Better", "It is better.")
 
 
 def conditions(
-    state: State, previous: list[Condition] | None = None, *, accepted: bool = True, after: int = 0
+    state: State,
+    previous: list[Condition] | None = None,
+    *,
+    accepted: bool = True,
+    evaluated: Evaluated | None = None,
+    after: int = 0,
 ) -> dict[str, Condition]:
     now = NOW + timedelta(seconds=after)
-    built = build(previous or [], state, "Why", "A sentence.", accepted=accepted, now=now, generation=4)
+    built = build(
+        previous or [], state, "Why", "A sentence.", accepted=accepted, evaluated=evaluated, now=now, generation=4
+    )
     return {c.type: c for c in built}
 
 
@@ -32,6 +42,24 @@ def kstatus(found: dict[str, Condition]) -> str:
 )
 def test_kstatus_agrees(state: State, verdict: str) -> None:
     assert kstatus(conditions(state)) == verdict
+
+
+@pytest.mark.parametrize("state", ["unfinished", "blocked", "succeeded", "failed"])
+@pytest.mark.parametrize("evaluated", [WORSE, BETTER], ids=["worse", "better"])
+def test_what_the_result_is_worth_changes_no_other_condition(state: State, evaluated: Evaluated) -> None:
+    found = conditions(state, evaluated=evaluated)
+    assert kstatus(found) == kstatus(conditions(state))
+    assert {k: v for k, v in found.items() if k != "Evaluated"} == conditions(state)
+
+
+@pytest.mark.parametrize(("evaluated", "status"), [(WORSE, "False"), (BETTER, "True")], ids=["worse", "better"])
+def test_a_verdict_is_a_condition(evaluated: Evaluated, status: str) -> None:
+    found = conditions("succeeded", evaluated=evaluated)["Evaluated"]
+    assert (found.status, found.reason, found.message) == (status, evaluated.reason, evaluated.message)
+
+
+def test_there_is_no_verdict_before_there_is_one() -> None:
+    assert "Evaluated" not in conditions("unfinished")
 
 
 @pytest.mark.parametrize("state", ["unfinished", "blocked", "succeeded", "failed"])

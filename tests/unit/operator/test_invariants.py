@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -12,10 +12,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from finetune_api.plan import Defaults
 from finetune_api.references import S3Connection
 from finetune_api.spec import STAGES, Stage
+from finetune_api.status import EvaluationStatus, Verdict
 from finetune_operator.children import is_live_job, is_live_pod
-from tests.unit.operator.world import Object, World, failure, success
+from tests.unit.operator.world import RUN_ID, Object, World, failure, spec, success
 
 CODES = (1, 64, 65, 66, 69, 75, 77, 79, 80, 137, 139, 143)
+FOUND_BEFORE: tuple[Object, ...] = ({}, {}, {"reused_from": f"team/other/{RUN_ID}"})
+VERDICTS: tuple[Object, ...] = (
+    {},
+    *({"evaluation": EvaluationStatus(verdict=verdict)} for verdict in get_args(Verdict)),
+)
 PROFILE = settings(
     max_examples=150,
     stateful_step_count=40,
@@ -38,7 +44,7 @@ class Cluster(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
+        self.world = World(spec(evaluation={"gate": {"onMiss": "Fail"}}))
         self.operator: Iterator[None] = iter(())
         self.seen: Object | None = None
         # By uid: how many children it had when it was finished.
@@ -99,7 +105,7 @@ class Cluster(RuleBasedStateMachine):
             if pod["status"]["phase"] == "Pending":
                 self.world.run_pod(pod)
             else:
-                self.world.end_pod(pod, 0, success(stage_of(pod)))
+                self.world.end_pod(pod, 0, success(stage_of(pod), evaluation=EvaluationStatus(verdict="Better")))
             return
 
     @rule(rounds=st.integers(1, 14))
@@ -121,7 +127,12 @@ class Cluster(RuleBasedStateMachine):
         pod, stage = pods[0], stage_of(pods[0])
         code = data.draw(st.sampled_from((0, *CODES)))
         step = data.draw(st.integers(0, 9))
-        told = success(stage) if code == 0 else failure(stage, code, "What happened.", checkpoint_step=step)
+        found = {"prepare": FOUND_BEFORE, "train": VERDICTS}.get(stage, ({},))
+        told = (
+            success(stage, **data.draw(st.sampled_from(found)))
+            if code == 0
+            else failure(stage, code, "What happened.", checkpoint_step=step)
+        )
         message = data.draw(st.sampled_from((told, "", "no JSON")))
         reason = data.draw(st.sampled_from(("", "OOMKilled"))) if code else ""
         disrupted = bool(code) and data.draw(st.booleans())
@@ -204,6 +215,24 @@ class FreshReads(Cluster):
         assert self.children_at_end.setdefault(uid, count) == count
 
     @invariant()
+    def nothing_is_trained_that_is_there_already(self) -> None:
+        world = self.world
+        if world.resource is None or "reusedFrom" not in world.status:
+            return
+        uid = world.job["metadata"]["uid"]
+        own = [c for c in world.created if c["kind"] == "Job" and c["metadata"]["ownerReferences"][0]["uid"] == uid]
+        assert {stage_of(job) for job in own} == {"prepare"}
+
+    @invariant()
+    def nothing_is_exported_that_missed_the_gate(self) -> None:
+        world = self.world
+        if world.resource is None or world.status.get("failure", {}).get("reason") != "GateMissed":
+            return
+        uid = world.job["metadata"]["uid"]
+        own = [c for c in world.created if c["kind"] == "Job" and c["metadata"]["ownerReferences"][0]["uid"] == uid]
+        assert "export" not in {stage_of(job) for job in own}
+
+    @invariant()
     def what_runs_is_what_was_accepted(self) -> None:
         world = self.world
         if world.resource is None or "snapshot" not in world.status:
@@ -241,7 +270,7 @@ def _place(status: Object) -> tuple[int, ...]:
     """The stage, its attempt, and how far that is."""
     stages: list[dict[str, Any]] = status.get("stages", [])
     for index, stage in enumerate(stages):
-        if stage["state"] != "Succeeded":
+        if stage["state"] not in ("Succeeded", "Skipped"):
             return index, stage["attempt"], ("Pending", "Running", "Failed").index(stage["state"])
     return (len(STAGES) if stages else -1,)
 

@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 
 from finetune_api.progress import Progress
 from finetune_api.spec import STAGES
-from finetune_operator.progress_store import Entry, ProgressStore, attempt_order, duration, goes_back, shown
+from finetune_api.status import FineTuneJobStatus
+from finetune_operator.progress_store import Entry, ProgressStore, at_rest, attempt_order, duration, goes_back, shown
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = ("team", "coach")
 
 
@@ -30,6 +32,25 @@ def report(**members: object) -> Progress:
 )
 def test_attempt_and_step_never_go_back(old: dict[str, object], new: dict[str, object], back: bool) -> None:
     assert goes_back(report(**new), report(**old)) is back
+
+
+def status_of(state: str, attempt: int = 0) -> FineTuneJobStatus:
+    return FineTuneJobStatus.model_validate({"stages": [{"name": "train", "state": state, "attempt": attempt}]})
+
+
+def test_a_report_of_the_running_attempt_is_left_as_it_is() -> None:
+    assert at_rest(report(step=5), status_of("Running")) == report(step=5)
+
+
+@pytest.mark.parametrize(
+    "status",
+    [status_of("Succeeded"), status_of("Failed"), status_of("Pending", 1), status_of("Running", 1)],
+    ids=["succeeded", "failed", "waits", "next-attempt"],
+)
+def test_a_report_of_what_has_ended_tells_only_what_was_reached(status: FineTuneJobStatus) -> None:
+    found = at_rest(shown(report(step=60, totalSteps=60, loss="0.83", etaSeconds=3), NOW), status)
+    assert (found.activity, found.eta, found.eta_seconds) == (None, None, None)
+    assert (found.steps, found.loss) == ("60/60", "0.83")
 
 
 _REPORTS = st.builds(

@@ -1,10 +1,11 @@
 import pytest
 
 from finetune_api.progress import Progress
+from finetune_api.status import FineTuneJobStatus
 from finetune_operator.errors import Conflict
 from finetune_operator.kube import FINETUNE_JOBS
 from finetune_operator.progress_store import ProgressStore
-from finetune_operator.progress_writer import FIELD_MANAGER, ProgressWriter
+from finetune_operator.progress_writer import FIELD_MANAGER, ProgressWriter, settle
 from tests.unit.operator_io.fakes import Clock, FakeKube, running_train
 
 KEY = ("team", "coach")
@@ -106,3 +107,25 @@ async def test_a_conflict_keeps_the_report_for_the_next_try(world: World) -> Non
     world.kube.refuse.clear()
     await world.writer(KEY)
     assert world.job["status"]["progress"]["step"] == 3  # type: ignore[index]
+
+
+async def test_a_report_that_is_no_longer_true_is_taken_back_once(world: World) -> None:
+    world.push(60)
+    await world.writer(KEY)
+    for _ in range(2):
+        await settle(world.kube, world.job, FineTuneJobStatus())
+    assert world.writes == 2
+    assert "activity" not in world.job["status"]["progress"]  # type: ignore[index]
+    assert world.job["status"]["progress"]["steps"] == "60/60"  # type: ignore[index]
+
+
+async def test_a_job_without_reports_has_nothing_to_take_back(world: World) -> None:
+    await settle(world.kube, world.job, FineTuneJobStatus())
+    assert world.writes == 0
+
+
+async def test_older_news_is_known_after_the_activity_was_taken_back(world: World) -> None:
+    world.job["status"] = {"progress": {"stage": "train", "attempt": 1, "step": 60}}
+    world.push(30)
+    await world.writer(KEY)
+    assert world.writes == 0

@@ -75,6 +75,17 @@ async def test_a_refused_child_is_decided_upon_in_the_same_pass(world: World) ->
     assert world.kube.objects["finetunejobs", *KEY]["status"] == {"phase": "Pending"}
 
 
+async def test_a_stale_activity_is_taken_back_when_there_is_nothing_else_to_write(world: World) -> None:
+    progress = {"stage": "export", "attempt": 0, "activity": "Uploading"}
+    metadata = {"namespace": "team", "name": "coach"}
+    world.kube.put(FINETUNE_JOBS, {"metadata": metadata, "spec": {}, "status": {"progress": progress}})
+    world.decisions = [Decision(status={"phase": "Succeeded"}), Decision()]
+    await world.reconciler(KEY)
+    assert world.kube.objects["finetunejobs", *KEY]["status"]["progress"] == progress
+    await world.reconciler(KEY)
+    assert world.kube.objects["finetunejobs", *KEY]["status"]["progress"] == {"stage": "export", "attempt": 0}
+
+
 async def test_a_job_that_is_gone_is_forgotten(world: World) -> None:
     world.decisions = [Decision(status={"phase": "Pending"})]
     await world.reconciler(KEY)
