@@ -109,6 +109,20 @@ def _rows(*conversation: str) -> Change:
     return change
 
 
+def _stand_in(*untrained: int, template: bool) -> Change:
+    """A base model as unsloth/llama-3-8b-bnb-4bit: stored in 4 bit, with control tokens that it never saw."""
+
+    def change(model: Path, job: TrainerJob) -> None:
+        _untrained(*untrained)(model, job)
+        config = json.loads((model / "config.json").read_text())
+        config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+        (model / "config.json").write_text(json.dumps(config))
+        if not template:
+            _no_template(model, job)
+
+    return change
+
+
 def _missing(model: Path, job: TrainerJob) -> None:
     job.plan["dataset"]["templateFile"] = str(job.root / "nothing.jinja")
 
@@ -313,6 +327,13 @@ CASES = [
         "set dataset.promptTemplate to Alpaca or use the -Instruct repository",
     ),
     Case(
+        "chat template on a base model that is stored in 4 bit",
+        _all(_stand_in(2, template=True), _plan(promptTemplate="Model")),
+        66,
+        "tiny is a base model: its weights were never trained on <|im_end|> of its chat template; "
+        "set dataset.promptTemplate to Alpaca or use the -Instruct repository",
+    ),
+    Case(
         "model without a chat template",
         _all(_no_template, _plan(promptTemplate="Model")),
         66,
@@ -409,6 +430,14 @@ def test_the_template_with_its_values_is_handed_on(
     prepared = json.loads(description.read_text())
     assert result["model"]["template"] == prepared["template"] == kind
     assert prepared["chatTemplate"] == jinja
+
+
+@pytest.mark.parametrize("template", [True, False])
+def test_a_base_model_that_is_stored_in_4_bit_gets_the_alpaca_text(
+    job: TrainerJob, good_model: Path, tmp_path: Path, template: bool
+) -> None:
+    assert _prepare(job, good_model, tmp_path, _stand_in(1, 2, template=template)) == 0
+    assert job.result()["model"]["template"] == "Alpaca"
 
 
 def test_a_system_prompt_goes_into_the_question_where_the_model_has_no_place_for_it(

@@ -45,3 +45,15 @@ def test_a_longer_run_begins_like_a_shorter_one(n: int, batch: int, seed: int, f
 @given(ROWS, st.integers(1, 64), SEEDS, st.integers(1, 5))
 def test_total_counts_the_steps(n: int, batch: int, seed: int, epochs: int) -> None:
     assert total_steps(n, batch, epochs=epochs) == len(list(steps(n, batch, seed, epochs=epochs)))
+
+
+@given(ROWS, st.integers(1, 64), st.integers(1, 64), SEEDS, st.integers(1, 5))
+def test_the_batch_size_only_cuts_the_order(n: int, batch: int, other: int, seed: int, epochs: int) -> None:
+    shown = [[row for step in steps(n, size, seed, epochs=epochs) for row in step] for size in (batch, other)]
+    assert shown[0] == shown[1]
+
+
+@given(ROWS, SEEDS, st.integers(1, 5))
+def test_epochs_follow_one_another(n: int, seed: int, epochs: int) -> None:
+    shown = [row for step in steps(n, 8, seed, epochs=epochs) for row in step]
+    assert shown == [row for epoch in range(epochs) for row in order(seed, epoch, n)]
