@@ -7,8 +7,8 @@ pytest.importorskip("numpy")
 from finetune_trainer.answer_flags import copied, flags, loops, wrong_language
 
 KOREAN = (
-    "바가 손바닥 가운데가 아니라 손목 바로 위의 두툼한 곳에 오도록 잡아 보세요. 손목이 뒤로 꺾이지 않게 주먹을 천장으로 "
-    "세우고, 통증이 사라질 때까지 무게를 20% 줄이세요. 일주일 넘게 아프면 병원에서 확인을 받는 것이 좋습니다."
+    "바가 손바닥 가운데가 아니라 손목 바로 위의 두툼한 곳에 오도록 잡아 보세요. 손목이 뒤로 꺾이지 않게 주먹을 "
+    "천장으로 세우고, 통증이 사라질 때까지 무게를 20% 줄이세요. 일주일 넘게 아프면 병원에서 확인을 받는 것이 좋습니다."
 )
 ENGLISH = (
     "Let the bar sit over the heel of your palm, right above the wrist, and keep your knuckles pointing at the "

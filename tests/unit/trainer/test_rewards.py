@@ -1,7 +1,5 @@
 """Rewards of the preference methods."""
 
-import pytest
-
 from finetune_trainer.rewards import Rewards, rewards
 from finetune_trainer.scores import Score
 
@@ -11,20 +9,20 @@ def pair(good: float, bad: float) -> Score:
 
 
 def test_a_pair_is_judged_rightly_if_the_good_answer_has_the_higher_reward() -> None:
-    assert rewards([pair(0.3, 0.1), pair(-0.2, -0.4), pair(0.0, 0.2), pair(0.1, 0.1)]) == Rewards(
-        accuracy=0.5, margin=pytest.approx(0.05)
+    assert rewards([pair(0.5, 0.25), pair(-0.25, -0.5), pair(0.0, 0.25), pair(0.5, 0.5)]) == Rewards(
+        accuracy=0.5, margin=0.0625
     )
 
 
 def test_a_single_answer_is_judged_by_the_sign_of_its_reward() -> None:
     scores = [
-        Score(0.5, 1, good_reward=0.4),
-        Score(0.5, 1, good_reward=-0.1),
-        Score(0.5, 1, bad_reward=-0.3),
-        Score(0.5, 1, bad_reward=0.2),
+        Score(0.5, 1, good_reward=0.5),
+        Score(0.5, 1, good_reward=-0.25),
+        Score(0.5, 1, bad_reward=-0.5),
+        Score(0.5, 1, bad_reward=0.25),
     ]
 
-    assert rewards(scores) == Rewards(accuracy=0.5, margin=pytest.approx(0.2))
+    assert rewards(scores) == Rewards(accuracy=0.5, margin=0.25)
 
 
 def test_there_is_no_margin_without_bad_answers() -> None:
