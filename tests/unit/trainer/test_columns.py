@@ -45,7 +45,7 @@ def test_name_that_no_row_has_is_refused_with_those_that_exist() -> None:
 
 @pytest.mark.parametrize("data", ["오늘은 하체 운동을 했다", "Hello, how are you?", "a" * 33, "a\nb"])
 def test_what_looks_like_data_is_not_shown_as_a_name(data: str) -> None:
-    assert shown([data, "output"]) == "(no name), output"
+    assert shown([data, "output"]) == "(not a name), output"
 
 
 def test_long_lists_of_names_are_cut() -> None:

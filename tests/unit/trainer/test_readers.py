@@ -203,12 +203,12 @@ def test_nothing_and_nan_of_pandas_are_missing(path: Path) -> None:
     [
         ('[{"text": "a"}', "row 1 (line 1): the file ends here, before the closing bracket; upload the whole file"),
         ('[{"text": "a"},\n', "row 1 (line 2): the file ends here, before the closing bracket; upload the whole file"),
-        ('[\n{"text": "a"}\n{"text": "b"}]', "row 1 (line 3): a comma or the closing bracket is missing after it"),
-        ('[{"text": "a"},\n{"text": "b}]', "row 2 (line 2): it is not JSON: Unterminated string starting at"),
-        ('[{"text": "a"},\n{"text" "b"}]', "row 2 (line 2): it is not JSON: Expecting ':' delimiter"),
-        ('[{"text": "a"},\n,]', "row 2 (line 2): it is not JSON: Expecting value"),
-        ("[" * 100_000, "row 1 (line 1): it is not JSON that can be read"),
-        (f'[{{"label": {"1" * 5000}}}]', "row 1 (line 1): it is not JSON that can be read"),
+        ('[\n{"text": "a"}\n{"text": "b"}]', "row 1 (line 3): a comma or the closing bracket is missing after it; add it"),
+        ('[{"text": "a"},\n{"text": "b}]', "row 2 (line 2): the file ends in the middle of it; add the missing quote or bracket, or upload the whole file"),
+        ('[{"text": "a"},\n{"text" "b"}]', "row 2 (line 2): it is not JSON: Expecting ':' delimiter; correct it"),
+        ('[{"text": "a"},\n,]', "row 2 (line 2): it is not JSON: Expecting value; correct it"),
+        ("[" * 100_000, "row 1 (line 1): it has a number too long or brackets too deep to be read; correct it"),
+        (f'[{{"label": {"1" * 5000}}}]', "row 1 (line 1): it has a number too long or brackets too deep to be read; correct it"),
     ],
 )
 def test_array_that_breaks_is_refused_with_row_and_line(path: Path, data: str, sentence: str) -> None:

@@ -46,5 +46,5 @@ class Columns:
 def shown(names: Iterable[str]) -> str:
     """Return field names as messages show them."""
     found = [name for name in names if name]
-    listed = ", ".join(name if _NAME.fullmatch(name) else "(no name)" for name in found[:_NAMES_SHOWN]) or "none"
+    listed = ", ".join(name if _NAME.fullmatch(name) else "(not a name)" for name in found[:_NAMES_SHOWN]) or "none"
     return f"{listed}, ..." if len(found) > _NAMES_SHOWN else listed

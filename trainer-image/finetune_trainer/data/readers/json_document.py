@@ -66,7 +66,7 @@ def _rows(text: "_Buffer", *, wrapped: bool) -> Iterator[Line]:
                 text.position += 1
                 continue
         if mark != "]":
-            raise text.error(number, "a comma or the closing bracket is missing after it" if mark else _CUT_OFF)
+            raise text.error(number, "a comma or the closing bracket is missing after it; add it" if mark else _CUT_OFF)
         text.position += 1
         in_list = False
         if wrapped:
@@ -77,6 +77,7 @@ def _rows(text: "_Buffer", *, wrapped: bool) -> Iterator[Line]:
 
 
 _CUT_OFF = "the file ends here, before the closing bracket; upload the whole file"
+_ENDLESS = "the file ends in the middle of it; add the missing quote or bracket, or upload the whole file"
 
 
 class _Buffer:
@@ -117,14 +118,14 @@ class _Buffer:
                 value, end = _DECODER.raw_decode(self._text, self.position)
             except json.JSONDecodeError as error:
                 if not self._is_cut(error):
-                    raise self.error(number, f"it is not JSON: {error.msg}", error.pos) from None
+                    raise self.error(number, f"it is not JSON: {error.msg}; correct it", error.pos) from None
                 if len(self._text) - self.position > MAXIMUM_ROW_CHARACTERS:
-                    raise self.error(number, f"it is longer than {MAXIMUM_ROW_CHARACTERS:,} characters") from None
+                    raise self.error(number, f"it is longer than {MAXIMUM_ROW_CHARACTERS:,} characters; shorten it") from None
                 if not self._more():
-                    raise self.error(number, f"it is not JSON: {error.msg}", error.pos) from None
+                    raise self.error(number, _ENDLESS, error.pos) from None
             # A number of more digits than Python reads, or lists in lists in lists.
             except (ValueError, RecursionError):
-                raise self.error(number, "it is not JSON that can be read") from None
+                raise self.error(number, "it has a number too long or brackets too deep to be read; correct it") from None
             else:
                 # A number may go on.
                 if end < len(self._text) or not self._more():
