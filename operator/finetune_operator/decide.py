@@ -19,6 +19,7 @@ from finetune_operator.observation import Observation
 from finetune_operator.record import record
 from finetune_operator.transition import Transition
 
+ENDPOINT_NOT_ALLOWED = "EndpointNotAllowed"
 _SOON = 1.0
 _PENDING_SECONDS = 5.0
 _LONG_PENDING_SECONDS = 30.0
@@ -66,7 +67,7 @@ def _accept(observation: Observation, spec: FineTuneJobSpec, now: datetime, sett
     refusal = endpoints.refused(settings.defaults.policy, endpoints.of(plan))
     if refusal:
         this = Transition(observation, now, observation.status, accepted=False)
-        return this.fail(Failure(reason="EndpointNotAllowed", message=refusal))
+        return this.fail(Failure(reason=ENDPOINT_NOT_ALLOWED, message=refusal))
     accepted = observation.status.model_copy(
         update={
             "start_time": format_time(now),

@@ -116,7 +116,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=Defaults(),
         metavar="JSON",
         help="what jobs may leave out, an object with the optional members s3 (endpoint, region, forcePathStyle, "
-        "credentialsSecretRef, caBundle), huggingFaceEndpoint and allowCPU",
+        "credentialsSecretRef, caBundle), huggingFaceEndpoint and allowCPU; and what is allowed, policy (endpoints)",
     )
     parser.add_argument(
         "--service-name",

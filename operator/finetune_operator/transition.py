@@ -13,6 +13,8 @@ from finetune_operator.decision import Action, Decision, KubernetesEvent
 from finetune_operator.evaluated import evaluated
 from finetune_operator.observation import Observation
 
+REUSED = "ReusedArtifacts"
+
 
 @dataclass(frozen=True)
 class Transition:
@@ -59,7 +61,7 @@ class Transition:
         """The job is over."""
         reason, message = "Succeeded", f"The model is in {self.status.output_uri}."
         if self.status.reused_from:
-            reason = "ReusedArtifacts"
+            reason = REUSED
             message = (
                 f"The model is in {self.status.reused_from}: an identical run left it there and nothing was trained; "
                 "output.reuse: Never trains anyway, under a new name."

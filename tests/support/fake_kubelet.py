@@ -108,9 +108,9 @@ class World:
         self._set(pod, {"phase": "Pending", "startTime": _now(), "containerStatuses": [waiting]})
         return pod
 
-    def end(self, stage: Stage, attempt: int = 0, *, exit_code: int = 0, reason: str = "", message: str = "") -> None:
+    def end(self, stage: Stage, attempt: int = 0, *, exit_code: int = 0, **members: Any) -> None:
         """Let the container of an attempt end with a result of ours."""
-        result = StageResult(stage=stage, exit_code=exit_code, reason=reason, message=message, run_id=RUN_ID)
+        result = StageResult(stage=stage, exit_code=exit_code, run_id=RUN_ID, **members)
         pod = self.run(stage, attempt)
         terminated = {
             "exitCode": exit_code,

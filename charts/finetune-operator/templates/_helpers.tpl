@@ -46,7 +46,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* What jobs may leave out, as the operator's --defaults takes it. */}}
 {{- define "finetune-operator.defaults" -}}
-{{- $defaults := dict "allowCPU" .Values.trainer.allowCPU "s3" .Values.s3 }}
+{{- $defaults := dict "allowCPU" .Values.trainer.allowCPU "s3" .Values.s3 "policy" .Values.policy }}
 {{- with .Values.huggingFace.endpoint }}{{ $_ := set $defaults "huggingFaceEndpoint" . }}{{ end }}
 {{- toJson $defaults }}
 {{- end }}

@@ -348,7 +348,7 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
         "messages, conversations, prompt, completion, text, chosen, rejected, label",
     ),
     "adapter-in-two-places": (
-        {"model.adapter": {"s3": {"uri": "s3://a/b/"}, "fineTuneJobRef": {"name": "first"}}},
+        {"model.adapter": {"s3": {"uri": "s3://results/first/"}, "fineTuneJobRef": {"name": "first"}}},
         "spec.model.adapter: Invalid value: exactly one of s3, fineTuneJobRef must be set",
     ),
     "adapter-nowhere": (

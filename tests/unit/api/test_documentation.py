@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from finetune_api import exit_codes
-from finetune_operator import diagnose, failures
+from finetune_operator import decide, diagnose, evaluated, failures, transition
 
 ROOT = Path(__file__).resolve().parents[3]
 README = (ROOT / "README.md").read_text()
@@ -18,6 +18,9 @@ REASONS = {
     *get_args(diagnose.Reason),
     failures.OUT_OF_MEMORY,
     failures.EVICTED,
+    decide.ENDPOINT_NOT_ALLOWED,
+    evaluated.GATE_MISSED,
+    transition.REUSED,
 }
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from finetune_api import crd
 from finetune_api.plan import Defaults
+from finetune_api.policy import Policy
 from finetune_api.references import S3Connection
 from finetune_operator.settings import parse
 from tests.unit.chart.conftest import CHART, KUBERNETES_VERSION, Render, of_kind, run_helm
@@ -66,8 +67,14 @@ def test_defaults_of_jobs_reach_the_operator(render: Render) -> None:
         ),
         hugging_face_endpoint="https://hub.corp",
         allow_cpu=True,
+        policy=Policy(endpoints=["*.corp", "hub.corp:443", "10.0.0.0/8", "[fd00::1]:9000"]),
     )
     assert options.watch_namespaces == ("research", "coaches")
+
+
+def test_without_a_policy_every_server_is_allowed(render: Render) -> None:
+    options = parse(operator_arguments(render()), {"POD_NAMESPACE": "ops", "POD_NAME": "rel-0"})
+    assert options.defaults.policy == Policy()
 
 
 def test_the_crd_is_the_generated_one(render: Render) -> None:

@@ -22,6 +22,14 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
         "at '/watchNamespaces': got string, want array",
     ),
     "half a digest": (("--set", "image.digest=sha256:12"), "at '/image/digest': 'sha256:12' does not match pattern"),
+    "endpoint as URL": (
+        ("--set", "policy.endpoints={https://minio.corp}"),
+        "at '/policy/endpoints/0': 'https://minio.corp' does not match pattern",
+    ),
+    "endpoint without a list": (
+        ("--set", "policy.endpoints=minio.corp"),
+        "at '/policy/endpoints': got string, want array",
+    ),
     "unknown log level": (
         ("--set", "logLevel=loud"),
         "at '/logLevel': value must be one of 'DEBUG', 'INFO', 'WARNING', 'ERROR'",

@@ -30,6 +30,7 @@ def test_defaults_are_the_api_s_own_document() -> None:
     ("arguments", "sentence"),
     [
         (["--defaults", '{"s3": {"endpoint": "minio:9000"}}'], "argument --defaults: s3.endpoint: "),
+        (["--defaults", '{"policy": {"endpoints": ["http://a"]}}'], "argument --defaults: policy.endpoints.0: "),
         (["--defaults", "{"], "argument --defaults: the document: "),
         (["--http-port", "70000"], "70000 is not a port number"),
         (["--workers", "0"], "0 is not a whole number above 0"),

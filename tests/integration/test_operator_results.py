@@ -1,0 +1,115 @@
+"""Jobs that end early for a good reason, or for what they lead to, on a real API server."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from finetune_api.status import EvaluationStatus
+from tests.support.control_plane import ControlPlane
+from tests.support.fake_kubelet import RUN_ID, World
+from tests.support.operator import OperatorProcess, eventually, install
+
+WORSE = EvaluationStatus(
+    holdout_loss_base="2.31",
+    holdout_loss_tuned="2.87",
+    standard_error="0.04",
+    verdict="Worse",
+    warnings=["Overfitting: the hold-out loss rose."],
+)
+
+
+def jobs(world: World) -> list[str]:
+    return [job["metadata"]["labels"]["finetune.dev/stage"] for job in world.items("jobs")]
+
+
+def reasons(world: World) -> list[str]:
+    found = world.items("events", "--field-selector", "involvedObject.kind=FineTuneJob")
+    return [event["reason"] for event in found]
+
+
+def test_an_identical_run_ends_the_job_without_a_gpu(operator: OperatorProcess, world: World) -> None:
+    folder = f"{world.namespace}/another/{RUN_ID}"
+    world.apply()
+    world.end("prepare", reused_from=folder)
+    ready = world.wait_for("Ready")
+    assert (ready["reason"], world.status()["reusedFrom"]) == ("ReusedArtifacts", f"s3://results/{folder}")
+    assert [stage["state"] for stage in world.status()["stages"]] == ["Succeeded", "Skipped", "Skipped"]
+    time.sleep(1)
+    assert jobs(world) == ["prepare"]
+
+
+def test_a_missed_gate_fails_the_job_before_export(operator: OperatorProcess, world: World) -> None:
+    world.apply(evaluation={"gate": {"onMiss": "Fail"}})
+    world.end("prepare")
+    world.end("train", evaluation=WORSE)
+    failed = world.wait_for("Failed")
+    assert failed["reason"] == "GateMissed"
+    assert "from 2.31 to 2.87" in failed["message"]
+    assert (world.condition("Evaluated")["status"], sorted(jobs(world))) == ("False", ["prepare", "train"])
+
+
+def test_a_verdict_and_its_warnings_are_told_and_the_job_goes_on(operator: OperatorProcess, world: World) -> None:
+    world.apply(evaluation={"gate": {}})
+    world.end("prepare")
+    world.end("train", evaluation=WORSE)
+    world.end("export")
+    world.wait_for("Succeeded")
+    assert world.condition("Evaluated")["reason"] == "Worse"
+    told = reasons(world)
+    assert (told.count("GateMissed"), told.count("Overfitting")) == (1, 1)
+
+
+def test_a_job_that_is_over_shows_no_activity(operator: OperatorProcess, world: World) -> None:
+    progress = {"stage": "export", "attempt": 0, "activity": "Uploading", "steps": "60/60", "eta": "1s"}
+    world.apply()
+    world.end("prepare")
+    world.end("train")
+    world.run("export")
+    _report(world, progress)
+    world.end("export")
+    world.wait_for("Succeeded")
+    left = eventually(
+        lambda: p if "activity" not in (p := world.status()["progress"]) else None, "the activity is taken back"
+    )
+    assert left == {"stage": "export", "attempt": 0, "steps": "60/60"}
+
+
+def test_a_server_that_is_not_allowed_is_named_and_nothing_starts(
+    control_plane: ControlPlane, world: World, tmp_path: Path
+) -> None:
+    installed = install(
+        control_plane,
+        tmp_path,
+        "with-policy",
+        f"watchNamespaces={{{world.namespace}}}",
+        "policy.endpoints={*.corp,10.0.0.0/8}",
+    )
+    operator = OperatorProcess(installed, tmp_path / "operator.log")
+    operator.start()
+    try:
+        world.apply(
+            model={"persistentVolumeClaim": {"claimName": "models"}},
+            dataset={"sources": [{"http": {"url": "http://169.254.169.254/latest", "sha256": "0a" * 32}}]},
+            output={"s3": {"uri": "s3://results/", "endpoint": "https://minio.corp"}},
+        )
+        accepted = world.wait_for("Accepted", "False")
+        assert accepted["reason"] == "EndpointNotAllowed"
+        assert accepted["message"].startswith("spec.dataset.sources[0].http.url leads to 169.254.169.254, ")
+        assert jobs(world) == []
+    finally:
+        operator.stop()
+
+
+def _report(world: World, progress: dict[str, Any]) -> None:
+    body = {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": world.name},
+        "status": {"progress": progress},
+    }
+    world.kubectl(
+        *("apply", "--server-side", "--subresource=status", "--field-manager", "finetune-operator-progress"),
+        *("-f", "-"),
+        stdin=json.dumps(body),
+    )
