@@ -29,7 +29,8 @@ DIAGNOSIS_SECONDS = 60
 
 
 def test_happy_path_leaves_adapter_gguf_and_a_status_that_tells_the_story(platform: Platform, namespace: str) -> None:
-    create(platform, namespace, demo_job("coach", export__gguf=["Q8_0", "Q4_K_M"]))
+    changes = {"export__gguf": ["Q8_0", "Q4_K_M"], "output__reuse": "Identical"}
+    create(platform, namespace, demo_job("coach", **changes))
     job = finished(platform, namespace, "coach")
     status = job["status"]
     assert status["phase"] == "Succeeded", status.get("failure")
@@ -63,7 +64,7 @@ def test_happy_path_leaves_adapter_gguf_and_a_status_that_tells_the_story(platfo
     assert report["evaluation"]
     assert any("/tensorboard/" in key for key in files)
 
-    create(platform, namespace, demo_job("twin", export__gguf=["Q8_0", "Q4_K_M"], output__reuse="Identical"))
+    create(platform, namespace, demo_job("twin", **changes))
     twin = finished(platform, namespace, "twin", 180)
     assert condition(twin, "Succeeded")["reason"] == "ReusedArtifacts"
     assert twin["status"]["reusedFrom"] == status["outputUri"]
