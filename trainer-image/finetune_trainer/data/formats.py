@@ -58,9 +58,13 @@ def detect(source: str, number: int, value: dict[str, Any], columns: Columns, un
             return found
     # A wrong mapping is the likelier reason.
     columns.require(source)
-    near = next((f for f, told_by in _TOLD_BY.items() if any(name in renamed for name in told_by)), None)
-    missing = [name for name in _TOLD_BY[near] if name not in renamed] if near else []
-    hint = f"{near} rows also have {' and '.join(missing)}; " if near else ""
+    lacking = {f: [name for name in told_by if name not in renamed] for f, told_by in _TOLD_BY.items()}
+    near = min(
+        (f for f, told_by in _TOLD_BY.items() if len(lacking[f]) < len(told_by)),
+        key=lambda f: len(lacking[f]),
+        default=None,
+    )
+    hint = f"{near} rows also have {' and '.join(lacking[near])}; " if near else ""
     raise DatasetError(
         f"{row_name(source, number, unit)}: the format is not known from its fields ({shown(value)}); {hint}"
         "name the fields as in dataset.format, or map them in dataset.columns, such as {output: answer}"

@@ -117,15 +117,21 @@ class _Buffer:
             try:
                 value, end = _DECODER.raw_decode(self._text, self.position)
             except json.JSONDecodeError as error:
-                if not self._is_cut(error):
+                if not self._may_be_cut(error, len(self._text) - _CUT):
                     raise self.error(number, f"it is not JSON: {error.msg}; correct it", error.pos) from None
                 if len(self._text) - self.position > MAXIMUM_ROW_CHARACTERS:
-                    raise self.error(number, f"it is longer than {MAXIMUM_ROW_CHARACTERS:,} characters; shorten it") from None
+                    raise self.error(
+                        number, f"it is longer than {MAXIMUM_ROW_CHARACTERS:,} characters; shorten it"
+                    ) from None
                 if not self._more():
-                    raise self.error(number, _ENDLESS, error.pos) from None
+                    cut = self._may_be_cut(error, len(self._text.rstrip()))
+                    what = _ENDLESS if cut else f"it is not JSON: {error.msg}; correct it"
+                    raise self.error(number, what, error.pos) from None
             # A number of more digits than Python reads, or lists in lists in lists.
             except (ValueError, RecursionError):
-                raise self.error(number, "it has a number too long or brackets too deep to be read; correct it") from None
+                raise self.error(
+                    number, "it has a number too long or brackets too deep to be read; correct it"
+                ) from None
             else:
                 # A number may go on.
                 if end < len(self._text) or not self._more():
@@ -142,8 +148,9 @@ class _Buffer:
         line = self._lines + self._text.count("\n", 0, self.position if position is None else position) + 1
         return DatasetError(f'source "{self._name}", row {number} (line {line}): {what}')
 
-    def _is_cut(self, error: json.JSONDecodeError) -> bool:
-        return error.msg.startswith("Unterminated string") or error.pos > len(self._text) - _CUT
+    @staticmethod
+    def _may_be_cut(error: json.JSONDecodeError, end: int) -> bool:
+        return error.msg.startswith("Unterminated string") or error.pos >= end
 
     def _more(self) -> bool:
         """Read on, in steps that double while one value goes on; return whether there was more."""
