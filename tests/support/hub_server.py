@@ -21,6 +21,8 @@ class HubServer:
     root: Path
     # (path, Range header) of every download.
     downloads: list[tuple[str, str | None]] = field(default_factory=list)
+    # Of every request for a file.
+    revisions: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -66,6 +68,7 @@ def running(root: Path) -> Iterator[HubServer]:
 
         def _file(self, repository: str, revision: str, name: str, with_body: bool) -> None:
             path = root / repository / name
+            hub.revisions.append(revision)
             if self._refused(repository, revision):
                 return
             if not path.is_file():

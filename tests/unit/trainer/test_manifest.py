@@ -20,9 +20,9 @@ def test_it_lists_what_lies_in_the_runs_folder_but_logs_and_itself(tmp_path: Pat
     store.put_bytes("team/coach/running/SERVE.md", b"another run")
     files = manifest.list_files(store, "team/coach/run", {"gguf/x.gguf": "known"}, tmp_path)
     assert files == [
-        ManifestFile("SERVE.md", 8, sha256(b"SERVE.md")),
-        ManifestFile("adapter/a.safetensors", 21, sha256(b"adapter/a.safetensors")),
-        ManifestFile("gguf/x.gguf", 11, "known"),
+        ManifestFile(path="SERVE.md", size_bytes=8, sha256=sha256(b"SERVE.md")),
+        ManifestFile(path="adapter/a.safetensors", size_bytes=21, sha256=sha256(b"adapter/a.safetensors")),
+        ManifestFile(path="gguf/x.gguf", size_bytes=11, sha256="known"),
     ]
 
 
