@@ -2,12 +2,21 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from finetune_trainer.load_model import LoadedModel, dtype, for_inference, for_training
 from finetune_trainer.training_rows import Row, SFTRow
 
 _ANSWERS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`stopped`: it ended by itself, not at the limit."""
+
+    text: str
+    stopped: bool
 
 
 def autocast(loaded: LoadedModel) -> contextlib.AbstractContextManager[Any]:
@@ -56,7 +65,7 @@ def answers(
     stop_token_ids: Sequence[int],
     max_new_tokens: int,
     advance: Callable[[int], None],
-) -> list[str]:
+) -> list[Answer]:
     """Return the greedy answer to each tokenized prompt, up to its first stop token."""
     import torch
 
@@ -65,7 +74,7 @@ def answers(
     for_inference(loaded.model)
     device = next(loaded.model.parameters()).device
     pad = loaded.tokenizer.pad_token_id if loaded.tokenizer.pad_token_id is not None else stop_token_ids[0]
-    texts: list[str] = []
+    found: list[Answer] = []
     with torch.no_grad(), autocast(loaded):
         for start in range(0, len(prompts), _ANSWERS_AT_ONCE):
             batch = prompts[start : start + _ANSWERS_AT_ONCE]
@@ -85,10 +94,13 @@ def answers(
                 pad_token_id=pad,
                 use_cache=True,
             )
-            texts += [until_stop(loaded.tokenizer, row[width:].tolist(), stop_token_ids) for row in output]
-            advance(100 * len(texts) // len(prompts))
+            for row in output:
+                ids_of_answer = row[width:].tolist()
+                text = until_stop(loaded.tokenizer, ids_of_answer, stop_token_ids)
+                found.append(Answer(text, any(token in stop_token_ids for token in ids_of_answer)))
+            advance(100 * len(found) // len(prompts))
     for_training(loaded.model)
-    return texts
+    return found
 
 
 def until_stop(tokenizer: Any, ids: Sequence[int], stop_token_ids: Sequence[int]) -> str:

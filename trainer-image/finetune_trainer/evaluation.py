@@ -1,59 +1,85 @@
-"""How train judges its result: the hold-out rows before, during and after, and the answers before and after."""
+"""How train judges its result: hold-out rows, answers and general questions, before, during and after."""
 
 import json
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from finetune_api.report import EvaluationReport
 from finetune_api.status import EvaluationStatus
-from finetune_trainer import prepared, reference
+from finetune_trainer import evaluation_warnings, forgetting, prepared, reference, run_report
 from finetune_trainer.context import Context
 from finetune_trainer.curve import Curve
-from finetune_trainer.data import template
 from finetune_trainer.errors import SettingsError
-from finetune_trainer.evaluate import answers, mean_loss, row_losses
+from finetune_trainer.evaluate import Answer, row_losses
 from finetune_trainer.load_model import LoadedModel
 from finetune_trainer.prepared import Prepared
-from finetune_trainer.reference import Prompt, Reference, ReferenceRow
-from finetune_trainer.training_rows import SFTRow
+from finetune_trainer.questions import Questions
+from finetune_trainer.reference import Reference, ReferenceRow
+from finetune_trainer.rewards import Rewards, rewards
+from finetune_trainer.scores import Score, score
+from finetune_trainer.verdict import compare
 
 ANSWERS = "answers.json"
 
 
 class Evaluation:
-    """One attempt's view of the hold-out rows and the questions. `before` comes first, `write` last."""
+    """One attempt's view of the model: call `before`, `during` at some steps, `after`, then `write`.
 
-    def __init__(self, context: Context, description: Prepared, loaded: LoadedModel, holdout: Sequence[SFTRow]) -> None:
+    `holdout` and `trained` are rows of the method's own kind (see `training_rows`): those to judge by, and those that
+    the model learns from.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        description: Prepared,
+        loaded: LoadedModel,
+        holdout: Sequence[Any],
+        trained: Sequence[Any] = (),
+    ) -> None:
         self._context = context
-        self._prepared = description
         self._loaded = loaded
         self._holdout = holdout
+        self._trained = trained
+        self._prepared = description
         self._folder = context.layout.run(description.run_id)
-        self._prompts = self._rendered()
-        self._base_losses: list[float] = []
-        self._base_answers: list[str] = []
-        self._tuned_answers: list[str] = []
+        self._questions = Questions(loaded, description, context.plan.evaluation.max_new_tokens)
+        self._compared = reference.choose(holdout)
+        self._base_scores: list[Score] = []
+        self._base_likelihoods: list[float] = []
+        self._base_answers: list[Answer] = []
+        self._instructed_answers: list[Answer] | None = None
         self._reference: Reference | None = None
+        self._report: EvaluationReport | None = None
+        # What `during` saw last.
+        self.rewards: Rewards | None = None
 
     def before(self) -> None:
-        """Look at the base: the adapter is fresh and changes nothing yet.
+        """Look at the model before training: a fresh adapter changes nothing yet.
 
         Raises:
             SettingsError: its hold-out loss is no finite number.
         """
-        self._base_losses = self._losses(share=50)
-        self._base_answers = self._answers(start=50)
+        self._base_scores = self._scores(None, self._progress(0, 40))
+        self._base_likelihoods = row_losses(self._loaded, self._compared, self._progress(40, 50))
+        self._base_answers = self._questions.ask_without_system_prompt(self._progress(50, 75))
+        if self._prepared.system_prompt is not None:
+            self._instructed_answers = self._questions.ask(self._progress(75, 100))
 
     def during(self, step: int) -> float:
-        """Return the hold-out loss after `step`, in nats per supervised token.
+        """Return the hold-out loss after `step`: the mean over the rows, each with the same weight.
 
         The caller restores the model's mode and the random numbers.
 
         Raises:
             SettingsError: it is no finite number.
         """
-        loss = mean_loss(self._holdout, self._losses(share=100))
-        assert loss is not None, f"step {step} cannot be judged without hold-out rows"
-        return loss
+        assert self._holdout, f"step {step} cannot be judged without hold-out rows"
+        scores = self._scores(self._base_scores, self._progress(0, 100))
+        self.rewards = rewards(scores)
+        return statistics.fmean(s.loss for s in scores)
 
     def after(self, curve: Curve, kept_step: int) -> EvaluationStatus:
         """Look at the adapter that is kept, which is that of `kept_step`.
@@ -61,73 +87,94 @@ class Evaluation:
         Raises:
             SettingsError: its hold-out loss is no finite number.
         """
-        losses = self._losses(share=50)
-        self._tuned_answers = self._answers(start=50)
-        self._reference = self._compared(losses)
-        return EvaluationStatus(
-            holdout_loss_base=_decimal(mean_loss(self._holdout, self._base_losses)),
-            holdout_loss_tuned=_decimal(mean_loss(self._holdout, losses)),
-            best_step=kept_step if curve.points else None,
+        scores = self._scores(self._base_scores, self._progress(0, 40))
+        tuned_answers = self._questions.ask(self._progress(40, 70))
+        general = forgetting.tokenize(self._loaded.tokenizer, self._prepared.chat_template, forgetting.questions())
+        moved = forgetting.divergence(self._loaded, general, self._progress(70, 90))
+        self._reference = self._compare_with_reference(self._progress(90, 100))
+        comparison = compare([s.loss for s in self._base_scores], [s.loss for s in scores])
+        judged = rewards(scores)
+        answers = self._questions.compare(self._base_answers, self._instructed_answers, tuned_answers, self._trained)
+        found = EvaluationReport(
+            verdict=comparison.verdict if comparison else "NotEnoughEvidence",
+            sentence=comparison.sentence if comparison else "There are no hold-out rows to judge the result by.",
+            holdout_rows=len(self._holdout),
+            holdout_loss_base=comparison.base if comparison else None,
+            holdout_loss_tuned=comparison.tuned if comparison else None,
+            standard_error=comparison.standard_error if comparison else None,
+            reward_accuracy=judged.accuracy if judged else None,
+            reward_margin=judged.margin if judged else None,
+            forgetting=moved,
+            warnings=evaluation_warnings.warnings(
+                comparison=comparison,
+                curve=curve,
+                kept_step=kept_step,
+                forgetting=moved,
+                forgetting_limit=forgetting.LIMIT,
+                answer_flags=[answer.flags.tuned for answer in answers],
+            ),
+            answers=answers,
         )
+        self._report = found
+        return status(found, kept_step if curve.points else None)
 
     def write(self) -> None:
         """Put what later stages and people read into the run's folder."""
-        questions = [
-            {"prompt": q.prompt, "reference": q.reference, "base": base, "tuned": tuned}
-            for q, base, tuned in zip(self._prepared.questions, self._base_answers, self._tuned_answers, strict=True)
-        ]
-        self._put(ANSWERS, json.dumps({"questions": questions}, ensure_ascii=False, indent=2))
-        assert self._reference is not None
+        assert self._report is not None, "after comes first"
+        assert self._reference is not None, "after comes first"
+        answers = [answer.model_dump(mode="json", by_alias=True) for answer in self._report.answers]
+        self._put(ANSWERS, json.dumps({"questions": answers}, ensure_ascii=False, indent=2))
         self._put(f"{prepared.FOLDER}/{reference.NAME}", self._reference.model_dump_json(by_alias=True))
+        run_report.add(self._context.store, self._folder, evaluation=self._report)
 
-    def _rendered(self) -> list[Prompt]:
-        tokenizer, description = self._loaded.tokenizer, self._prepared
-        texts = [
-            template.render_prompt(tokenizer, description.chat_template, description.system_prompt, question.prompt)
-            for question in description.questions
-        ]
-        return [Prompt(text=text, input_ids=template.encode(tokenizer, text)) for text in texts]
-
-    def _losses(self, share: int) -> list[float]:
-        losses = row_losses(
-            self._loaded,
-            self._holdout,
-            lambda percent: self._context.reporter.report("Evaluating", percent=percent * share // 100),
-        )
-        if not all(map(math.isfinite, losses)):
+    def _scores(self, base: Sequence[Score] | None, advance: Callable[[int], None]) -> list[Score]:
+        scores = score(self._context.plan, self._loaded, self._holdout, advance, base)
+        if not all(math.isfinite(s.loss) for s in scores):
             raise SettingsError(
                 "the model's hold-out loss is no finite number; lower spec.training.learningRate, or set "
                 "spec.training.precision to BF16 where the GPU has it"
             )
-        return losses
+        return scores
 
-    def _answers(self, start: int) -> list[str]:
-        return answers(
-            self._loaded,
-            [prompt.input_ids for prompt in self._prompts],
-            self._prepared.stop_token_ids,
-            self._context.plan.evaluation.max_new_tokens,
-            lambda percent: self._context.reporter.report("Evaluating", percent=start + percent * (100 - start) // 100),
-        )
-
-    def _compared(self, tuned: Sequence[float]) -> Reference:
-        chosen = reference.choose(self._holdout)
-        best = reference.top1(self._loaded, [self._holdout[i] for i in chosen])
+    def _compare_with_reference(self, advance: Callable[[int], None]) -> Reference:
+        tuned = row_losses(self._loaded, self._compared, advance)
+        best = reference.top1(self._loaded, self._compared)
         rows = [
             ReferenceRow(
-                row_id=self._holdout[i].row_id,
-                input_ids=self._holdout[i].input_ids,
-                completion_mask=self._holdout[i].completion_mask,
-                nll_base=self._base_losses[i],
-                nll_tuned=tuned[i],
+                row_id=row.row_id,
+                input_ids=row.input_ids,
+                completion_mask=row.completion_mask,
+                nll_base=before,
+                nll_tuned=after,
                 top1=tokens,
             )
-            for i, tokens in zip(chosen, best, strict=True)
+            for row, before, after, tokens in zip(self._compared, self._base_likelihoods, tuned, best, strict=True)
         ]
-        return Reference(prompts=self._prompts, rows=rows)
+        return Reference(prompts=self._questions.prompts, rows=rows)
+
+    def _progress(self, start: int, end: int) -> Callable[[int], None]:
+        def advance(percent: int) -> None:
+            self._context.reporter.report("Evaluating", percent=start + percent * (end - start) // 100)
+
+        return advance
 
     def _put(self, name: str, text: str) -> None:
         self._context.store.put_bytes(f"{self._folder}/{name}", text.encode())
+
+
+def status(report: EvaluationReport, best_step: int | None) -> EvaluationStatus:
+    """Return the figures that the job's status shows: no text of the dataset."""
+    return EvaluationStatus(
+        holdout_loss_base=_decimal(report.holdout_loss_base),
+        holdout_loss_tuned=_decimal(report.holdout_loss_tuned),
+        standard_error=_decimal(report.standard_error),
+        verdict=report.verdict,
+        best_step=best_step,
+        reward_accuracy=_decimal(report.reward_accuracy),
+        reward_margin=_decimal(report.reward_margin),
+        forgetting=_decimal(report.forgetting),
+        warnings=report.warnings,
+    )
 
 
 def _decimal(value: float | None) -> str | None:

@@ -11,6 +11,7 @@ from finetune_trainer.evaluate import autocast
 from finetune_trainer.forward import logits_returned
 from finetune_trainer.load_model import LoadedModel, for_training
 
+LIMIT = 0.5
 _QUESTIONS = "general_questions.jsonl"
 # Positions times vocabulary times four bytes, four times over: 130 MB with a vocabulary of 256,000.
 _POSITIONS_AT_ONCE = 32

@@ -1,12 +1,13 @@
 """What the trained model predicts on a few hold-out rows: export compares every GGUF with it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from finetune_api.base import Model
 from finetune_trainer.evaluate import autocast
 from finetune_trainer.forward import logits_returned
 from finetune_trainer.load_model import LoadedModel, for_training
-from finetune_trainer.training_rows import SFTRow
+from finetune_trainer.training_rows import BinaryRow, PreferenceRow, SFTRow
 
 NAME = "reference.json"
 _ROWS = 16
@@ -41,11 +42,27 @@ class Reference(Model):
     rows: list[ReferenceRow]
 
 
-def choose(rows: Sequence[SFTRow]) -> list[int]:
-    """Return which rows to compare: the first ones that are not long, or the shortest if all are."""
-    usable = [i for i, row in enumerate(rows) if row.supervised]
-    short = [i for i in usable if len(rows[i].input_ids) <= _LONGEST]
-    return short[:_ROWS] if short else sorted(usable, key=lambda i: len(rows[i].input_ids))[:1]
+def choose(rows: Sequence[Any]) -> list[SFTRow]:
+    """Return what to compare on: the good answers of the first rows that are not long, or of the shortest if all are.
+
+    `rows` are the method's own of `training_rows`. A bad answer is nothing that a tuned model is sure of.
+    """
+    usable = [good for row in rows if (good := _good_answer(row)) is not None and good.supervised]
+    short = [row for row in usable if row.length <= _LONGEST]
+    return short[:_ROWS] if short else sorted(usable, key=lambda row: row.length)[:1]
+
+
+def _good_answer(row: Any) -> SFTRow | None:
+    if isinstance(row, PreferenceRow):
+        return _row(row.row_id, row.prompt_ids, row.chosen_ids)
+    if isinstance(row, BinaryRow):
+        return _row(row.row_id, row.prompt_ids, row.completion_ids) if row.label else None
+    assert isinstance(row, SFTRow)
+    return row
+
+
+def _row(row_id: int, prompt: list[int], answer: list[int]) -> SFTRow:
+    return SFTRow(row_id, [*prompt, *answer], [0] * len(prompt) + [1] * len(answer))
 
 
 def top1(loaded: LoadedModel, rows: Sequence[SFTRow]) -> list[list[int]]:

@@ -2,9 +2,9 @@
 
 import pytest
 
-pytest.importorskip("numpy")
-
 from finetune_trainer.answer_flags import copied, flags, loops, wrong_language
+
+pytest.importorskip("numpy")
 
 KOREAN = (
     "바가 손바닥 가운데가 아니라 손목 바로 위의 두툼한 곳에 오도록 잡아 보세요. 손목이 뒤로 꺾이지 않게 주먹을 "

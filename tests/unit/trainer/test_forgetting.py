@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-torch = pytest.importorskip("torch")
-
 from finetune_trainer import forgetting
+
+torch = pytest.importorskip("torch")
 
 
 def test_half_of_the_questions_are_korean_and_each_is_there_once() -> None:

@@ -1,0 +1,40 @@
+"""`report.json` in the run's folder, to which each stage adds its part."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from finetune_api.layout import REPORT
+from finetune_api.report import EvaluationReport, Report, StepValue, TrainingReport
+from finetune_trainer.store import Store
+
+# More points than a drawing has pixels help nobody.
+MOST_POINTS = 500
+
+
+def add(
+    store: Store,
+    folder: str,
+    *,
+    training: TrainingReport | None = None,
+    evaluation: EvaluationReport | None = None,
+    timings: Mapping[str, float] | None = None,
+) -> None:
+    """Put parts into the report of the run in `folder`, and keep what it has. There need not be one yet."""
+    key = f"{folder}/{REPORT}"
+    data = store.get_bytes(key)
+    report = Report() if data is None else Report.model_validate_json(data)
+    changed: dict[str, Any] = {"training": training, "evaluation": evaluation}
+    report = report.model_copy(
+        update={name: part for name, part in changed.items() if part is not None}
+        | {"timings": report.timings | {name: round(seconds, 1) for name, seconds in (timings or {}).items()}}
+    )
+    store.put_bytes(key, json.dumps(report.to_json(), ensure_ascii=False, indent=1).encode())
+
+
+def thinned(points: Sequence[StepValue]) -> list[StepValue]:
+    """Return at most MOST_POINTS of the points, evenly spread, the first and the last among them."""
+    if len(points) <= MOST_POINTS:
+        return list(points)
+    last = len(points) - 1
+    return [points[round(i * last / (MOST_POINTS - 1))] for i in range(MOST_POINTS)]
