@@ -56,7 +56,7 @@ def measure(options: argparse.Namespace, folder: Path) -> int:
     """Print a JSON line for each size: MiB that torch reserved at most, and that the driver says are used."""
     from finetune_api import memory
     from finetune_api.plan import Plan
-    from finetune_trainer import environment, gpu, load_model
+    from finetune_trainer import environment, gpu, load_model, memory_fit
 
     data = options.work / "rows-100.jsonl"
     training.write_rows(data, training.vocabulary(), 100)
@@ -68,7 +68,7 @@ def measure(options: argparse.Namespace, folder: Path) -> int:
         import torch
 
         device = gpu.find(allow_cpu=True)
-        loaded = load_model.load(plan, folder, device)
+        loaded = load_model.load(plan, folder, device, memory_fit.usual(plan))
         import bitsandbytes
 
         config = json.loads((folder / "config.json").read_text())

@@ -23,6 +23,7 @@ FILES = frozenset(
     {
         "adapter_config.json",
         "adapter_model.safetensors",
+        "curve.json",
         "optimizer.pt",
         "rng_state.pth",
         "scaler.pt",
@@ -76,8 +77,8 @@ class Checkpoints:
                 return marker
         return None
 
-    def upload(self, folder: Path, step: int) -> None:
-        """Write one checkpoint, then delete all but the newest few.
+    def upload(self, folder: Path, step: int, best: int | None = None) -> None:
+        """Write one checkpoint, then delete all but the newest few and that of step `best`.
 
         Raises:
             StageError: the bucket cannot be written.
@@ -90,7 +91,7 @@ class Checkpoints:
         files = {p.name: FileEntry(size_bytes=p.stat().st_size, sha256=sha256_of(p)) for p in paths}
         marker = Marker(step=step, run_id=self.run_id, order_sha256=self.order_sha256, files=files)
         self.store.put_bytes(self._key(step, MARKER), marker.model_dump_json(by_alias=True).encode())
-        self._prune()
+        self._prune(best)
 
     def download(self, marker: Marker, folder: Path) -> bool:
         """Fetch a checkpoint; return whether every file is what the marker says."""
@@ -105,13 +106,22 @@ class Checkpoints:
                 return False
         return True
 
+    def download_file(self, step: int, name: str, folder: Path) -> bool:
+        """Fetch one file of the complete checkpoint of `step`; return whether it is there and what its marker says."""
+        marker = self._marker(step)
+        if marker is None or name not in marker.files:
+            return False
+        return self.download(marker.model_copy(update={"files": {name: marker.files[name]}}), folder)
+
     def discard(self, step: int) -> None:
         """Delete a checkpoint that turned out to be damaged."""
         self.store.delete(f"{self.prefix}/{step}")
 
-    def _prune(self) -> None:
+    def _prune(self, best: int | None) -> None:
         complete = [step for step in sorted(self._steps(), reverse=True) if self._marker(step) is not None]
         for step in complete[KEEP:]:
+            if step == best:
+                continue
             # The marker first: a half deleted checkpoint must not look complete.
             self.store.delete(self._key(step, MARKER))
             self.discard(step)
@@ -149,10 +159,10 @@ class BackgroundUpload:
         """True while an upload is under way."""
         return self._thread is not None and self._thread.is_alive()
 
-    def start(self, folder: Path, step: int) -> None:
+    def start(self, folder: Path, step: int, best: int | None = None) -> None:
         """Upload in the background, after an upload that is still under way. A failure is only logged."""
         self.wait()
-        self._thread = threading.Thread(target=self._run, args=(folder, step), name="checkpoint", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(folder, step, best), name="checkpoint", daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
@@ -160,9 +170,9 @@ class BackgroundUpload:
         if self._thread is not None:
             self._thread.join()
 
-    def _run(self, folder: Path, step: int) -> None:
+    def _run(self, folder: Path, step: int, best: int | None) -> None:
         try:
-            self._checkpoints.upload(folder, step)
+            self._checkpoints.upload(folder, step, best)
         except StageError as error:
             # The next checkpoint tries again; the adapter's own upload is what fails the stage.
             log.warning("the checkpoint of step %d was not saved: %s", step, error.message)

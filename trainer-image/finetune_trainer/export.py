@@ -33,11 +33,11 @@ from finetune_trainer.checkpoints import sha256_of
 from finetune_trainer.context import Context
 from finetune_trainer.data import template
 from finetune_trainer.errors import ModelError, SettingsError
+from finetune_trainer.evaluation import ANSWERS
 from finetune_trainer.fetch import fetch_weights
 from finetune_trainer.manifest import Manifest
 from finetune_trainer.prepared import Prepared
 from finetune_trainer.reference import Reference
-from finetune_trainer.train import ADAPTER, ANSWERS
 
 _FOLDER = "gguf"
 _GUIDE = "SERVE.md"
@@ -152,9 +152,9 @@ class _Export:
             path.unlink()
 
     def _download_adapter(self) -> Path:
-        folder = self.context.scratch / ADAPTER
+        folder = self.context.scratch / adapter.FOLDER
         folder.mkdir()
-        prefix = f"{self.folder}/{ADAPTER}"
+        prefix = f"{self.folder}/{adapter.FOLDER}"
         for stored in self.context.store.list(prefix):
             name = stored.key.removeprefix(f"{prefix}/")
             if "/" not in name:

@@ -1,6 +1,9 @@
 """Is this node's GPU usable? Asked in the first second of train, before anything is downloaded."""
 
 import ctypes
+import logging
+import math
+import re
 from dataclasses import dataclass
 
 from finetune_trainer.errors import GPUUnusableError, OutOfGPUMemoryError
@@ -9,6 +12,19 @@ from finetune_trainer.errors import GPUUnusableError, OutOfGPUMemoryError
 # (CUDA Toolkit release notes, "CUDA Toolkit and Minimum Required Driver Version for CUDA Minor Version Compatibility").
 OLDEST_DRIVER = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
 _MIB = 1024 * 1024
+# How torch, the CUDA libraries, bitsandbytes, transformers and Unsloth say that GPU memory was too small.
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "No or negligible GPU memory",
+    "enough GPU RAM",
+)
+# Ampere and newer compute in BF16; older ones, such as T4, in FP16 with a scaled loss.
+BF16_SINCE = (8, 0)
+# With less than this share free, somebody else uses the GPU.
+_USUALLY_FREE = 0.9
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,10 @@ def find(allow_cpu: bool) -> GPU | None:
         # A kernel that runs, not only a device that is listed: a GPU with a hardware error is listed too.
         total = int(torch.ones(8, device="cuda").sum().item())
     except (RuntimeError, AssertionError) as error:
+        if ran_out(error):
+            raise GPUUnusableError(
+                "the memory of this node's GPU is full: something else uses it; another node is tried"
+            ) from error
         raise GPUUnusableError(
             f"the GPU of this node does not work: {_first_line(error)}; another node is tried"
         ) from error
@@ -46,14 +66,31 @@ def find(allow_cpu: bool) -> GPU | None:
     capability = torch.cuda.get_device_capability()
     check_capability(torch.cuda.get_device_name(), capability, torch.cuda.get_arch_list())
     free, whole = torch.cuda.mem_get_info()
-    return GPU(
+    found = GPU(
         name=torch.cuda.get_device_name(),
         driver=driver,
         capability=capability,
         free_mib=free // _MIB,
         total_mib=whole // _MIB,
-        has_bf16=capability >= (8, 0),
+        has_bf16=capability >= BF16_SINCE,
     )
+    for sentence in in_words(found):
+        log.info("%s", sentence)
+    return found
+
+
+def in_words(gpu: GPU) -> list[str]:
+    """Return what the log says of a GPU before anything else happens."""
+    said = [
+        f"{gpu.name}, driver {gpu.driver}, compute capability {gpu.capability[0]}.{gpu.capability[1]}, "
+        f"{gpu.free_mib} of {gpu.total_mib} MiB free"
+    ]
+    if gpu.free_mib < _USUALLY_FREE * gpu.total_mib:
+        said.append(
+            f"something else uses {gpu.total_mib - gpu.free_mib} MiB of this GPU: training has to do with the rest, "
+            "and is slower or may not fit"
+        )
+    return said
 
 
 def check_driver(driver: str | None, cuda: str | None) -> None:
@@ -110,6 +147,22 @@ def check_memory(gpu: GPU, weights_mib: int) -> None:
             f"only {gpu.free_mib} of {gpu.total_mib} MiB of {gpu.name} are free and the weights need about "
             f"{weights_mib} MiB: something else uses this GPU; another node is tried"
         )
+
+
+def ran_out(error: BaseException | None) -> bool:
+    """Return whether an error, or what it was raised from, says that GPU memory was too small."""
+    while error is not None:
+        text = str(error)
+        if type(error).__name__ == "OutOfMemoryError" or any(sign in text for sign in _OUT_OF_MEMORY):
+            return True
+        error = error.__cause__
+    return False
+
+
+def asked_mib(error: BaseException) -> int:
+    """Return how much torch's out-of-memory error was asked for; 0 if it does not say."""
+    found = re.search(r"[Tt]ried to allocate ([0-9.]+) (KiB|MiB|GiB)", str(error))
+    return math.ceil(float(found[1]) * {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024}[found[2]]) if found else 0
 
 
 def peak_mib() -> int | None:

@@ -10,10 +10,11 @@ from finetune_api.plan import Plan
 from finetune_trainer import adapter
 from finetune_trainer.errors import ModelError, SettingsError
 from finetune_trainer.gpu import GPU
+from finetune_trainer.rung import Checkpointing, Rung
 
 Precision = Literal["bf16", "fp16", "fp32"]
 # Unsloth's own name for recomputation with activations kept in host memory.
-_CHECKPOINTING: dict[str, bool | str] = {"Auto": "unsloth", "Offload": "unsloth", "Standard": True, "None": False}
+_CHECKPOINTING: dict[Checkpointing, bool | str] = {"Offload": "unsloth", "Standard": True, "None": False}
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def precision(requested: str, gpu: GPU | None) -> Precision:
     return "bf16" if requested != "FP16" and gpu.has_bf16 else "fp16"
 
 
-def checkpointing(requested: str) -> bool | str:
+def checkpointing(requested: Checkpointing) -> bool | str:
     """Return Unsloth's `use_gradient_checkpointing`."""
     return _CHECKPOINTING[requested]
 
@@ -52,7 +53,7 @@ def dtype(name: Precision) -> Any:
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
 
 
-def load(plan: Plan, weights: Path, gpu: GPU | None, start: Path | None = None) -> LoadedModel:
+def load(plan: Plan, weights: Path, gpu: GPU | None, rung: Rung, start: Path | None = None) -> LoadedModel:
     """Load the model and attach an adapter: a fresh one (B = 0, so it answers as the base does), or that of `start`.
 
     Raises:
@@ -78,7 +79,7 @@ def load(plan: Plan, weights: Path, gpu: GPU | None, start: Path | None = None) 
             local_files_only=True,
             use_exact_model_name=True,
             trust_remote_code=False,
-            use_gradient_checkpointing=checkpointing(training.gradient_checkpointing),
+            use_gradient_checkpointing=checkpointing(rung.gradient_checkpointing),
             random_state=training.seed,
         )
         model = FastLanguageModel.get_peft_model(
@@ -89,7 +90,7 @@ def load(plan: Plan, weights: Path, gpu: GPU | None, start: Path | None = None) 
             target_modules=training.lora.target_modules,
             use_rslora=training.lora.use_rslora,
             bias="none",
-            use_gradient_checkpointing=checkpointing(training.gradient_checkpointing),
+            use_gradient_checkpointing=checkpointing(rung.gradient_checkpointing),
             random_state=training.seed,
             max_seq_length=plan.model.max_sequence_length,
             modules_to_save=None,

@@ -10,6 +10,7 @@ from pathlib import Path
 from finetune_trainer.checkpoints import BackgroundUpload
 from finetune_trainer.context import Reporter
 from finetune_trainer.errors import SettingsError
+from finetune_trainer.holdout_watch import HoldoutWatch
 from finetune_trainer.stop import StopFlag
 
 # Speed is a mean over the last steps; the first one of an attempt compiles and does not count.
@@ -47,6 +48,7 @@ class TrainingProgress:
         reporter: Reporter,
         stop: StopFlag,
         upload: BackgroundUpload,
+        holdout: HoldoutWatch,
         cadence: Cadence,
         step_tokens: Sequence[int],
         step_rows: Sequence[int],
@@ -58,6 +60,7 @@ class TrainingProgress:
         self._reporter = reporter
         self._stop = stop
         self._upload = upload
+        self._holdout = holdout
         self._cadence = cadence
         self._tokens = step_tokens
         self._rows = step_rows
@@ -104,15 +107,18 @@ class TrainingProgress:
             self._trained_seconds += seconds
             taken = sum(s for _, s in self._recent)
             self._speed = sum(t for t, _ in self._recent) / taken if taken else None
-        last = done == self.total_steps
+        # Who is told to stop leaves the measuring to the next attempt: see Training.
+        best = not self._stop.requested and self._holdout.due(done) and self._holdout.measure(done)
+        early = self._holdout.ended
+        last = done == self.total_steps or early
         stop = self._stop.requested
         due = self._cadence.due(now - self._saved_at, done - self._saved_step)
         # While the last checkpoint is still on its way, training rather goes on than waits. What ends training is
         # always saved: a failure afterwards must not train again.
-        save = stop or last or (due and not self._upload.busy)
+        save = stop or last or best or (due and not self._upload.busy)
         if save:
-            self._saved_at, self._saved_step = now, done
-        return Decision(save=save, stop=stop)
+            self._saved_at, self._saved_step = self._clock(), done
+        return Decision(save=save, stop=stop or early)
 
     def logged(self, done: int, loss: float) -> None:
         """The loss of step `done` is known.
@@ -123,14 +129,15 @@ class TrainingProgress:
         if not math.isfinite(loss):
             raise SettingsError(
                 f"the training loss became {loss} at step {done}; lower spec.training.learningRate, or set "
-                "spec.training.precision to BF16 where the GPU has it"
+                "spec.training.precision to BF16 where the GPU has it (compute capability 8.0 or newer)"
             )
         self._loss = loss
         self._report(done)
 
     def saved(self, folder: Path, step: int) -> None:
         """The trainer wrote a checkpoint to `folder`."""
-        self._upload.start(folder, step)
+        self._holdout.saved(folder, step)
+        self._upload.start(folder, step, self._holdout.protected)
 
     def _report(self, done: int, *, compiling: bool = False) -> None:
         left = self.total_steps - done

@@ -105,7 +105,7 @@ def test_an_interrupted_upload_of_the_same_step_does_not_count(checkpoints: Chec
 
 def test_a_failed_upload_does_not_end_training(checkpoints: Checkpoints, folder: Path) -> None:
     class Broken(Checkpoints):
-        def upload(self, folder: Path, step: int) -> None:
+        def upload(self, folder: Path, step: int, best: int | None = None) -> None:
             raise UnavailableError("gone")
 
     upload = BackgroundUpload(Broken(checkpoints.store, PREFIX, "run", "order"), newest_step=2)
@@ -124,3 +124,23 @@ def test_the_newest_step_moves_when_the_upload_is_whole(checkpoints: Checkpoints
 def test_a_marker_of_the_future_is_read(checkpoints: Checkpoints) -> None:
     data = {"step": 1, "runId": "run", "orderSha256": "order", "files": {}, "added": True}
     assert Marker.model_validate(data).step == 1
+
+
+def test_the_best_checkpoint_stays(checkpoints: Checkpoints, folder: Path) -> None:
+    for step in (2, 4, 6, 10):
+        checkpoints.upload(folder, step, best=2)
+    assert {o.key.split("/")[-2] for o in checkpoints.store.list(PREFIX)} == {"2", "6", "10"}
+
+
+def test_one_file_of_a_checkpoint_comes_back(checkpoints: Checkpoints, folder: Path, tmp_path: Path) -> None:
+    checkpoints.upload(folder, 2)
+    assert checkpoints.download_file(2, "adapter_model.safetensors", tmp_path / "best")
+    assert [p.read_bytes() for p in (tmp_path / "best").iterdir()] == [b"weights"]
+
+
+@pytest.mark.parametrize(("step", "name"), [(4, "optimizer.pt"), (2, "scaler.pt")])
+def test_a_file_that_no_checkpoint_has_is_said_to_be_missing(
+    checkpoints: Checkpoints, folder: Path, tmp_path: Path, step: int, name: str
+) -> None:
+    checkpoints.upload(folder, 2)
+    assert not checkpoints.download_file(step, name, tmp_path / "best")

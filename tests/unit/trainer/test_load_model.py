@@ -10,6 +10,7 @@ from finetune_api.render import render
 from finetune_trainer import load_model
 from finetune_trainer.errors import SettingsError
 from finetune_trainer.gpu import GPU
+from finetune_trainer.rung import Rung
 from tests.support.trainer_job import JOB
 
 T4 = GPU("Tesla T4", "570.86.10", (7, 5), 14000, 15000, has_bf16=False)
@@ -41,4 +42,4 @@ def test_modules_without_an_adapter_are_refused_before_the_model_is_loaded(modul
     lora = plan.training.lora.model_copy(update={"target_modules": ["q_proj", module]})
     changed = plan.model_copy(update={"training": plan.training.model_copy(update={"lora": lora})})
     with pytest.raises(SettingsError, match=f"targetModules has {module}"):
-        load_model.load(changed, tmp_path, H100)
+        load_model.load(changed, tmp_path, H100, Rung(1, "None"))

@@ -9,7 +9,7 @@ import pytest
 from finetune_api.job import FineTuneJob
 from finetune_api.plan import Defaults, Plan
 from finetune_api.render import render
-from finetune_trainer import methods, train
+from finetune_trainer import methods, training_record
 from finetune_trainer.evaluate import mean_loss
 from finetune_trainer.load_model import Precision
 from finetune_trainer.methods import sft
@@ -89,7 +89,7 @@ def test_metrics_name_the_rows_of_each_step_and_leave_out_the_summary() -> None:
         {"step": 1, "loss": 2.0, "grad_norm": 0.5, "learning_rate": 1e-4},
         {"step": 1, "train_runtime": 3.0},
     ]
-    assert train.metrics(history, ROWS, [[2, 0]], {1: 4.0}) == [
+    assert training_record.metrics(history, ROWS, [[2, 0]], {1: 4.0}) == [
         {
             "step": 1,
             "loss": 2.0,

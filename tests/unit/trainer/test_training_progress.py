@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_trainer.errors import SettingsError
+from finetune_trainer.holdout_watch import HoldoutWatch
 from finetune_trainer.stop import StopFlag
 from finetune_trainer.training_progress import Cadence, Decision, TrainingProgress
 
@@ -22,21 +23,35 @@ class Upload:
     newest_step: int | None = None
     busy = False
 
-    def start(self, folder: Path, step: int) -> None:
+    def start(self, folder: Path, step: int, best: int | None = None) -> None:
         self.newest_step = step
 
 
 class Run:
     """Ten steps of two rows with 100 tokens each; every step takes four seconds."""
 
-    def __init__(self, cadence: Cadence, done: int = 0) -> None:
+    def __init__(
+        self,
+        cadence: Cadence,
+        done: int = 0,
+        losses: dict[int, float] | None = None,
+        *,
+        keep_best: bool = True,
+        patience: int | None = None,
+    ) -> None:
+        """`losses`: the hold-out loss after each step that is measured, which takes a minute."""
         self.now = 0.0
+        self.losses = losses or {}
+        self.holdout = HoldoutWatch(
+            frozenset(self.losses), self.measure, Path("best"), keep_best=keep_best, patience=patience
+        )
         self.reports, self.upload, self.stop = Reports(), Upload(), StopFlag()
         self.upload.newest_step = done or None
         self.progress = TrainingProgress(
             reporter=self.reports,
             stop=self.stop,
             upload=self.upload,  # type: ignore[arg-type]
+            holdout=self.holdout,
             cadence=cadence,
             step_tokens=[100] * 10,
             step_rows=[2] * 10,
@@ -45,6 +60,10 @@ class Run:
             clock=lambda: self.now,
         )
         self.done = done
+
+    def measure(self, step: int) -> float:
+        self.now += 60
+        return self.losses[step]
 
     def step(self, seconds: float = 4.0, loss: float = 1.0) -> Decision:
         self.progress.step_begins(self.done)
@@ -109,3 +128,35 @@ def test_the_time_left_follows_the_last_steps() -> None:
 def test_a_loss_that_is_no_number_names_the_settings_to_change(loss: float) -> None:
     with pytest.raises(SettingsError, match=r"at step 1; lower spec\.training\.learningRate"):
         Run(Cadence(86400, None)).step(loss=loss)
+
+
+def test_the_best_step_so_far_is_saved() -> None:
+    assert saves(Run(Cadence(86400, None), losses={2: 3.0, 4: 2.0, 6: 2.5, 8: 1.0}), 9) == [2, 4, 8]
+
+
+def test_if_the_last_step_is_kept_the_best_one_needs_no_checkpoint() -> None:
+    assert saves(Run(Cadence(86400, None), losses={2: 3.0, 4: 2.0}, keep_best=False), 9) == []
+
+
+def test_looking_at_the_hold_out_rows_is_no_part_of_a_steps_time() -> None:
+    run = Run(Cadence(86400, None), losses={2: 3.0})
+    run.step()
+    run.step()
+    assert run.progress.step_seconds == {1: 4.0, 2: 4.0}
+
+
+def test_without_a_better_measurement_training_ends_early_with_a_checkpoint() -> None:
+    run = Run(Cadence(86400, None), losses={1: 1.0, 2: 1.5, 3: 1.4}, patience=2)
+    assert [run.step() for _ in range(3)] == [
+        Decision(save=True, stop=False),
+        Decision(save=False, stop=False),
+        Decision(save=True, stop=True),
+    ]
+
+
+def test_who_is_told_to_stop_does_not_measure_first() -> None:
+    run = Run(Cadence(86400, None), losses={1: 1.0})
+    with run.stop.deferred():
+        run.stop.request()
+        run.step()
+    assert run.holdout.due(1)

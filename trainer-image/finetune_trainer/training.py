@@ -1,0 +1,275 @@
+"""One attempt at training, in a process of its own: load, look at the base, train, look at the result, save."""
+
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.memory import Shape
+from finetune_api.result import StageResult
+from finetune_api.status import Artifact, MemoryStatus
+from finetune_trainer import (
+    adapter,
+    adapter_source,
+    gpu,
+    load_model,
+    memory_fit,
+    methods,
+    prepared,
+    training_record,
+    training_rows,
+)
+from finetune_trainer.checkpoints import BackgroundUpload, Checkpoints, sha256_of
+from finetune_trainer.context import Context
+from finetune_trainer.curve import evaluation_steps
+from finetune_trainer.data import order
+from finetune_trainer.errors import ModelError, Preempted, SettingsError, StageError
+from finetune_trainer.evaluation import Evaluation
+from finetune_trainer.fetch import fetch_weights
+from finetune_trainer.gpu import GPU
+from finetune_trainer.holdout_watch import HoldoutWatch
+from finetune_trainer.ladder import Shortage, in_words
+from finetune_trainer.load_model import LoadedModel
+from finetune_trainer.prepared import Prepared
+from finetune_trainer.rung import Rung
+from finetune_trainer.train_process import STOPPED
+from finetune_trainer.training_progress import Cadence, TrainingProgress
+from finetune_trainer.training_rows import Row
+from finetune_trainer.undisturbed import undisturbed
+
+# Weights alone, a lower bound: NF4 with its nested scales, or 16 bit.
+_BYTES_PER_PARAMETER = {"NF4": 0.52, "None": 2.0}
+log = logging.getLogger(__name__)
+
+
+class Training:
+    """What the parts of one attempt share, and how long each took."""
+
+    def __init__(self, context: Context, description: Prepared, rung: Rung | None, weights: Path | None) -> None:
+        """`rung`: None lets the memory estimate choose; `weights`: the model's files if they were fetched before."""
+        self.context = context
+        self.plan = context.plan
+        self.prepared = description
+        self.folder = context.layout.run(description.run_id)
+        self.rung = rung
+        self.weights = weights
+        self.device: GPU | None = None
+        self.timings: dict[str, float] = {}
+        # The newest complete checkpoint in the bucket.
+        self.checkpoint_step: int | None = None
+        self._loading = False
+
+    def shortage(self, error: BaseException) -> Shortage | None:
+        """Return what an error says about GPU memory that ran out at this rung, or None if it is another error."""
+        mine = isinstance(error, StageError) and not isinstance(error, ModelError)
+        if mine or not self._loading or self.device is None or not gpu.ran_out(error):
+            return None
+        return Shortage(self.device.name, self.device.free_mib, (gpu.peak_mib() or 0) + gpu.asked_mib(error))
+
+    def run(self) -> StageResult:
+        """From the GPU check to the uploaded adapter.
+
+        Raises:
+            StageError: see `errors`.
+            StopRequested: SIGTERM came while there was nothing to save.
+        """
+        with self._timed("check"):
+            self.device = gpu.find(self.plan.allow_cpu)
+            self._check_memory()
+            rows, holdout = self._rows(prepared.TRAIN_ROWS), self._rows(prepared.HOLDOUT_ROWS)
+            steps = self._steps(rows)
+            checkpoints = Checkpoints(
+                self.context.store,
+                self.context.layout.checkpoints,
+                self.prepared.run_id,
+                training_record.order_sha256(rows, steps),
+            )
+            newest = checkpoints.newest()
+            self.checkpoint_step = newest.step if newest else None
+        with self._timed("fetch"):
+            self.weights = weights = self.weights or fetch_weights(self.context, self.prepared.model)
+            start = adapter_source.fetch(self.context, self.prepared.adapter)
+        with self._timed("load"):
+            self.rung = rung = self.rung or self._first_rung(weights, rows, steps)
+            log.info("training with %s", in_words(rung))
+            self._report("Loading")
+            self._loading = True
+            loaded = load_model.load(self.plan, weights, self.device, rung, start)
+        evaluation = Evaluation(self.context, self.prepared, loaded, holdout)
+        with self._timed("evaluateBase"):
+            evaluation.before()
+        watch = self._watch(loaded, evaluation, steps if holdout else [])
+        with self._timed("train"), self.context.stop.deferred():
+            trainer, progress = self._train(loaded, rows, steps, checkpoints, watch, rung)
+        with self._timed("evaluateTuned"):
+            last_step = trainer.state.global_step
+            kept_step = watch.restore(loaded.model, last_step)
+            adapter.check_trained(loaded.model, start)
+            judged = evaluation.after(watch.curve, kept_step)
+        with self._timed("upload"):
+            artifact = self._save(loaded, weights)
+            lines = training_record.metrics(trainer.state.log_history, rows, steps, progress.step_seconds)
+            text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+            self.context.store.put_bytes(f"{self.folder}/{training_record.METRICS}", text.encode())
+            evaluation.write()
+        log.info("trained %d steps at %.0f supervised tokens/s", last_step, progress.tokens_per_second or 0)
+        return StageResult(
+            stage="train",
+            exit_code=ExitCode.OK,
+            run_id=self.prepared.run_id,
+            checkpoint_step=self.checkpoint_step,
+            memory=MemoryStatus(peak_mib=gpu.peak_mib()),
+            effective=training_record.effective(trainer, loaded, rung, self.device),
+            evaluation=judged,
+            artifacts=[artifact],
+            timings={name: round(seconds, 1) for name, seconds in self.timings.items()},
+        )
+
+    def _check_memory(self) -> None:
+        parameters = self.prepared.model.parameters
+        if self.device is not None and parameters is not None:
+            gpu.check_memory(
+                self.device, int(parameters * _BYTES_PER_PARAMETER[self.plan.model.quantization] / (1024 * 1024))
+            )
+
+    def _rows(self, name: str) -> list[Any]:
+        path = self.context.scratch / Path(name).name
+        try:
+            self.context.store.get_file(f"{self.folder}/{name}", path)
+        except FileNotFoundError as error:
+            raise SettingsError(
+                f"{self.context.store.uri} has no {self.folder}/{name}: prepare's files are gone; start anew"
+            ) from error
+        return training_rows.read(path, self.plan.training.method)
+
+    def _steps(self, rows: Sequence[Row]) -> list[list[int]]:
+        training = self.plan.training
+        chosen = order.steps(
+            len(rows), training.batch_size, training.seed, max_steps=training.max_steps, epochs=training.epochs
+        )
+        steps = methods.ordered(rows, list(chosen))
+        assert len(steps) == self.prepared.total_steps
+        stops = set(self.prepared.stop_token_ids)
+        ending = sum(row.ends_on(stops) for row in rows)
+        assert ending >= len(rows) - self.prepared.dataset.truncated, "rows do not end on a learned stop token"
+        return steps
+
+    def _first_rung(self, weights: Path, rows: Sequence[Row], steps: Sequence[Sequence[int]]) -> Rung:
+        config = json.loads((weights / "config.json").read_text(encoding="utf-8"))
+        lengths = [[rows[index].length for index in step] for step in steps]
+        return memory_fit.first_rung(
+            self.plan, Shape.of(config), lengths, self.device.free_mib if self.device else None
+        )
+
+    def _watch(self, loaded: LoadedModel, evaluation: Evaluation, steps: Sequence[Sequence[int]]) -> HoldoutWatch:
+        def measure(step: int) -> float:
+            with undisturbed(loaded.model):
+                return evaluation.during(step)
+
+        training = self.plan.training
+        return HoldoutWatch(
+            evaluation_steps(len(steps)),
+            measure,
+            self.context.scratch / "best",
+            keep_best=training.keep == "Best",
+            patience=training.early_stopping_patience,
+        )
+
+    def _train(
+        self,
+        loaded: LoadedModel,
+        rows: Sequence[Row],
+        steps: Sequence[Sequence[int]],
+        checkpoints: Checkpoints,
+        watch: HoldoutWatch,
+        rung: Rung,
+    ) -> tuple[Any, TrainingProgress]:
+        """Train to the end, to an early stop, or to SIGTERM."""
+        from transformers import TrainerState
+
+        training = self.plan.training
+        folder = self.context.scratch / "trainer"
+        resume = self._download_checkpoint(checkpoints, folder)
+        upload = BackgroundUpload(checkpoints, self.checkpoint_step)
+        progress = TrainingProgress(
+            reporter=self.context.reporter,
+            stop=self.context.stop,
+            upload=upload,
+            holdout=watch,
+            cadence=Cadence(training.checkpoint_seconds, training.checkpoint_steps),
+            step_tokens=[sum(rows[index].supervised for index in step) for step in steps],
+            step_rows=[len(step) for step in steps],
+            examples=len(rows),
+            compiles=loaded.precision != "fp32",
+        )
+        load_model.for_training(loaded.model)
+        done = 0
+        if resume is not None and self.checkpoint_step is not None:
+            done = self.checkpoint_step
+            self._go_on(loaded, watch, checkpoints, done, resume)
+        trainer = methods.build(self.plan, loaded, rows, steps, progress, folder, rung)
+        methods.check_batches(self.plan, trainer, rows, steps[0])
+        if resume is not None and (done == len(steps) or watch.ended):
+            trainer.state = TrainerState.load_from_json(str(resume / "trainer_state.json"))
+        else:
+            try:
+                trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+            finally:
+                upload.wait()
+                self.checkpoint_step = upload.newest_step
+        if self.context.stop.requested:
+            raise Preempted(STOPPED)
+        assert trainer.state.global_step == len(steps) or watch.ended
+        return trainer, progress
+
+    def _go_on(
+        self, loaded: LoadedModel, watch: HoldoutWatch, checkpoints: Checkpoints, step: int, folder: Path
+    ) -> None:
+        """Take up the adapter and the curve, and measure what the attempt that was stopped left out."""
+        adapter.start_from(loaded.model, folder)
+        watch.resume(step, folder, checkpoints)
+        if watch.due(step):
+            watch.measure(step)
+            watch.saved(folder, step)
+
+    def _download_checkpoint(self, checkpoints: Checkpoints, folder: Path) -> Path | None:
+        while (marker := checkpoints.newest()) is not None:
+            target = folder / f"checkpoint-{marker.step}"
+            if checkpoints.download(marker, target):
+                log.info("resuming after step %d", marker.step)
+                self.checkpoint_step = marker.step
+                return target
+            log.warning("the checkpoint of step %d is damaged and is not used", marker.step)
+            checkpoints.discard(marker.step)
+        self.checkpoint_step = None
+        return None
+
+    def _save(self, loaded: LoadedModel, weights: Path) -> Artifact:
+        self._report("Saving")
+        folder = self.context.scratch / adapter.FOLDER
+        adapter.save(loaded.model, self.prepared, weights, folder, self.prepared.chat_template)
+        self._report("Uploading")
+        files = sorted(p for p in folder.iterdir() if p.is_file())
+        for path in files:
+            self.context.store.put_file(f"{self.folder}/{adapter.FOLDER}/{path.name}", path)
+        tensors = folder / adapter.WEIGHTS
+        return Artifact(
+            name=adapter.FOLDER,
+            type="LoRAAdapter",
+            path=f"{adapter.FOLDER}/{adapter.WEIGHTS}",
+            size_bytes=tensors.stat().st_size,
+            sha256=sha256_of(tensors),
+        )
+
+    def _report(self, activity: Any) -> None:
+        self.context.reporter.report(activity)
+
+    @contextlib.contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.timings[part] = time.monotonic() - started
