@@ -1,11 +1,15 @@
 """The first stage, without a GPU: everything that can fail fails here. It pins the model and tokenizes the data."""
 
 import logging
+import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from finetune_api.exit_codes import ExitCode
+from finetune_api.layout import REPORT
+from finetune_api.report import CheckReport, Report, Split
 from finetune_api.result import StageResult
 from finetune_api.status import DatasetStatus, ModelStatus
 from finetune_trainer import (
@@ -19,31 +23,36 @@ from finetune_trainer import (
     template_choice,
 )
 from finetune_trainer.context import Context
-from finetune_trainer.data import arithmetic, collect, files, order, split
-from finetune_trainer.data.collect import Collected
+from finetune_trainer.data import arithmetic, collect, files, order, requirements, status_warnings
+from finetune_trainer.data.data_report import data_report, notes
 from finetune_trainer.data.encoders import Encoder
-from finetune_trainer.data.example import Example
+from finetune_trainer.data.findings import Findings
+from finetune_trainer.data.questions import held_questions
 from finetune_trainer.data.source_file import SourceFile
-from finetune_trainer.data.template import ChatTemplate, Template
-from finetune_trainer.data.tokenize import Stops, TokenizedRow, answers_warning, find_stops, question_of
+from finetune_trainer.data.split import holdout_rows
+from finetune_trainer.data.template import ChatTemplate
+from finetune_trainer.data.tokenization import Tokens, tokenize
+from finetune_trainer.data.tokenize import Stops, answers_warning, find_stops
+from finetune_trainer.errors import DatasetError
 from finetune_trainer.model_preflight import CheckedModel
 from finetune_trainer.prepared import Prepared, Question, ResolvedAdapter
 
-_DEFAULT_QUESTIONS = 5
 _REPORT_EVERY_ROWS = 200
 log = logging.getLogger(__name__)
 
 
 def run(context: Context) -> StageResult:
-    """Check access, data and model, and write `prepared/`.
+    """Check access, data and model, and write `prepared/` and the report.
 
     Raises:
         StageError: something that the user has to change, or an outage.
     """
+    started = time.monotonic()
     _check_access(context)
     context.reporter.report("Checking")
     plan = context.plan
     sources = dataset_sources.fetch(context, plan.dataset.sources)
+    holdout_sources = dataset_sources.fetch(context, plan.dataset.holdout_sources)
     model, template = _check_model(context)
     earlier = adapter_source.resolve(context, model)
     # Before the rows are looked at: an identical job ends here.
@@ -52,15 +61,31 @@ def run(context: Context) -> StageResult:
         model.resolved,
         template.jinja,
         dataset_sources.sha256s(sources),
-        dataset_sources.sha256s(dataset_sources.fetch(context, plan.dataset.holdout_sources)),
+        dataset_sources.sha256s(holdout_sources),
         earlier,
     )
     if (reused := reuse.find(context, identity)) is not None:
         return reused
-    collected = _collect(context, sources)
     stops = find_stops(model.tokenizer, template, model.generation_eos)
-    rows = _tokenize(context, collected, model, template, stops)
-    return _write(context, identity, earlier, collected, model, template, stops, rows)
+    rows = _Rows(context, sources, holdout_sources)
+    rows.tokenize(model.tokenizer, template, stops)
+    rows.split()
+    description = _describe(context, identity, earlier, rows, model, template, stops)
+    _upload(context, description, rows, time.monotonic() - started)
+    return StageResult(
+        stage="prepare",
+        exit_code=ExitCode.OK,
+        run_id=identity,
+        dataset=description.dataset,
+        memory=description.memory,
+        model=ModelStatus(
+            revision=model.resolved.revision,
+            parameters=model.resolved.parameters,
+            architecture=model.resolved.architecture,
+            template=template.kind,
+            adapter=earlier.uri if earlier else None,
+        ),
+    )
 
 
 def _check_access(context: Context) -> None:
@@ -69,20 +94,6 @@ def _check_access(context: Context) -> None:
     context.store.put_bytes(key, b"")
     context.store.get_bytes(key)
     context.store.delete(key)
-
-
-def _collect(context: Context, sources: Sequence[SourceFile]) -> Collected:
-    plan = context.plan.dataset
-    collected = collect.collect(sources, plan.columns, context.plan.training.method)
-    collect.refuse_faults(collected.faults, collected.rows, plan.invalid_rows)
-    _require_examples(context, collected)
-    return collected
-
-
-def _require_examples(context: Context, collected: Collected) -> None:
-    collect.require_examples(
-        len(collected.examples), context.plan.dataset.minimum_examples, len(collected.faults), collected.duplicates
-    )
 
 
 def _check_model(context: Context) -> tuple[CheckedModel, ChatTemplate]:
@@ -107,71 +118,118 @@ def _check_model(context: Context) -> tuple[CheckedModel, ChatTemplate]:
     return model, template
 
 
-def _tokenize(
-    context: Context, collected: Collected, model: CheckedModel, template: ChatTemplate, stops: Stops
-) -> list[TokenizedRow]:
-    """Return the valid rows; the others join the collected faults and leave the examples."""
-    plan = context.plan
-    encoder = Encoder(
-        model.tokenizer,
-        template,
-        stops,
-        method=plan.training.method,
-        system_prompt=plan.dataset.system_prompt,
-        maximum=plan.model.max_sequence_length,
-        responses_only=plan.training.train_on_responses_only,
-    )
-    rows: list[TokenizedRow] = []
-    kept: list[Example] = []
-    for number, example in enumerate(collected.examples):
-        if number % _REPORT_EVERY_ROWS == 0:
-            context.reporter.report("Tokenizing", percent=100 * number // len(collected.examples))
-        row = encoder.encode(example)
-        if isinstance(row, str):
-            collected.faults.append(f"{example.where}: {row}")
-        else:
-            assert isinstance(row, TokenizedRow)
-            rows.append(row)
-            kept.append(example)
-    collected.examples[:] = kept
-    collect.refuse_faults(collected.faults, collected.rows, plan.dataset.invalid_rows)
-    _require_examples(context, collected)
-    return rows
+class _Rows:
+    """The dataset, from its files to the rows of both sides."""
+
+    def __init__(self, context: Context, sources: Sequence[SourceFile], holdout_sources: Sequence[SourceFile]) -> None:
+        self._context = context
+        self.spool = context.scratch / "spool"
+        self.spool.mkdir()
+        self._done = 0
+        plan = context.plan
+        collected = collect.collect(
+            sources,
+            plan.dataset.columns,
+            plan.training.method,
+            holdout_sources=holdout_sources,
+            spool=self.spool,
+            advance=lambda _rows: context.reporter.report("Checking"),
+        )
+        self.findings = Findings(collected, plan.dataset.duplicates)
+        self.tokens: Tokens
+        self.held: Any
+        self._refuse(None)
+
+    @property
+    def tokenized(self) -> Path:
+        """All rows that are used."""
+        return self._context.scratch / "rows.parquet"
+
+    @property
+    def train(self) -> Any:
+        """Which rows of the table are trained on (a bool array)."""
+        return self.findings.kept & ~self.held
+
+    def ids(self, rows: Any) -> Any:
+        """Return the row ids of a bool array."""
+        return self.findings.collected.table.column("row_id")[rows]
+
+    def tokenize(self, tokenizer: Any, template: ChatTemplate, stops: Stops) -> None:
+        """Write the rows as token ids, and leave out or refuse those that cannot be learned."""
+        plan = self._context.plan
+        encoder = Encoder(
+            tokenizer,
+            template,
+            stops,
+            method=plan.training.method,
+            system_prompt=plan.dataset.system_prompt,
+            maximum=plan.model.max_sequence_length,
+            responses_only=plan.training.train_on_responses_only,
+        )
+        self.tokens = tokenize(
+            encoder, tokenizer, self.findings, plan.training.method, self.spool, self.tokenized, self._advance
+        )
+        if plan.dataset.truncation == "Drop":
+            self.findings.drop(self.tokens.truncated)
+        self._refuse(self.tokens)
+
+    def split(self) -> None:
+        """Choose the rows that are held out."""
+        plan = self._context.plan
+        self.held = holdout_rows(
+            self.findings, plan.dataset.holdout_percent, plan.training.seed, own=bool(plan.dataset.holdout_sources)
+        )
+
+    def requirements(self, tokens: Tokens | None) -> list[CheckReport]:
+        """Return what is wrong with the dataset as a whole."""
+        plan = self._context.plan
+        truncated = tokens.truncated if tokens else None
+        return requirements.checks(self.findings, truncated, plan.dataset, plan.model.max_sequence_length)
+
+    def _refuse(self, tokens: Tokens | None) -> None:
+        for check in self.requirements(tokens):
+            if check.severity == "Fail":
+                raise DatasetError(check.message)
+
+    def _advance(self, rows: int) -> None:
+        total = len(self.findings.collected.table)
+        if self._done % _REPORT_EVERY_ROWS == 0:
+            self._context.reporter.report("Tokenizing", percent=100 * self._done // total)
+        self._done += rows
 
 
-def _write(
+def _describe(
     context: Context,
     identity: str,
     earlier: ResolvedAdapter | None,
-    collected: Collected,
+    rows: _Rows,
     model: CheckedModel,
     template: ChatTemplate,
     stops: Stops,
-    rows: Sequence[TokenizedRow],
-) -> StageResult:
-    plan = context.plan
-    held = split.holdout(collected.examples, plan.dataset.holdout_percent, plan.training.seed)
-    train_rows = [r for r in rows if r.row_id not in held]
-    holdout_rows = [r for r in rows if r.row_id in held]
-    training = plan.training
+) -> Prepared:
+    plan, train, tokens, findings = context.plan, rows.train, rows.tokens, rows.findings
+    trained = int(train.sum())
     steps = order.total_steps(
-        len(train_rows), training.batch_size, max_steps=training.max_steps, epochs=training.epochs
+        trained, plan.training.batch_size, max_steps=plan.training.max_steps, epochs=plan.training.epochs
     )
-    epochs = arithmetic.epochs_planned(len(train_rows), training.batch_size, steps)
+    epochs = arithmetic.epochs_planned(trained, plan.training.batch_size, steps)
     dataset = DatasetStatus(
-        examples=len(rows),
-        dropped=len(collected.faults) + collected.duplicates,
-        holdout=len(holdout_rows),
-        supervised_tokens=sum(sum(r.completion_mask) for r in train_rows),
-        truncated=sum(r.truncated for r in rows),
+        examples=findings.examples,
+        dropped=findings.collected.rows - findings.examples,
+        holdout=int(rows.held.sum()),
+        supervised_tokens=int(tokens.learned[train].sum()),
+        truncated=int((tokens.truncated & findings.kept).sum()),
         epochs_planned=f"{epochs:.2f}",
-        warnings=[
-            *collected.warnings,
-            *arithmetic.warnings(len(train_rows), len(rows), training.batch_size, steps, collected.composed),
-            *answers_warning(sum(r.answers_left_out for r in rows)),
-        ],
+        warnings=status_warnings.chosen(
+            [*rows.requirements(tokens), *findings.checks],
+            [
+                *arithmetic.warnings(trained, steps, plan.training),
+                *answers_warning(tokens.answers_left_out),
+                *notes(findings.collected),
+            ],
+        ),
     )
-    description = Prepared(
+    return Prepared(
         run_id=identity,
         model=model.resolved,
         adapter=earlier,
@@ -181,50 +239,26 @@ def _write(
         stop_token_ids=list(stops.ids),
         stop_strings=list(stops.strings),
         total_steps=steps,
+        longest_tokens=int(tokens.length[train].max()),
         dataset=dataset,
-        questions=_questions(
-            plan.evaluation.prompts, [e for e in collected.examples if e.row_id in held], template.kind
-        ),
-    )
-    _upload(context, description, train_rows, holdout_rows)
-    return StageResult(
-        stage="prepare",
-        exit_code=ExitCode.OK,
-        run_id=description.run_id,
-        dataset=dataset,
-        model=ModelStatus(
-            revision=model.resolved.revision,
-            parameters=model.resolved.parameters,
-            architecture=model.resolved.architecture,
-            template=template.kind,
-            adapter=earlier.uri if earlier else None,
-        ),
+        questions=[Question(prompt=p) for p in plan.evaluation.prompts]
+        or held_questions(rows.spool, rows.held, template.kind),
     )
 
 
-def _questions(prompts: Sequence[str], held: Sequence[Example], template: Template) -> list[Question]:
-    if prompts:
-        return [Question(prompt=p) for p in prompts]
-    # Rows with a system message of their own come last: a question is asked with the job's.
-    ranked = sorted(held, key=lambda e: e.messages[0]["role"] == "system")[:_DEFAULT_QUESTIONS]
-    return [
-        Question(
-            prompt=question_of(example, template),
-            reference=next(m["content"] for m in example.messages if m["role"] == "assistant"),
-        )
-        for example in ranked
-    ]
-
-
-def _upload(
-    context: Context, description: Prepared, train_rows: Sequence[TokenizedRow], holdout_rows: Sequence[TokenizedRow]
-) -> None:
+def _upload(context: Context, description: Prepared, rows: _Rows, seconds: float) -> None:
     context.reporter.report("Uploading")
     folder = context.layout.run(description.run_id)
-    for key, rows in ((prepared.TRAIN_ROWS, train_rows), (prepared.HOLDOUT_ROWS, holdout_rows)):
+    for key, chosen in ((prepared.TRAIN_ROWS, rows.train), (prepared.HOLDOUT_ROWS, rows.held)):
         path = context.scratch / Path(key).name
-        files.write(path, rows)
+        files.select(rows.tokenized, path, rows.ids(chosen))
         context.store.put_file(f"{folder}/{key}", path)
-    # Last: what it describes is there by then.
-    data = description.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()
-    context.store.put_bytes(f"{folder}/{prepared.DESCRIPTION}", data)
+    sides = Split(train=int(rows.train.sum()), holdout=int(rows.held.sum()))
+    report = Report(
+        data=data_report(rows.findings, rows.requirements(rows.tokens), rows.tokens, sides),
+        timings={"prepare": round(seconds, 1)},
+    )
+    # The description last: what it describes is there by then.
+    for key, content in ((REPORT, report), (prepared.DESCRIPTION, description)):
+        data = content.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()
+        context.store.put_bytes(f"{folder}/{key}", data)

@@ -3,12 +3,12 @@
 from typing import Literal
 
 from finetune_api.base import Model
-from finetune_api.status import DatasetStatus
+from finetune_api.status import DatasetStatus, MemoryStatus
 
 FOLDER = "prepared"
 DESCRIPTION = f"{FOLDER}/prepared.json"
-# Columns: input_ids list<int32>, completion_mask list<int8> (1: supervised), row_id int64 (row number over all
-# sources).
+# Columns, by method. SFT: input_ids list<int32>, completion_mask list<int8> (1: learned). DPO and ORPO: prompt_ids,
+# chosen_ids, rejected_ids. KTO: prompt_ids, completion_ids, label bool. All: row_id int64, the number over all sources.
 TRAIN_ROWS = f"{FOLDER}/train.parquet"
 HOLDOUT_ROWS = f"{FOLDER}/holdout.parquet"
 
@@ -70,5 +70,8 @@ class Prepared(Model):
     stop_token_ids: list[int]
     stop_strings: list[str]
     total_steps: int
+    # Of the rows to train on.
+    longest_tokens: int = 0
+    memory: MemoryStatus | None = None
     dataset: DatasetStatus
     questions: list[Question]

@@ -30,6 +30,7 @@ def test_prepare_leaves_rows_a_result_and_a_log(job: TrainerJob) -> None:
         f"gym/coach/{run}/prepared/holdout.parquet",
         f"gym/coach/{run}/prepared/prepared.json",
         f"gym/coach/{run}/prepared/train.parquet",
+        f"gym/coach/{run}/report.json",
     ]
     kept = json.loads((job.output / "gym/.runs/11111111-2222/prepare.json").read_bytes())
     assert kept["exitCode"] == 0

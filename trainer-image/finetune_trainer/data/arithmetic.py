@@ -1,7 +1,10 @@
 """What the numbers of a job mean for its user."""
 
+from finetune_api.plan import TrainingPlan
+
 _MANY_EPOCHS = 4
-_SMALL = 100
+# Steps in which the learning rate still rises are hardly steps of training.
+_LONG_WARMUP = 0.2
 
 
 def epochs_planned(rows: int, batch_size: int, total_steps: int) -> float:
@@ -9,13 +12,10 @@ def epochs_planned(rows: int, batch_size: int, total_steps: int) -> float:
     return total_steps * batch_size / rows
 
 
-def warnings(rows: int, examples: int, batch_size: int, total_steps: int, composed: int) -> list[str]:
-    """Return at most a handful of sentences, each begun by its CamelCase reason.
-
-    `rows` are trained, `examples` include the held-out ones, `composed` had decomposed text.
-    """
-    seen = total_steps * batch_size
-    epochs = epochs_planned(rows, batch_size, total_steps)
+def warnings(rows: int, total_steps: int, training: TrainingPlan) -> list[str]:
+    """Return sentences, each begun by its CamelCase reason. `rows`: to train on."""
+    seen = total_steps * training.batch_size
+    epochs = epochs_planned(rows, training.batch_size, total_steps)
     found = []
     if seen < rows:
         found.append(
@@ -26,8 +26,15 @@ def warnings(rows: int, examples: int, batch_size: int, total_steps: int, compos
             f"ManyEpochs: each row is seen {epochs:.1f} times, which invites memorizing; "
             "lower training.maxSteps or epochs, or add examples"
         )
-    if examples < _SMALL:
-        found.append(f"SmallDataset: {examples} examples are few; from {_SMALL} on the result is steadier")
-    if composed:
-        found.append(f"TextComposed: {composed:,} rows had decomposed letters (NFD), which were composed (NFC)")
+    if training.warmup_ratio is not None:
+        if training.warmup_ratio > _LONG_WARMUP:
+            found.append(
+                f"WarmupTooLong: the learning rate rises for {training.warmup_ratio:.0%} of the steps; "
+                f"lower training.warmupRatio to {_LONG_WARMUP} or less"
+            )
+    elif training.warmup_steps > _LONG_WARMUP * total_steps:
+        found.append(
+            f"WarmupTooLong: the learning rate rises for {min(training.warmup_steps, total_steps)} of {total_steps} "
+            f"steps; lower training.warmupSteps to {int(_LONG_WARMUP * total_steps)} or less"
+        )
     return found

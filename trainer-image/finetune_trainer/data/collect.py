@@ -1,103 +1,167 @@
-"""All sources together: examples in order, without invalid rows and exact duplicates."""
+"""All sources together: what is in them, row by row, in constant memory but for a few numbers a row."""
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any
 
+from finetune_api.report import MAXIMUM_PLACES, Place
 from finetune_api.training_spec import Method
 from finetune_trainer.data import formats, intake, readers
+from finetune_trainer.data.chunk import MAXIMUM_CHARACTERS, MAXIMUM_ROWS, Chunk, Looked, characters, look
 from finetune_trainer.data.columns import Columns
-from finetune_trainer.data.example import Example, row_name
-from finetune_trainer.data.readers import SourceNotes
+from finetune_trainer.data.example import Unit
+from finetune_trainer.data.formats import Format
+from finetune_trainer.data.readers import Line, SourceNotes
 from finetune_trainer.data.source_file import SourceFile
-from finetune_trainer.errors import DatasetError
+from finetune_trainer.data.table import RowTable
 
-_FAULTS_SHOWN = 5
+_WORKERS = 2
+# Waiting for a worker or for their turn: enough to keep the workers busy.
+_AHEAD = 2 * _WORKERS
+# Below this, starting processes takes longer than the work itself.
+_WORTH_WORKERS_BYTES = 8 << 20
+_METHOD_OF: dict[Format, Method] = {"Preference": "DPO", "Binary": "KTO"}
+
+
+@dataclass
+class Source:
+    """What one source turned out to be."""
+
+    name: str
+    holdout: bool
+    sha256: str = ""
+    rows: int = 0
+    row_format: Format | None = None
+    notes: SourceNotes = field(default_factory=SourceNotes)
+
+    @property
+    def unit(self) -> Unit:
+        """How its rows are counted."""
+        return self.notes.unit
 
 
 @dataclass
 class Collected:
     """What the sources hold."""
 
-    examples: list[Example] = field(default_factory=list)
-    # Of each source's bytes, in order.
-    sha256s: list[str] = field(default_factory=list)
+    # What the rows are for: as asked, or what the first source's format is for.
+    method: Method | None
+    sources: list[Source] = field(default_factory=list)
+    table: RowTable = field(default_factory=RowTable)
+    # Letters by script: see `languages.count`.
+    letters: Any = 0
     rows: int = 0
-    faults: list[str] = field(default_factory=list)
-    duplicates: int = 0
-    # Rows in which text was not in NFC.
-    composed: int = 0
-    # What was done to files to read them.
-    warnings: list[str] = field(default_factory=list)
+    invalid: int = 0
+    invalid_places: list[Place] = field(default_factory=list)
+
+    @property
+    def sha256s(self) -> list[str]:
+        """Of each source's bytes, in order."""
+        return [source.sha256 for source in self.sources]
 
 
-def collect(sources: Sequence[SourceFile], columns: Mapping[str, str], method: Method) -> Collected:
-    """Read all sources; `columns` gives the user's names of our fields.
+def collect(
+    sources: Sequence[SourceFile],
+    columns: Mapping[str, str],
+    method: Method | None,
+    *,
+    holdout_sources: Sequence[SourceFile] = (),
+    spool: Path | None = None,
+    advance: Callable[[int], object] | None = None,
+) -> Collected:
+    """Read all sources, those of the hold-out last.
+
+    Args:
+        sources: The files to train on.
+        columns: The user's names of our fields.
+        method: What the rows are for; None: whatever the first source is for.
+        holdout_sources: The files to judge the result on.
+        spool: An empty folder where the valid rows are kept for `spool.read`; None: they are not needed again.
+        advance: Called with the number of rows that were looked at since the last call.
 
     Raises:
         DatasetError: a source as a whole is not what it should be.
     """
-    found = Collected()
-    seen: set[bytes] = set()
-    for source in sources:
-        found.sha256s.append(intake.checked_sha256(source.name, source.path, source.sha256))
-        _collect_source(found, seen, source, Columns(columns), method)
+    found = Collected(method)
+    files = [*sources, *holdout_sources]
+    for number, file in enumerate(files):
+        sha256 = intake.checked_sha256(file.name, file.path, file.sha256)
+        found.sources.append(Source(file.name, number >= len(sources), sha256))
+    chunks = _chunks(found, files, columns, spool)
+    for looked in _looked(chunks, parallel=sum(f.path.stat().st_size for f in files) >= _WORTH_WORKERS_BYTES):
+        found.sources[looked.source].rows += looked.rows
+        found.rows += looked.rows
+        found.table.append(looked.valid)
+        found.letters = found.letters + looked.letters
+        found.invalid += looked.invalid
+        found.invalid_places += looked.invalid_places[: MAXIMUM_PLACES - len(found.invalid_places)]
+        if advance:
+            advance(looked.rows)
     return found
 
 
-def _collect_source(found: Collected, seen: set[bytes], source: SourceFile, columns: Columns, method: Method) -> None:
-    row_format = None if source.format == "Auto" else source.format
-    if row_format:
-        formats.check_method(method, row_format, source.name)
-    notes = SourceNotes()
-    for line in readers.read(source, notes):
-        row_id = found.rows
-        found.rows += 1
-        if row_format is None and isinstance(line.value, dict):
-            row_format = formats.detect(source.name, line.number, line.value, columns, notes.unit)
-            formats.check_method(method, row_format, source.name)
-        parsed = line.fault or formats.parse(line.value, row_format or "Alpaca", columns)
-        if isinstance(parsed, str):
-            found.faults.append(f"{row_name(source.name, line.number, notes.unit)}: {parsed}")
-            continue
-        key = hashlib.sha256(json.dumps(parsed).encode()).digest()
-        if key in seen:
-            found.duplicates += 1
-            continue
-        seen.add(key)
-        example = Example(source.name, line.number, row_id, unit=notes.unit, **parsed._asdict())
-        found.examples.append(example)
-    found.composed += notes.composed
-    found.warnings += notes.warnings(source.name)
-    columns.require(source.name)
+def _chunks(
+    found: Collected, files: Sequence[SourceFile], columns: Mapping[str, str], spool: Path | None
+) -> Iterator[Chunk]:
+    index = row_id = 0
+    for number, file in enumerate(files):
+        source = found.sources[number]
+        for lines in _portions(found, source, file, Columns(columns)):
+            row_format = source.row_format or "Alpaca"  # not one object so far: all rows are invalid in any format
+            yield Chunk(index, number, file.name, source.unit, row_format, row_id, lines, spool)
+            index += 1
+            row_id += len(lines)
 
 
-def refuse_faults(faults: Sequence[str], total: int, invalid_rows: Literal["Fail", "Drop"]) -> None:
-    """Name the first invalid rows.
+def _portions(found: Collected, source: Source, file: SourceFile, columns: Columns) -> Iterator[list[Line]]:
+    if file.format != "Auto":
+        _set_format(found, source, file.format)
+    lines: list[Line] = []
+    size = 0
+    for line in readers.read(file, source.notes):
+        if isinstance(line.value, dict):
+            if source.row_format is None:
+                _set_format(
+                    found, source, formats.detect(file.name, line.number, line.value, columns, source.notes.unit)
+                )
+            line = line._replace(value=columns.rename(line.value))
+        lines.append(line)
+        size += characters(line.value)
+        if len(lines) == MAXIMUM_ROWS or size >= MAXIMUM_CHARACTERS:
+            yield lines
+            lines, size = [], 0
+    if lines:
+        yield lines
+    columns.require(file.name)
 
-    Raises:
-        DatasetError: there are invalid rows and they are not to be dropped.
-    """
-    if not faults or invalid_rows == "Drop":
+
+def _set_format(found: Collected, source: Source, row_format: Format) -> None:
+    found.method = found.method or _METHOD_OF.get(row_format, "SFT")
+    formats.check_method(found.method, row_format, source.name)
+    source.row_format = row_format
+
+
+def _looked(chunks: Iterator[Chunk], *, parallel: bool) -> Iterator[Looked]:
+    """Yield what the chunks hold, in their order."""
+    if not parallel:
+        yield from map(look, chunks)
         return
-    shown = "; ".join(faults[:_FAULTS_SHOWN])
-    count = "" if len(faults) == 1 else f"{len(faults)} of {total} rows are invalid, first "
-    raise DatasetError(f"{count}{shown}; correct this or set dataset.checks.invalidRows to Drop")
+    # Not forked: this process has threads.
+    start = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(_WORKERS, start, _leave_interrupts_to_the_parent) as pool:
+        waiting: deque[Future[Looked]] = deque()
+        for chunk in chunks:
+            waiting.append(pool.submit(look, chunk))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
-def require_examples(found: int, minimum: int, invalid: int, duplicates: int) -> None:
-    """Check the number of usable examples.
-
-    Raises:
-        DatasetError: there are too few.
-    """
-    if found >= minimum:
-        return
-    counts = {"invalid": invalid, "duplicate": duplicates}
-    left_out = " and ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-    raise DatasetError(
-        f"the dataset has {found} usable examples{f' ({left_out} left out)' if left_out else ''}, and "
-        f"dataset.checks.minimumExamples is {minimum}; add examples or lower it"
-    )
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,23 +1,14 @@
 """Which rows are held out to judge the result."""
 
 import hashlib
-import unicodedata
-from collections import defaultdict
-from collections.abc import Sequence
+from typing import Any
 
-from finetune_trainer.data.example import Example
+from finetune_trainer.data.findings import Findings
 from finetune_trainer.errors import DatasetError
 
 _MINIMUM_ROWS = 20
 _MAXIMUM_ROWS = 200
 _MAXIMUM_SHARE = 5  # one row in five
-
-
-def group_key(example: Example) -> str:
-    """Return what rows with the same question have in common, however it is spaced, cased or punctuated at its end."""
-    question = next(m["content"] for m in example.messages if m["role"] == "user")
-    text = unicodedata.normalize("NFKC", f"{question}\n{example.context}").casefold()
-    return " ".join(text.split()).rstrip(".?!… ")
 
 
 def target_rows(total: int, percent: int) -> int:
@@ -26,23 +17,51 @@ def target_rows(total: int, percent: int) -> int:
     return max(min(wanted, total // _MAXIMUM_SHARE, _MAXIMUM_ROWS), 1)
 
 
-def holdout(examples: Sequence[Example], percent: int, seed: int) -> set[int]:
-    """Return the row ids to hold out. Rows with the same question stay on one side.
+def holdout(groups: Any, names: Any, percent: int, seed: int) -> Any:
+    """Return which rows (a bool array) to hold out. Rows of one group stay on one side.
+
+    `groups`: for each row the number of its group (int64). `names`: for each row a hash (uint64) that does not depend
+    on where in the dataset it stands; the first row of a group names it.
 
     Raises:
-        DatasetError: no row can be held out without its question being trained too.
+        DatasetError: no row can be held out without its group being trained too.
     """
-    groups: defaultdict[str, list[int]] = defaultdict(list)
-    for example in examples:
-        groups[group_key(example)].append(example.row_id)
-    wanted = target_rows(len(examples), percent)
-    held: set[int] = set()
-    for key in sorted(groups, key=lambda k: hashlib.sha256(f"{seed}:{k}".encode()).digest()):
-        if len(held) + len(groups[key]) <= wanted:
-            held.update(groups[key])
-    if not held or len(held) == len(examples):
+    import numpy as np
+
+    _, first, of_row, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    wanted = target_rows(len(groups), percent)
+    drawn = [hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in names[first].tolist()]
+    held = np.zeros(len(first), bool)
+    count = 0
+    for group in sorted(range(len(first)), key=drawn.__getitem__):
+        size = int(sizes[group])
+        if count + size <= wanted:
+            held[group] = True
+            count += size
+        if count == wanted:
+            break
+    if count in (0, len(groups)):
         raise DatasetError(
             "no example can be held out to judge the result, because too many ask the same question; "
             "add examples with other questions"
         )
+    return held[of_row]
+
+
+def holdout_rows(findings: Findings, percent: int, seed: int, *, own: bool) -> Any:
+    """Return which rows of the table (a bool array) to hold out; with `own`, those of the hold-out's own sources.
+
+    Raises:
+        DatasetError: there is none to hold out, or none is left to train on.
+    """
+    import numpy as np
+
+    if own:
+        held = findings.holdout & findings.kept
+        if not held.any():
+            raise DatasetError("dataset.holdout.sources have no usable example; correct them or leave them out")
+        return held
+    held = np.zeros(len(findings.kept), bool)
+    names = findings.collected.table.column("question")
+    held[findings.kept] = holdout(findings.group[findings.kept], names[findings.kept], percent, seed)
     return held

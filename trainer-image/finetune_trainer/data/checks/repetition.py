@@ -12,22 +12,17 @@ _SHARE = 0.01
 _LONG = 30
 
 
-def repeated(keys: Any) -> Any:
-    """Return which rows (a bool array) have the key of an earlier one."""
+def first_with(keys: Any) -> Any:
+    """Return for each row the first row (an int64 array) with its key."""
     import numpy as np
 
-    order = np.argsort(keys, kind="stable")
-    found = np.zeros(len(keys), bool)
-    found[order[1:]] = keys[order[1:]] == keys[order[:-1]]
-    return found
+    _, first, of_row = np.unique(keys, return_index=True, return_inverse=True)
+    return first[of_row]
 
 
 def contradicting(prompts: Any, answers: Any) -> Any:
     """Return which rows have the prompt of an earlier one and another answer than the first with it."""
-    import numpy as np
-
-    _, first, of_row = np.unique(prompts, return_index=True, return_inverse=True)
-    return answers != answers[first[of_row]]
+    return answers != answers[first_with(prompts)]
 
 
 def overused(answers: Any, prompts: Any, lengths: Any) -> Any:

@@ -1,0 +1,198 @@
+"""What the checks found in all rows together, and which rows are left out for it."""
+
+from typing import Any, Literal
+
+from finetune_api.report import MAXIMUM_PLACES, CheckReport, Duplicates, Place
+from finetune_trainer.data.checks import endings, near_duplicates, repetition
+from finetune_trainer.data.collect import Collected
+from finetune_trainer.data.places import first_places, listed, number_of_rows, place_of
+from finetune_trainer.data.table import PERSONAL, Flag
+
+_PERSONAL_NAMES = {
+    Flag.RESIDENT_NUMBER: "resident registration numbers",
+    Flag.CARD: "card numbers",
+    Flag.PHONE: "phone numbers",
+    Flag.MAIL: "e-mail addresses",
+}
+
+
+class Findings:
+    """The checks of what was collected, and the rows that stay."""
+
+    def __init__(self, collected: Collected, duplicates: Literal["Drop", "Keep"]) -> None:
+        import numpy as np
+
+        self.collected = collected
+        self.checks: list[CheckReport] = []
+        rows = len(collected.table)
+        # Which rows are used.
+        self.kept = np.ones(rows, bool)
+        # Rows with one number stay on one side of the split.
+        self.group = np.arange(rows)
+        held = [source.holdout for source in collected.sources]
+        self.holdout = np.array(held, bool)[collected.table.column("source")]
+        self.duplicates = Duplicates(exact=0, near=0)
+        self.invalid = collected.invalid
+        # The first of them, with their reasons.
+        self.invalid_places = list(collected.invalid_places)
+        if rows:
+            self._find_duplicates(duplicates)
+            self._look_at_answers()
+
+    @property
+    def examples(self) -> int:
+        """How many rows are used."""
+        return int(self.kept.sum())
+
+    @property
+    def dropped_duplicates(self) -> int:
+        """How many rows are left out because an earlier one says the same."""
+        return sum(c.count for c in self.checks if c.severity == "Drop")
+
+    def reject(self, index: int, reason: str) -> None:
+        """Leave out a row that turned out to be invalid."""
+        self.kept[index] = False
+        self.invalid += 1
+        if len(self.invalid_places) < MAXIMUM_PLACES:
+            place = place_of(self.collected.table, self.collected.sources, index)
+            self.invalid_places.append(place.model_copy(update={"reason": reason}))
+
+    def drop(self, rows: Any) -> None:
+        """Leave out the rows of a bool array."""
+        self.kept &= ~rows
+
+    def places(self, rows: Any) -> list[Place]:
+        """Return the first of the rows of a bool array."""
+        return first_places(self.collected.table, self.collected.sources, rows)
+
+    def _find_duplicates(self, wanted: Literal["Drop", "Keep"]) -> None:
+        import numpy as np
+
+        table = self.collected.table
+        # Hold-out rows count as the earlier ones: of a pair, the one in training is left out.
+        order = np.argsort(~self.holdout, kind="stable")
+        origin = np.empty(len(table), np.int64)
+        origin[order] = order[repetition.first_with(table.column("exact")[order])]
+        exact = origin != np.arange(len(table))
+        # Indices from here on are into `alone`.
+        alone = order[~exact[order]]
+        alike = near_duplicates.pairs(table.signature[alone], table.column("guard")[alone])
+        near_alone = near_duplicates.later_ones(alike, len(alone))
+        near = np.zeros(len(table), bool)
+        near[alone] = near_alone
+        leaked = self._leaked(origin, alone, alike)
+        self.duplicates = Duplicates(exact=int(exact.sum()), near=int(near.sum()))
+        self.group = self._groups(origin, alone, alike)
+        if leaked.any():
+            self.drop(leaked)
+            places = self.places(leaked)
+            count = int(leaked.sum())
+            say = (
+                f"in dataset.holdout.sources too and not trained on: {number_of_rows(count)} of dataset.sources, "
+                f"first {listed(places)}"
+            )
+            self.checks.append(
+                CheckReport(name="HoldoutInTraining", severity="Drop", count=count, places=places, message=say)
+            )
+        self._say_duplicates(wanted, "ExactDuplicates", exact & ~leaked, "the same as")
+        self._say_duplicates(wanted, "NearDuplicates", near & ~leaked, "nearly the same as")
+
+    def _leaked(self, origin: Any, alone: Any, alike: Any) -> Any:
+        """Which rows to train on are, exactly or nearly, in the hold-out sources."""
+        import numpy as np
+
+        leaked = np.zeros(len(origin), bool)
+        earlier, later = alone[alike[:, 0]], alone[alike[:, 1]]
+        leaked[later[self.holdout[earlier]]] = True
+        # A copy is what its original is.
+        leaked |= self.holdout[origin] | leaked[origin]
+        return leaked & ~self.holdout
+
+    def _groups(self, origin: Any, alone: Any, alike: Any) -> Any:
+        import numpy as np
+
+        questions = repetition.first_with(self.collected.table.column("question"))
+        tied = np.column_stack((alone[alike[:, 0]], alone[alike[:, 1]]))
+        rows = np.arange(len(origin))
+        copies = np.column_stack((origin, rows))[origin != rows]
+        asked = np.column_stack((questions, rows))[questions != rows]
+        return near_duplicates.groups(np.concatenate((tied, copies, asked)), len(origin))
+
+    def _say_duplicates(self, wanted: Literal["Drop", "Keep"], name: str, rows: Any, what: str) -> None:
+        count = int(rows.sum())
+        if not count:
+            return
+        places = self.places(rows)
+        if wanted == "Drop":
+            self.drop(rows)
+        fate, fix = {
+            "Drop": ("left out", "if they are meant, set dataset.checks.duplicates to Keep"),
+            "Keep": ("kept", "they count more than others; set dataset.checks.duplicates to Drop"),
+        }[wanted]
+        say = f"{what} an earlier row and {fate}: {number_of_rows(count)}, first {listed(places)}; {fix}"
+        self.checks.append(
+            CheckReport(
+                name=name, severity="Drop" if wanted == "Drop" else "Warn", count=count, places=places, message=say
+            )
+        )
+
+    def _look_at_answers(self) -> None:
+        import numpy as np
+
+        table = self.collected.table
+        used = self.kept
+        closed = np.flatnonzero(used & ~table.flagged(Flag.OPEN))
+        answers, prompts = table.column("answer")[closed], table.column("prompt")[closed]
+        lengths = table.column("answer_characters")
+        contradicting = np.zeros(len(table), bool)
+        contradicting[closed] = repetition.contradicting(prompts, answers)
+        overused = np.zeros(len(table), bool)
+        overused[closed] = repetition.overused(answers, prompts, lengths[closed])
+        unfinished = used & table.flagged(Flag.UNFINISHED)
+        long_answers = int((used & table.flagged(Flag.LONG_ANSWER)).sum())
+        if not endings.suspicious(lengths[unfinished].tolist(), long_answers):
+            unfinished = np.zeros(len(table), bool)
+        kinds = [name for flag, name in _PERSONAL_NAMES.items() if (used & table.flagged(flag)).any()]
+        self._warn(
+            "PersonalData",
+            used & table.flagged(PERSONAL),
+            f"there seem to be personal data ({', '.join(kinds)})",
+            "the model may repeat them to anyone; take them out",
+        )
+        self._warn(
+            "Refusals",
+            used & table.flagged(Flag.REFUSAL),
+            "the answer begins with a refusal",
+            "the model learns to refuse; take them out unless that is meant",
+        )
+        self._warn(
+            "CutOffAnswers",
+            unfinished,
+            "a long answer stops in the middle of a sentence",
+            "the model learns to stop there; complete them",
+        )
+        self._warn(
+            "DifferentAnswers",
+            contradicting,
+            "the prompt is that of an earlier row and the answer is another",
+            "the model learns a mixture; keep the better answer",
+        )
+        self._warn(
+            "AnswerRepeatsPrompt",
+            used & table.flagged(Flag.ECHO),
+            "the answer only repeats the prompt",
+            "correct them",
+        )
+        self._warn(
+            "RepeatedAnswer",
+            overused,
+            "the answer is one that very many other prompts have too",
+            "the model learns to say it always; vary it or take some out",
+        )
+
+    def _warn(self, name: str, rows: Any, what: str, fix: str) -> None:
+        count = int(rows.sum())
+        if count:
+            places = self.places(rows)
+            say = f"in {number_of_rows(count)} {what}, first {listed(places)}; {fix}"
+            self.checks.append(CheckReport(name=name, severity="Warn", count=count, places=places, message=say))

@@ -1,0 +1,38 @@
+"""The hold-out questions that are asked before and after training, where the user names none."""
+
+from pathlib import Path
+from typing import Any
+
+from finetune_trainer.data import spool
+from finetune_trainer.data.example import Example
+from finetune_trainer.data.template import Template
+from finetune_trainer.data.tokenize import question_of
+from finetune_trainer.prepared import Question
+
+_QUESTIONS = 5
+
+
+def held_questions(spooled: Path, held: Any, template: Template) -> list[Question]:
+    """Return the questions of the first suitable hold-out rows (a bool array over the spooled rows).
+
+    Plain text asks nothing. An answer that is judged bad is no reference.
+    """
+    # Rows with a system message of their own come last: a question is asked with the job's.
+    best: list[Example] = []
+    second: list[Example] = []
+    for index, example in enumerate(spool.read(spooled)):
+        if not held[index] or not example.messages:
+            continue
+        own_system = example.messages[0]["role"] == "system"
+        (second if own_system or example.label is False else best).append(example)
+        if len(best) == _QUESTIONS:
+            break
+    return [
+        Question(
+            prompt=question_of(example, template),
+            reference=None
+            if example.label is False
+            else next(m["content"] for m in example.messages if m["role"] == "assistant"),
+        )
+        for example in [*best, *second][:_QUESTIONS]
+    ]
