@@ -1,14 +1,12 @@
-"""Jobs that end early for a good reason, or for what they lead to, on a real API server."""
+"""What a job makes of what its stages report, on a real API server."""
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 from finetune_api.status import EvaluationStatus
-from tests.support.control_plane import ControlPlane
 from tests.support.fake_kubelet import RUN_ID, World
-from tests.support.operator import OperatorProcess, eventually, install
+from tests.support.operator import OperatorProcess, eventually
 
 WORSE = EvaluationStatus(
     holdout_loss_base="2.31",
@@ -73,32 +71,6 @@ def test_a_job_that_is_over_shows_no_activity(operator: OperatorProcess, world: 
         lambda: p if "activity" not in (p := world.status()["progress"]) else None, "the activity is taken back"
     )
     assert left == {"stage": "export", "attempt": 0, "steps": "60/60"}
-
-
-def test_a_server_that_is_not_allowed_is_named_and_nothing_starts(
-    control_plane: ControlPlane, world: World, tmp_path: Path
-) -> None:
-    installed = install(
-        control_plane,
-        tmp_path,
-        "with-policy",
-        f"watchNamespaces={{{world.namespace}}}",
-        "policy.endpoints={*.corp,10.0.0.0/8}",
-    )
-    operator = OperatorProcess(installed, tmp_path / "operator.log")
-    operator.start()
-    try:
-        world.apply(
-            model={"persistentVolumeClaim": {"claimName": "models"}},
-            dataset={"sources": [{"http": {"url": "http://169.254.169.254/latest", "sha256": "0a" * 32}}]},
-            output={"s3": {"uri": "s3://results/", "endpoint": "https://minio.corp"}},
-        )
-        accepted = world.wait_for("Accepted", "False")
-        assert accepted["reason"] == "EndpointNotAllowed"
-        assert accepted["message"].startswith("spec.dataset.sources[0].http.url leads to 169.254.169.254, ")
-        assert jobs(world) == []
-    finally:
-        operator.stop()
 
 
 def _report(world: World, progress: dict[str, Any]) -> None:
