@@ -34,12 +34,12 @@ def _model(*, packed: bool = False, reference: str = "tiny") -> CheckedModel:
     return CheckedModel(resolved, None, tensors, [])
 
 
-def _context(job: TrainerJob, **place: Any) -> Context:
-    plan = Plan.model_validate(job.plan)
+def _context(trainer_job: TrainerJob, **place: Any) -> Context:
+    plan = Plan.model_validate(trainer_job.plan)
     plan = plan.model_copy(update={"model": plan.model.model_copy(update={"adapter": AdapterPlan(**place)})})
-    scratch = job.root / "scratch"
+    scratch = trainer_job.root / "scratch"
     scratch.mkdir(exist_ok=True)
-    store = FileStore(job.output)
+    store = FileStore(trainer_job.output)
     return Context(plan, JobLayout("gym", "second", "1"), store, ProgressReporter("prepare", 0), scratch, 0, StopFlag())
 
 

@@ -71,6 +71,6 @@ def test_name_of_an_allowed_domain_that_leads_to_the_node(monkeypatch: pytest.Mo
         check_source(Policy(endpoints=["*.example.com"]), "http://evil.example.com/a", "field")
 
 
-def test_backslash_in_a_url() -> None:
-    with pytest.raises(SettingsError, match=r"^field has no host that "):
-        check_source(Policy(), "http://a.example.com\\@127.0.0.1/a", "field")
+def test_host_on_which_programs_disagree() -> None:
+    with pytest.raises(SettingsError, match="^field has no host that all programs read in the same way; correct it$"):
+        check_source(Policy(), "http://127.0.0.1\\.example.com/a", "field")

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from finetune_api.plan import Plan, S3Target
-from finetune_trainer.prepared import ModelFile, ResolvedModel
+from finetune_api.plan import GatePlan, Plan, S3Target, SourcePlan
+from finetune_trainer.prepared import ModelFile, ResolvedAdapter, ResolvedModel
 from finetune_trainer.run_id import compute
 from tests.support.trainer_job import TrainerJob
 
@@ -33,6 +33,12 @@ def _changed(plan: Plan, section: str, **members: Any) -> Plan:
         ("model", {"max_sequence_length": 128}),
         ("dataset", {"system_prompt": "짧게 답해"}),
         ("dataset", {"holdout_percent": 10}),
+        ("dataset", {"columns": {"output": "답변"}}),
+        ("dataset", {"chat_template_kwargs": {"enable_thinking": "false"}}),
+        ("dataset", {"duplicates": "Keep"}),
+        ("dataset", {"sources": [SourcePlan(name="coach", path="a", format="Alpaca")]}),
+        ("training", {"precision": "FP16"}),
+        ("training", {"keep": "Last"}),
         ("evaluation", {"prompts": ["a"]}),
         ("export", {"gguf": ["Q8_0"]}),
     ],
@@ -46,6 +52,11 @@ def test_settings_that_matter_change_it(plan: Plan, section: str, members: dict[
     [
         ("training", {"micro_batch_size": 1}),
         ("training", {"checkpoint_seconds": 5}),
+        ("training", {"checkpoint_steps": 5}),
+        ("training", {"gradient_checkpointing": "Offload"}),
+        ("evaluation", {"gate": GatePlan(holdout_loss="MustImprove", on_miss="Fail")}),
+        ("dataset", {"sources": [SourcePlan(name="coach", url="https://elsewhere/train.jsonl")]}),
+        ("dataset", {"template_file": "/elsewhere/template.jinja"}),
         ("output", {"path": "/elsewhere"}),
         ("model", {"path": None, "s3": S3Target(uri="s3://other/place")}),
         ("job", {"name": "another"}),
@@ -65,3 +76,25 @@ def test_data_model_template_and_build_change_it(plan: Plan, monkeypatch: pytest
     monkeypatch.setenv("FINETUNE_BUILD_ID", "next")
     found.add(compute(plan, MODEL, "Model", ["d"]))
     assert len(found) == 5
+
+
+def test_the_held_out_file_and_the_earlier_adapter_change_it(plan: Plan) -> None:
+    adapters = [ResolvedAdapter(uri="s3://a/b", sha256=sha256) for sha256 in ("1", "2")]
+    found = {
+        compute(plan, MODEL, "Model", ["d"]),
+        compute(plan, MODEL, "Model", ["d", "e"]),
+        compute(plan, MODEL, "Model", ["d"], ["e"]),
+        *(compute(plan, MODEL, "Model", ["d"], [], adapter) for adapter in adapters),
+    }
+    assert len(found) == 5
+
+
+def test_adapter_counts_by_its_bytes_not_its_place(plan: Plan) -> None:
+    places = [ResolvedAdapter(uri=uri, run_id=run, sha256="1") for uri, run in (("s3://a/b", None), ("s3://c", "r"))]
+    assert len({compute(plan, MODEL, "Model", ["d"], [], place) for place in places}) == 1
+
+
+def test_job_that_reuses_nothing_has_runs_of_its_own(plan: Plan) -> None:
+    never = _changed(plan, "output", reuse="Never")
+    uids = [_changed(never, "job", uid=uid) for uid in ("1", "1", "2")]
+    assert len({compute(p, MODEL, "Model", ["d"]) for p in uids}) == 2
