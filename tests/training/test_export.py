@@ -34,7 +34,7 @@ def test_the_manifest_lists_every_file_with_its_checksum(exported: Job) -> None:
 def test_the_newest_complete_run_is_named(exported: Job) -> None:
     latest = json.loads((exported.run.parent / "latest.json").read_text())
     assert latest["runId"] == exported.run.name
-    assert (exported.run.parent / latest["manifest"]).is_file()
+    assert exported.output / latest["manifest"] == exported.run / "manifest.json"
 
 
 def test_every_artifact_is_where_the_result_says(exported: Job) -> None:
