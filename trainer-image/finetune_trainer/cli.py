@@ -15,7 +15,7 @@ from finetune_api.layout import JobLayout
 from finetune_api.plan import PLAN_PATH, Plan
 from finetune_api.result import StageResult
 from finetune_api.spec import STAGES, Stage
-from finetune_trainer import endpoint_policy, environment, outcome, plan_file, progress_push
+from finetune_trainer import check, endpoint_policy, environment, outcome, plan_file, progress_push
 from finetune_trainer.context import Context
 from finetune_trainer.errors import StageError
 from finetune_trainer.open_store import open_output, override_output
@@ -52,6 +52,8 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--plan-sha256", metavar="HEX", help="refuse a plan with another checksum")
         command.add_argument("--attempt", type=int, default=0, metavar="N", help="names the log (default: 0)")
         command.add_argument("--output", metavar="URI", help="file:///FOLDER or s3://..., instead of the plan's output")
+        if stage == "prepare":
+            check.add_options(command)
     command = commands.add_parser("plan", help="render a plan from a FineTuneJob file", description=_PLAN_HELP)
     command.add_argument("--job", type=Path, required=True, metavar="FILE", help="a FineTuneJob in YAML")
     command.add_argument("--model", type=Path, metavar="DIR", help="a model folder instead of spec.model")
@@ -71,6 +73,8 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser().parse_args(argv)
     if arguments.command == "plan":
         return _print_plan(arguments)
+    if arguments.command == "prepare" and arguments.check:
+        return _check(arguments)
     with environment.scratch_folder(arguments.command) as scratch, environment.applied(scratch):
         log_file = scratch / LOG_NAME
         attempt = _Attempt(arguments, scratch, log_file)
@@ -99,6 +103,17 @@ def _print_plan(arguments: argparse.Namespace) -> int:
         return error.exit_code
     sys.stdout.write(plan.to_bytes().decode() + "\n")
     return ExitCode.OK
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    with environment.scratch_folder("check") as scratch, environment.applied(scratch):
+        try:
+            return check.run(check.Request.of(arguments), scratch)
+        except StageError as error:
+            sys.stderr.write(f"{error.message}\n")
+            return error.exit_code
+        except KeyboardInterrupt:
+            return INTERRUPTED
 
 
 class _Attempt:

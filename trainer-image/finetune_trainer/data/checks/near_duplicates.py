@@ -72,6 +72,8 @@ def _candidates(keys: Any, signatures: Any) -> Iterator[tuple[Any, Any]]:
 
     order = np.argsort(keys, kind="stable")
     for _ in range(_ROUNDS):
+        if len(order) < 2:
+            return
         same = keys[order[1:]] == keys[order[:-1]]
         starts = np.flatnonzero(np.concatenate(([True], ~same)))
         sizes = np.diff(np.append(starts, len(order)))
@@ -80,8 +82,6 @@ def _candidates(keys: Any, signatures: Any) -> Iterator[tuple[Any, Any]]:
         order = order[in_company]
         others = order != first
         first, order = first[others], order[others]
-        if not len(order):
-            return
         like = _alike(signatures, first, order)
         yield first[like], order[like]
         order = order[~like]
