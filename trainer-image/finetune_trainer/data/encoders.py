@@ -195,9 +195,11 @@ class Encoder:
     def _find(self, before: Sequence[Message], whole: str, ids: Sequence[int]) -> tuple[int, int] | None:
         """Return (start, end) of the answer after `before`; None if it does not follow what a server shows for that."""
         question = self._render(before, generate=True)
+        if not whole.startswith(question):
+            return None
         prompt = encode(self._tokenizer, question)
         start = len(prompt)
-        if not whole.startswith(question) or ids[:start] != prompt:
+        if ids[:start] != prompt:
             return None
         end = self._end(ids, start)
         return None if end is None else (start, end)
