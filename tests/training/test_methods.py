@@ -33,6 +33,7 @@ pytestmark = [
 ]
 PREFERENCES: list[Method] = ["DPO", "ORPO", "KTO"]
 ALL: list[Method] = ["SFT", *PREFERENCES]
+RUNG = Rung(2, "None")
 
 
 class Losses:
@@ -173,17 +174,14 @@ def test_the_reference_is_the_model_before_training(
 
 
 def real_rows(method: Method, tokenizer: Any, count: int) -> list[Any]:
-    """Return rows that prefer the coach's answers to a refusal."""
+    """Return short rows that prefer the coach's answers to a refusal."""
     lines = (ROOT / "examples/coach.jsonl").read_text().splitlines()[:count]
-    refusal = [*tokenizer.encode("죄송하지만 그 질문에는 답할 수 없어요."), tokenizer.eos_token_id]
+    refusal = [*tokenizer.encode("답할 수 없어요."), tokenizer.eos_token_id]
     made: list[Any] = []
     for number, line in enumerate(lines):
         row = json.loads(line)
-        question = tokenizer.apply_chat_template(
-            [{"role": "user", "content": row["instruction"]}], add_generation_prompt=True, tokenize=False
-        )
-        prompt = tokenizer.encode(question)
-        answer = [*tokenizer.encode(row["output"])[:80], tokenizer.eos_token_id]
+        prompt = tokenizer.encode(row["instruction"])[:16]
+        answer = [*tokenizer.encode(row["output"])[:20], tokenizer.eos_token_id]
         if method == "KTO":
             good = number % 2 == 0
             made.append(BinaryRow(number, prompt, answer if good else refusal, good))

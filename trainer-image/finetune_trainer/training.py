@@ -207,12 +207,13 @@ class Training:
             compiles=loaded.precision != "fp32",
         )
         load_model.for_training(loaded.model)
+        # First: what the adapter is now is the reference of DPO and KTO.
+        trainer = methods.build(self.plan, loaded, rows, steps, progress, folder, rung)
+        methods.check_batches(self.plan, trainer, rows, steps[0])
         done = 0
         if resume is not None and self.checkpoint_step is not None:
             done = self.checkpoint_step
             self._go_on(loaded, watch, checkpoints, done, resume)
-        trainer = methods.build(self.plan, loaded, rows, steps, progress, folder, rung)
-        methods.check_batches(self.plan, trainer, rows, steps[0])
         if resume is not None and (done == len(steps) or watch.ended):
             trainer.state = TrainerState.load_from_json(str(resume / "trainer_state.json"))
         else:
