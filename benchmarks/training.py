@@ -44,6 +44,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 2048,
     },
 }
+LEARNING_RATES = {"SFT": 2e-4, "DPO": 5e-6, "ORPO": 8e-6, "KTO": 5e-6}
 WARM_UP_STEPS = 5
 SEED = 3407
 # Chat-length rows: lognormal, about 157 tokens on average.
@@ -55,6 +56,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for model, data and results")
     parser.add_argument("--shape", choices=sorted(SHAPES), default="llama-3-8b")
+    parser.add_argument("--method", choices=sorted(LEARNING_RATES), default="SFT")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--micro-batch", type=int, default=2)
@@ -67,9 +69,9 @@ def main() -> int:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     words = vocabulary()
-    data = options.work / f"rows-{options.rows}.jsonl"
+    data = options.work / f"rows-{options.method}-{options.rows}.jsonl"
     if not data.exists():
-        write_rows(data, words, options.rows)
+        write_rows(data, words, options.rows, options.method)
     model = options.work / options.shape
     if not (model / "config.json").exists():
         write_model(model, SHAPES[options.shape], words)
@@ -92,15 +94,27 @@ def vocabulary() -> list[str]:
     return ["".join(generator.choices("bcdfghklmnprstvz", k=2)) + generator.choice("aeiou") for _ in range(1500)]
 
 
-def write_rows(path: Path, words: list[str], count: int) -> None:
-    """Write Alpaca rows of chat length."""
+def write_rows(path: Path, words: list[str], count: int, method: str) -> None:
+    """Write rows of chat length in the method's format."""
     generator = random.Random(SEED)  # noqa: S311
+
+    def words_of_answer() -> int:
+        return min(1500, max(8, round(generator.lognormvariate(MEAN_LOG, SIGMA_LOG))))
+
     with path.open("w", encoding="utf-8") as file:
-        for _ in range(count):
-            length = min(1500, max(8, round(generator.lognormvariate(MEAN_LOG, SIGMA_LOG))))
+        for number in range(count):
+            length = words_of_answer()
             question = " ".join(generator.choices(words, k=12))
             answer = " ".join(generator.choices(words, k=length))
-            file.write(json.dumps({"instruction": question, "input": "", "output": answer}) + "\n")
+            row: dict[str, Any]
+            if method == "SFT":
+                row = {"instruction": question, "input": "", "output": answer}
+            elif method == "KTO":
+                row = {"prompt": question, "completion": answer, "label": number % 2 == 0}
+            else:
+                rejected = " ".join(generator.choices(words, k=words_of_answer()))
+                row = {"prompt": question, "chosen": answer, "rejected": rejected}
+            file.write(json.dumps(row) + "\n")
 
 
 def write_model(folder: Path, shape: dict[str, Any], words: list[str]) -> None:
@@ -226,7 +240,14 @@ def write_plan(options: argparse.Namespace, model: Path, data: Path, output: Pat
     done = subprocess.run(command, env=environment(), check=True, capture_output=True, text=True)
     plan = json.loads(done.stdout)
     plan["model"]["quantization"] = options.quantization
+    plan["dataset"]["format"] = "Auto"
+    for source in plan["dataset"]["sources"]:
+        source["format"] = "Auto"
+    if options.method != "SFT":
+        plan["training"]["preference"] = {"beta": 0.1}
     plan["training"] |= {
+        "method": options.method,
+        "learningRate": LEARNING_RATES[options.method],
         "maxSteps": options.steps,
         "microBatchSize": options.micro_batch,
         "gradientCheckpointing": options.checkpointing,
