@@ -1,6 +1,7 @@
 """The operator is killed, the API server goes away, jobs are deleted and created again: nothing runs twice."""
 
 import json
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -43,7 +44,7 @@ def test_a_job_made_again_under_its_name_waits_for_the_old_pod(
         watch = subprocess.Popen(
             ["kubectl", "-n", world.namespace, "get", "pods", "-o", "json", "--watch", "--output-watch-events"],
             stdout=out,
-            env={"KUBECONFIG": str(world.plane.kubeconfig), "PATH": world.plane.environment["PATH"]},
+            env={**os.environ, **world.plane.environment},
         )
     world.apply()
     world.end("prepare")

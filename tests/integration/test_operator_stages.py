@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import subprocess
 import time
@@ -23,13 +24,12 @@ def _passes(operator: OperatorProcess) -> int:
 @contextmanager
 def _versions(world: World, file: Path) -> Iterator[list[dict[str, object]]]:
     """Collect every version of the FineTuneJob that a watch shows."""
-    environment = {"KUBECONFIG": str(world.plane.kubeconfig), "PATH": world.plane.environment["PATH"]}
     seen: list[dict[str, object]] = []
     with file.open("wb") as out:
         watch = subprocess.Popen(
             ["kubectl", "-n", world.namespace, "get", "finetunejobs", "-o", "json", "--watch"],
             stdout=out,
-            env=environment,
+            env={**os.environ, **world.plane.environment},
         )
     try:
         yield seen
