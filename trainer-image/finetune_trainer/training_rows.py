@@ -26,9 +26,6 @@ class Row(Protocol):
     def ends_on(self, stops: Collection[int]) -> bool:
         """Return whether every answer of it ends on a learned stop token."""
 
-    def example(self) -> "SFTRow":
-        """Return its question with its answer, the better one of two, as a row of SFT."""
-
 
 @dataclass(frozen=True)
 class SFTRow:
@@ -51,10 +48,6 @@ class SFTRow:
     def ends_on(self, stops: Collection[int]) -> bool:
         """See Row."""
         return self.input_ids[-1] in stops and self.completion_mask[-1] == 1
-
-    def example(self) -> "SFTRow":
-        """See Row."""
-        return self
 
 
 @dataclass(frozen=True)
@@ -80,10 +73,6 @@ class PreferenceRow:
         """See Row."""
         return self.chosen_ids[-1] in stops and self.rejected_ids[-1] in stops
 
-    def example(self) -> SFTRow:
-        """See Row."""
-        return _example(self.row_id, self.prompt_ids, self.chosen_ids)
-
 
 @dataclass(frozen=True)
 class BinaryRow:
@@ -107,14 +96,6 @@ class BinaryRow:
     def ends_on(self, stops: Collection[int]) -> bool:
         """See Row."""
         return self.completion_ids[-1] in stops
-
-    def example(self) -> SFTRow:
-        """See Row."""
-        return _example(self.row_id, self.prompt_ids, self.completion_ids)
-
-
-def _example(row_id: int, prompt: list[int], answer: list[int]) -> SFTRow:
-    return SFTRow(row_id, prompt + answer, [0] * len(prompt) + [1] * len(answer))
 
 
 _ROWS: dict[Method, Callable[..., Row]] = {

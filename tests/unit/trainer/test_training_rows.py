@@ -54,9 +54,3 @@ def test_the_length_is_that_of_the_longest_sequence(row: Row, length: int, super
 )
 def test_every_answer_has_to_end_on_a_stop_token(row: Row, ends: bool) -> None:
     assert row.ends_on({2}) is ends
-
-
-def test_the_example_of_a_pair_is_its_better_answer() -> None:
-    assert PAIR.example() == SFTRow(3, [5, 6, 7, 2], [0, 0, 1, 1])
-    assert BINARY.example() == SFTRow(3, [5, 6, 7, 2], [0, 0, 1, 1])
-    assert SFT.example() is SFT
