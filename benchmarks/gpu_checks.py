@@ -131,6 +131,7 @@ class Job:
         done = subprocess.run(command, env=training.environment(), check=True, capture_output=True, text=True)
         plan = json.loads(done.stdout)
         plan["model"]["maxSequenceLength"] = 1024
+        plan["dataset"]["format"] = plan["dataset"]["sources"][0]["format"] = "Auto"
         settings = plan["training"]
         settings.pop("microBatchSize", None)
         settings |= {"maxSteps": STEPS, "gradientCheckpointing": "Auto", "method": method} | changes
