@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What is claimed of GPUs, tried on one: methods, precisions, the memory ladder, and that interruptions change nothing.
 
-    python benchmarks/gpu_checks.py --work /tmp/benchmark sft dpo kto orpo fp16     # Llama 3 8B's shape
-    python benchmarks/gpu_checks.py --work /tmp/benchmark ladder invariance
+    python benchmarks/gpu_checks.py --work /tmp/benchmark sft dpo kto orpo              # Llama 3 8B's shape
+    python benchmarks/gpu_checks.py --work /tmp/benchmark fp16 ladder invariance        # Llama 3.2 1B's shape
 
 Every case runs `python -m finetune_trainer prepare` and `train`, as a pod does, on models of random weights that are
 made in --work. `ladder` lets another process fill the GPU first. `invariance` trains one job four times: with
@@ -32,7 +32,7 @@ SMALL = training.SHAPES["llama-3-8b"] | {
     "num_hidden_layers": 16,
 }
 STEPS = 10
-LADDER_MIB = 8500
+LADDER_MIB = 4000
 FILLER = "import sys, time, torch; held = torch.empty(int(sys.argv[1]) << 20, dtype=torch.uint8, device='cuda'); "
 FILLER += "print('held', flush=True); time.sleep(3600)"
 
@@ -69,7 +69,7 @@ class Bench:
         self.work = work / case
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir()
-        name = "small" if case == "invariance" else shape
+        name = "small" if case in ("fp16", "ladder", "invariance") else shape
         self.model = work / name
         if not (self.model / "config.json").exists():
             training.write_model(self.model, SMALL if name == "small" else training.SHAPES[name], training.vocabulary())
