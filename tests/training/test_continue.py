@@ -1,52 +1,65 @@
 """An earlier adapter is trained further: it starts where the earlier run ended."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.training.conftest import Job, make_job
+from tests.support import tiny_model, trainer_job
+from tests.training.conftest import Job
+
+ROWS = trainer_job.alpaca_rows(60)
 
 
-@pytest.fixture(scope="module")
-def continued(trained: Job, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """Two more steps on the same rows."""
-    root = tmp_path_factory.mktemp("continued")
-    job = make_job(root)
-    plan = json.loads((root / "plan.json").read_text())
-    plan["model"]["adapter"] = {"path": str(trained.run / "adapter")}
-    plan["training"] |= {"maxSteps": 2}
-    plan["output"] = {"path": str(root / "continued")}
+def _train(root: Path, model: Path, steps: int, adapter: Path | None = None) -> Job:
+    root.mkdir()
+    plan = trainer_job.make(root, model, list(ROWS)).plan
+    plan["model"]["quantization"] = "None"
+    if adapter is not None:
+        plan["model"]["adapter"] = {"path": str(adapter)}
+    plan["training"] |= {"batchSize": 4, "microBatchSize": 2, "maxSteps": steps, "learningRate": 0.02}
+    plan["training"] |= {"warmupSteps": 0, "keep": "Last"}
+    plan["evaluation"] = {"prompts": ["스쿼트는 어떻게 하나요?"], "maxNewTokens": 4}
+    plan["export"] = {"gguf": []}
     (root / "plan.json").write_text(json.dumps(plan))
-    job = Continued(root)
-    assert job.finish("prepare") == 0, job.said("prepare")
-    assert job.finish("train") == 0, job.said("train")
+    job = Job(root)
+    for stage in ("prepare", "train"):
+        assert job.finish(stage) == 0, job.said(stage)
+        shutil.copy(job.termination_log, root / f"{stage}.json")
     return job
 
 
-class Continued(Job):
-    """Its results lie beside those of the fresh job."""
-
-    @property
-    def output(self) -> Path:
-        return self.root / "continued"
-
-
-def test_it_starts_with_the_loss_at_which_the_earlier_run_ended(trained: Job, continued: Job) -> None:
-    earlier = json.loads((trained.root / "train.json").read_text())["evaluation"]
-    found = continued.result()["evaluation"]
-    assert float(found["holdoutLossBase"]) == pytest.approx(float(earlier["holdoutLossTuned"]), abs=2e-4)
-    assert float(earlier["holdoutLossBase"]) > float(earlier["holdoutLossTuned"]) + 0.01
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Job]:
+    """Return a job, and one that goes on from its adapter."""
+    root = tmp_path_factory.mktemp("continue")
+    model = tiny_model.build(root / "tiny")
+    first = _train(root / "first", model, 6)
+    return first, _train(root / "second", model, 2, first.run / "adapter")
 
 
-def test_the_result_is_another_adapter_of_the_same_form(trained: Job, continued: Job) -> None:
+def _evaluation(job: Job) -> dict[str, str]:
+    found: dict[str, str] = json.loads((job.root / "train.json").read_text())["evaluation"]
+    return found
+
+
+def test_it_starts_with_the_loss_at_which_the_earlier_run_ended(jobs: tuple[Job, Job]) -> None:
+    first, second = map(_evaluation, jobs)
+    assert float(first["holdoutLossBase"]) > float(first["holdoutLossTuned"]) + 0.01
+    assert float(second["holdoutLossBase"]) == pytest.approx(float(first["holdoutLossTuned"]), abs=2e-4)
+
+
+def test_the_result_is_another_adapter_of_the_same_form(jobs: tuple[Job, Job]) -> None:
     from safetensors.torch import load_file
 
-    before, after = (load_file(job.run / "adapter" / "adapter_model.safetensors") for job in (trained, continued))
+    before, after = (load_file(job.run / "adapter" / "adapter_model.safetensors") for job in jobs)
     assert before.keys() == after.keys()
     assert any(bool((before[name] != after[name]).any()) for name in before)
 
 
-def test_lineage_is_kept(trained: Job, continued: Job) -> None:
-    description = json.loads((continued.run / "prepared" / "prepared.json").read_text())
-    assert description["adapter"]["uri"] == (trained.run / "adapter").as_uri()
+def test_lineage_is_kept(jobs: tuple[Job, Job]) -> None:
+    first, second = jobs
+    uri = (first.run / "adapter").as_uri()
+    assert json.loads((second.run / "prepared" / "prepared.json").read_text())["adapter"]["uri"] == uri
+    assert json.loads((second.root / "prepare.json").read_text())["model"]["adapter"] == uri
