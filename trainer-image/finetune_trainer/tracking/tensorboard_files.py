@@ -53,7 +53,7 @@ class TensorBoardFiles:
             self._upload()
         self._written = 0
 
-    def close(self, outcome: Outcome) -> None:
+    def close(self, outcome: Outcome) -> None:  # noqa: ARG002 - the files know no outcome
         """Upload the whole file; an attempt that logged nothing has none."""
         if self._writer is not None:
             self._writer.close()
