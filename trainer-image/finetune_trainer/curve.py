@@ -24,7 +24,7 @@ class CurveFile(Model):
 
 def evaluation_steps(total_steps: int, points: int = POINTS) -> frozenset[int]:
     """Return after which steps to measure: evenly spread, the last one among them, none twice."""
-    return frozenset(math.ceil(total_steps * i / points) for i in range(1, points + 1))
+    return frozenset(math.ceil(total_steps * i / points) for i in range(1, points + 1)) - {0}
 
 
 @dataclass

@@ -1,9 +1,11 @@
 """The sentences about GPUs that cannot be used."""
 
+from dataclasses import replace
+
 import pytest
 
-from finetune_trainer.errors import GPUUnusableError, OutOfGPUMemoryError
-from finetune_trainer.gpu import GPU, check_capability, check_driver, check_memory
+from finetune_trainer.errors import GPUUnusableError, ModelError, OutOfGPUMemoryError
+from finetune_trainer.gpu import GPU, asked_mib, check_capability, check_driver, check_memory, in_words, ran_out
 
 L4 = GPU("NVIDIA L4", "570.86.10", (8, 9), 20000, 23034, has_bf16=True)
 
@@ -46,3 +48,48 @@ def test_weights_larger_than_the_card_never_fit() -> None:
 def test_a_card_that_others_use_is_another_nodes_chance() -> None:
     with pytest.raises(GPUUnusableError, match="only 20000 of 23034 MiB"):
         check_memory(L4, 21000)
+
+
+def test_the_log_begins_with_what_the_gpu_is() -> None:
+    assert in_words(replace(L4, free_mib=22500)) == [
+        "NVIDIA L4, driver 570.86.10, compute capability 8.9, 22500 of 23034 MiB free"
+    ]
+
+
+def test_a_gpu_that_others_use_is_said_to_be() -> None:
+    assert in_words(L4)[1].startswith("something else uses 3034 MiB of this GPU")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB.",
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "Error out of memory at line 380 in file /src/csrc/pythonInterface.cpp",
+        "Unsloth: No or negligible GPU memory available for fused cross entropy.",
+        "Make sure you have enough GPU RAM to fit the quantized model.",
+    ],
+)
+def test_every_library_that_runs_out_of_memory_is_understood(text: str) -> None:
+    assert ran_out(RuntimeError(text))
+
+
+def test_memory_that_ran_out_is_found_below_other_errors() -> None:
+    error = ModelError("the model could not be loaded")
+    error.__cause__ = ValueError("enough GPU RAM")
+    assert ran_out(error)
+
+
+@pytest.mark.parametrize(
+    "text", ["mat1 and mat2 shapes cannot be multiplied", "DefaultCPUAllocator: not enough memory"]
+)
+def test_other_errors_are_not_taken_for_it(text: str) -> None:
+    assert not ran_out(RuntimeError(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("Tried to allocate 2.50 GiB. GPU 0", 2560), ("Tried to allocate 20.00 MiB", 20), ("no", 0)]
+)
+def test_the_amount_that_was_asked_for_is_read(text: str, expected: int) -> None:
+    assert asked_mib(RuntimeError(text)) == expected

@@ -1,0 +1,66 @@
+"""Stands in for `finetune_trainer.train_process`: a GPU whose memory is measured in rungs.
+
+FAKE_TRAINING is a JSON object: `fits`, the rung that has room ([micro-batch, checkpointing]; null: none has),
+`steps` per process before memory runs out, or `end`, how the process ends instead.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from finetune_api.result import StageResult
+from finetune_trainer.ladder import Shortage
+from finetune_trainer.progress_pipe import PipeReporter
+from finetune_trainer.rung import Rung
+from finetune_trainer.train_process import Order, Outcome
+
+FIRST = Rung(8, "None")
+WEIGHTS = Path("model-files")
+
+
+def main(path: Path) -> int:
+    order = Order.model_validate_json(path.read_bytes())
+    told = json.loads(os.environ["FAKE_TRAINING"])
+    reporter = PipeReporter(order.progress)
+    reporter.report("Training", step=1, total_steps=2)
+    rung = order.rung or FIRST
+    with Path(os.environ["FAKE_TRAINING_LOG"]).open("a") as file:
+        file.write(
+            json.dumps(
+                {
+                    "pid": os.getpid(),
+                    "rung": [rung.micro_batch_size, rung.gradient_checkpointing],
+                    "weights": str(order.weights) if order.weights else None,
+                }
+            )
+            + "\n"
+        )
+    print("said by the training process", flush=True)
+    if end := told.get("end"):
+        return finish(end, order)
+    if [rung.micro_batch_size, rung.gradient_checkpointing] == told["fits"]:
+        outcome = Outcome(result=StageResult(stage="train", exit_code=0, run_id="a" * 64))
+    else:
+        outcome = Outcome(shortage=Shortage("Fake GPU", 1000, 1200), rung=rung, weights=WEIGHTS)
+    order.outcome.write_text(outcome.model_dump_json(by_alias=True))
+    return 0
+
+
+def finish(end: str, order: Order) -> int:
+    if end == "wait":
+        time.sleep(60)
+    elif end == "wait and save":
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.pause()
+        result = StageResult(stage="train", exit_code=75, message="saved", checkpoint_step=7)
+        order.outcome.write_text(Outcome(result=result).model_dump_json(by_alias=True))
+    elif end.startswith("SIG"):
+        os.kill(os.getpid(), signal.Signals[end])
+    return 3
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

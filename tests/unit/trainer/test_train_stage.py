@@ -1,0 +1,239 @@
+"""The stage around the process that trains: rungs, retries, signals, deaths."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_api.job import FineTuneJob
+from finetune_api.layout import JobLayout
+from finetune_api.plan import Defaults
+from finetune_api.render import render
+from finetune_api.result import StageResult
+from finetune_api.status import DatasetStatus
+from finetune_trainer import outcome, prepared, train, train_process
+from finetune_trainer.context import Context
+from finetune_trainer.errors import StageError
+from finetune_trainer.file_store import FileStore
+from finetune_trainer.prepared import Prepared, ResolvedModel
+from finetune_trainer.stop import StopFlag
+from tests.support import fake_training
+from tests.support.trainer_job import JOB
+
+ROOT = Path(__file__).resolve().parents[3]
+RUN = "a" * 64
+
+
+class Reports:
+    def __init__(self) -> None:
+        self.all: list[dict[str, Any]] = []
+
+    def report(self, activity: str, **figures: Any) -> None:
+        self.all.append({"activity": activity, **figures})
+
+
+@dataclass
+class Stage:
+    """One job that was prepared; `run` is one attempt of its train stage."""
+
+    root: Path
+    monkeypatch: pytest.MonkeyPatch
+    reports: Reports = field(default_factory=Reports)
+    stop: StopFlag = field(default_factory=StopFlag)
+    attempts: int = 0
+
+    def prepare(self) -> None:
+        path = os.pathsep.join(str(ROOT / part) for part in ("crds", "trainer-image", "."))
+        self.monkeypatch.setenv("PYTHONPATH", path)
+        self.monkeypatch.setenv("FAKE_TRAINING_LOG", str(self.root / "started"))
+        self.monkeypatch.setattr(train_process, "COMMAND", [sys.executable, "-m", fake_training.__name__])
+        context = self.context()
+        outcome.write(context.store, context.layout, StageResult(stage="prepare", exit_code=0, run_id=RUN))
+        description = Prepared(
+            run_id=RUN,
+            model=ResolvedModel(revision="1", reference="org/model", architecture="Llama", files=[]),
+            template="Alpaca",
+            chat_template="",
+            stop_token_ids=[2],
+            stop_strings=[],
+            total_steps=2,
+            dataset=DatasetStatus(examples=1, supervised_tokens=1),
+            questions=[],
+        )
+        key = f"{context.layout.run(RUN)}/{prepared.DESCRIPTION}"
+        context.store.put_bytes(key, description.model_dump_json(by_alias=True).encode())
+
+    def context(self) -> Context:
+        scratch = self.root / f"scratch-{self.attempts}"
+        scratch.mkdir(exist_ok=True)
+        return Context(
+            plan=render(FineTuneJob.model_validate(JOB), Defaults(allow_cpu=True)),
+            layout=JobLayout("gym", "coach", "uid"),
+            store=FileStore(self.root / "store"),
+            reporter=self.reports,
+            scratch=scratch,
+            attempt=self.attempts,
+            stop=self.stop,
+        )
+
+    def run(self, **told: Any) -> StageResult:
+        self.monkeypatch.setenv("FAKE_TRAINING", json.dumps(told))
+        self.attempts += 1
+        return train.run(self.context())
+
+    def failure(self, **told: Any) -> StageError:
+        with pytest.raises(StageError) as caught:
+            self.run(**told)
+        return caught.value
+
+    @property
+    def started(self) -> list[dict[str, Any]]:
+        path = self.root / "started"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    @property
+    def rungs(self) -> list[list[Any]]:
+        return [one["rung"] for one in self.started]
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    made = Stage(tmp_path, monkeypatch)
+    made.prepare()
+    return made
+
+
+def when(condition: Callable[[], Any], action: Callable[[], None]) -> threading.Thread:
+    """Do something in the background as soon as a condition holds."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        action()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_memory_that_runs_out_is_tried_again_a_rung_lower_in_another_process(stage: Stage) -> None:
+    assert stage.run(fits=[4, "Standard"]).exit_code == 0
+    assert stage.rungs == [[8, "None"], [8, "Standard"], [4, "Standard"]]
+    assert len({one["pid"] for one in stage.started}) == 3
+
+
+def test_the_models_files_are_fetched_once(stage: Stage) -> None:
+    stage.run(fits=[4, "Standard"])
+    assert [one["weights"] for one in stage.started] == [None, "model-files", "model-files"]
+
+
+def test_a_retry_starts_at_the_rung_that_was_found(stage: Stage) -> None:
+    stage.run(fits=[4, "Standard"])
+    stage.run(fits=[4, "Standard"])
+    assert stage.rungs[3:] == [[4, "Standard"]]
+
+
+def test_the_rung_of_another_run_does_not_count(stage: Stage) -> None:
+    stage.run(fits=[4, "Standard"])
+    path = stage.root / "store/gym/.runs/uid/rung.json"
+    path.write_text(path.read_text().replace(RUN, "b" * 64))
+    stage.run(fits=[8, "None"])
+    assert stage.rungs[3:] == [[8, "None"]]
+
+
+def test_after_the_last_rung_the_job_fails_with_the_numbers(stage: Stage) -> None:
+    error = stage.failure(fits=None)
+    assert error.exit_code == 79
+    assert "Fake GPU had 1000 MiB free" in error.message
+    assert "tried: 8 None, 8 Standard, 4 Standard, 2 Standard, 2 Offload, 1 Offload" in error.message
+
+
+def test_a_failure_is_told_as_the_process_told_it(stage: Stage) -> None:
+    thread = when(lambda: stage.started, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with stage.stop.installed():
+        error = stage.failure(end="wait and save")
+    thread.join()
+    assert (error.exit_code, error.message, error.checkpoint_step) == (75, "saved", 7)
+
+
+def test_a_process_that_is_stopped_before_it_can_save_is_preempted(stage: Stage) -> None:
+    thread = when(lambda: stage.started, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with stage.stop.installed():
+        error = stage.failure(end="wait")
+    thread.join()
+    assert (error.exit_code, error.reason) == (75, "Preempted")
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "said"),
+    [
+        ("SIGKILL", 137, "main memory was too small; raise the memory of spec.compute.resources.train"),
+        ("SIGSEGV", 139, "died of SIGSEGV"),
+        ("exit", 3, "ended with code 3 and no result"),
+    ],
+)
+def test_a_process_that_dies_is_a_crash_with_its_own_code(stage: Stage, end: str, code: int, said: str) -> None:
+    error = stage.failure(end=end)
+    assert (error.exit_code, error.reason) == (code, "Crashed")
+    assert said in error.message
+
+
+def test_progress_comes_through(stage: Stage) -> None:
+    stage.run(fits=[8, "None"])
+    assert stage.reports.all == [{"activity": "Training", "step": 1, "total_steps": 2}]
+
+
+def test_what_the_process_prints_is_printed(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
+    stage.run(fits=[8, "None"])
+    assert "said by the training process" in capfd.readouterr().out
+
+
+def test_no_training_library_is_loaded_around_it(stage: Stage) -> None:
+    code = "import sys, finetune_trainer.train; print({'torch', 'transformers', 'unsloth'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+ORPHAN = """
+import os, subprocess, sys, time
+from finetune_trainer import train_process
+if sys.argv[1] == "parent":
+    child = subprocess.Popen([sys.executable, "-c", sys.argv[2], str(os.getpid()), sys.argv[2]])
+    print(child.pid, flush=True)
+else:
+    train_process._die_with(int(sys.argv[1]))
+    print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_nothing_is_left_when_the_stage_is_killed(stage: Stage) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", ORPHAN, "parent", ORPHAN], stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    with parent, parent.stdout as lines:  # type: ignore[union-attr]
+        child = int(next(iter(lines)))
+        assert lines.readline() == "ready\n"
+        parent.kill()
+        deadline = time.monotonic() + 10
+        while running(child):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
