@@ -1,4 +1,4 @@
-"""An earlier adapter is trained further: it starts where the earlier run ended."""
+"""Runs of the whole trainer that follow one another: continued from an adapter, and reused."""
 
 import json
 import shutil
@@ -22,9 +22,10 @@ def _train(root: Path, model: Path, steps: int, adapter: Path | None = None) -> 
     plan["training"] |= {"warmupSteps": 0, "keep": "Last"}
     plan["evaluation"] = {"prompts": ["스쿼트는 어떻게 하나요?"], "maxNewTokens": 4}
     plan["export"] = {"gguf": []}
+    plan["output"]["reuse"] = "Identical"
     (root / "plan.json").write_text(json.dumps(plan))
     job = Job(root)
-    for stage in ("prepare", "train"):
+    for stage in ("prepare", "train", "export"):
         assert job.finish(stage) == 0, job.said(stage)
         shutil.copy(job.termination_log, root / f"{stage}.json")
     return job
@@ -63,3 +64,18 @@ def test_lineage_is_kept(jobs: tuple[Job, Job]) -> None:
     uri = (first.run / "adapter").as_uri()
     assert json.loads((second.run / "prepared" / "prepared.json").read_text())["adapter"]["uri"] == uri
     assert json.loads((second.root / "prepare.json").read_text())["model"]["adapter"] == uri
+    assert json.loads((second.run / "manifest.json").read_text())["adapter"]["uri"] == uri
+
+
+def test_the_same_job_again_ends_in_prepare_with_the_results(jobs: tuple[Job, Job]) -> None:
+    first, _ = jobs
+    plan = first.root / "plan.json"
+    content = json.loads(plan.read_text())
+    content["job"] |= {"name": "again", "uid": "another"}
+    plan.write_text(json.dumps(content))
+    assert first.finish("prepare", 1) == 0, first.said("prepare", 1)
+    found = first.result()
+    trained = json.loads((first.root / "train.json").read_text())
+    assert found["reusedFrom"] == first.run.relative_to(first.output).as_posix()
+    assert found["evaluation"]["holdoutLossTuned"] == trained["evaluation"]["holdoutLossTuned"]
+    assert found["artifacts"] == trained["artifacts"]
