@@ -20,6 +20,8 @@ from finetune_trainer import (
     memory_fit,
     methods,
     prepared,
+    run_report,
+    tracking,
     training_record,
     training_rows,
 )
@@ -36,6 +38,8 @@ from finetune_trainer.ladder import Shortage, in_words
 from finetune_trainer.load_model import LoadedModel
 from finetune_trainer.prepared import Prepared
 from finetune_trainer.rung import Rung
+from finetune_trainer.stop import StopRequested
+from finetune_trainer.tracking import Tracker
 from finetune_trainer.train_process import STOPPED
 from finetune_trainer.training_progress import Cadence, TrainingProgress
 from finetune_trainer.training_rows import Row
@@ -62,6 +66,7 @@ class Training:
         # The newest complete checkpoint in the bucket.
         self.checkpoint_step: int | None = None
         self._loading = False
+        self._tracker: Tracker | None = None
 
     def shortage(self, error: BaseException) -> Shortage | None:
         """Return what an error says about GPU memory that ran out at this rung, or None if it is another error."""
@@ -77,6 +82,14 @@ class Training:
             StageError: see `errors`.
             StopRequested: SIGTERM came while there was nothing to save.
         """
+        try:
+            return self._run()
+        except BaseException as error:
+            goes_on = isinstance(error, (Preempted, StopRequested)) or self.shortage(error) is not None
+            self._close_tracker(tracking.Outcome("KILLED" if goes_on else "FAILED"))
+            raise
+
+    def _run(self) -> StageResult:
         with self._timed("check"):
             self.device = gpu.find(self.plan.allow_cpu)
             self._check_memory()
@@ -99,7 +112,7 @@ class Training:
             self._report("Loading")
             self._loading = True
             loaded = load_model.load(self.plan, weights, self.device, rung, start)
-        evaluation = Evaluation(self.context, self.prepared, loaded, holdout)
+        evaluation = Evaluation(self.context, self.prepared, loaded, holdout, rows)
         with self._timed("evaluateBase"):
             evaluation.before()
         watch = self._watch(loaded, evaluation, steps if holdout else [])
@@ -110,23 +123,29 @@ class Training:
             kept_step = watch.restore(loaded.model, last_step)
             adapter.check_trained(loaded.model, start)
             judged = evaluation.after(watch.curve, kept_step)
+        ran = training_record.effective(trainer, loaded, rung, self.device)
+        memory = MemoryStatus(peak_mib=gpu.peak_mib())
         with self._timed("upload"):
             artifact = self._save(loaded, weights)
             lines = training_record.metrics(trainer.state.log_history, rows, steps, progress.step_seconds)
             text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
             self.context.store.put_bytes(f"{self.folder}/{training_record.METRICS}", text.encode())
             evaluation.write()
+            self._close_tracker(tracking.Outcome("FINISHED", {"verdict": judged.verdict} if judged.verdict else {}))
+        timings = {name: round(seconds, 1) for name, seconds in self.timings.items()}
+        report = training_record.report(lines, watch.curve, kept_step, ran, memory)
+        run_report.add(self.context.store, self.folder, training=report, timings=timings)
         log.info("trained %d steps at %.0f supervised tokens/s", last_step, progress.tokens_per_second or 0)
         return StageResult(
             stage="train",
             exit_code=ExitCode.OK,
             run_id=self.prepared.run_id,
             checkpoint_step=self.checkpoint_step,
-            memory=MemoryStatus(peak_mib=gpu.peak_mib()),
-            effective=training_record.effective(trainer, loaded, rung, self.device),
+            memory=memory,
+            effective=ran,
             evaluation=judged,
             artifacts=[artifact],
-            timings={name: round(seconds, 1) for name, seconds in self.timings.items()},
+            timings=timings,
         )
 
     def _check_memory(self) -> None:
@@ -168,7 +187,10 @@ class Training:
     def _watch(self, loaded: LoadedModel, evaluation: Evaluation, steps: Sequence[Sequence[int]]) -> HoldoutWatch:
         def measure(step: int) -> float:
             with undisturbed(loaded.model):
-                return evaluation.during(step)
+                loss = evaluation.during(step)
+            assert self._tracker is not None
+            self._tracker.log(step, tracking.holdout_figures(loss, evaluation.rewards))
+            return loss
 
         training = self.plan.training
         return HoldoutWatch(
@@ -194,6 +216,7 @@ class Training:
         training = self.plan.training
         folder = self.context.scratch / "trainer"
         resume = self._download_checkpoint(checkpoints, folder)
+        self._tracker = tracking.open(self.context, self.prepared, self.checkpoint_step or 0)
         upload = BackgroundUpload(checkpoints, self.checkpoint_step)
         progress = TrainingProgress(
             reporter=self.context.reporter,
@@ -210,6 +233,7 @@ class Training:
         # First: what the adapter is now is the reference of DPO and KTO.
         trainer = methods.build(self.plan, loaded, rows, steps, progress, folder, rung)
         methods.check_batches(self.plan, trainer, rows, steps[0])
+        trainer.add_callback(training_record.tracked(self._tracker, progress))
         done = 0
         if resume is not None and self.checkpoint_step is not None:
             done = self.checkpoint_step
@@ -265,6 +289,11 @@ class Training:
             size_bytes=tensors.stat().st_size,
             sha256=sha256_of(tensors),
         )
+
+    def _close_tracker(self, ended: tracking.Outcome) -> None:
+        if self._tracker is not None:
+            self._tracker.close(ended)
+            self._tracker = None
 
     def _report(self, activity: Any) -> None:
         self.context.reporter.report(activity)

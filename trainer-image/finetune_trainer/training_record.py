@@ -5,11 +5,16 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finetune_api.status import Effective
-from finetune_trainer import methods
+from finetune_api.report import StepValue, TrainingReport
+from finetune_api.status import Effective, MemoryStatus
+from finetune_trainer import methods, tracking
+from finetune_trainer.curve import Curve
 from finetune_trainer.gpu import GPU
 from finetune_trainer.load_model import LoadedModel
+from finetune_trainer.run_report import thinned
 from finetune_trainer.rung import Rung
+from finetune_trainer.tracking import Tracker
+from finetune_trainer.training_progress import TrainingProgress
 from finetune_trainer.training_rows import Row
 
 METRICS = "metrics.jsonl"
@@ -36,6 +41,32 @@ def metrics(
         for entry in history
         if "loss" in entry
     ]
+
+
+def report(
+    lines: Sequence[Mapping[str, Any]], curve: Curve, kept_step: int, ran: Effective, memory: MemoryStatus
+) -> TrainingReport:
+    """Return train's part of the run's report; `lines` are those of `metrics`."""
+    return TrainingReport(
+        steps=len(lines),
+        loss=thinned([StepValue(step=line["step"], value=line["loss"]) for line in lines]),
+        holdout_loss=[StepValue(step=point.step, value=point.loss) for point in curve.points],
+        kept_step=kept_step,
+        effective=ran,
+        memory=memory,
+    )
+
+
+def tracked(tracker: Tracker, progress: TrainingProgress) -> Any:
+    """Return a TrainerCallback that hands the figures of every step to `tracker`."""
+    from transformers import TrainerCallback
+
+    class Tracked(TrainerCallback):  # type: ignore[misc]
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
+            if logs and "loss" in logs:
+                tracker.log(state.global_step, tracking.step_figures(logs, progress.tokens_per_second))
+
+    return Tracked()
 
 
 def effective(trainer: Any, loaded: LoadedModel, rung: Rung, device: GPU | None) -> Effective:
