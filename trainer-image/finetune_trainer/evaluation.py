@@ -37,7 +37,7 @@ class Evaluation:
         description: Prepared,
         loaded: LoadedModel,
         holdout: Sequence[Any],
-        trained: Sequence[Any] = (),
+        trained: Sequence[Any],
     ) -> None:
         self._context = context
         self._loaded = loaded

@@ -1,9 +1,11 @@
 """Figures reach TensorBoard files and a real MLflow server, and training never waits for either."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from finetune_trainer.file_store import FileStore
 from finetune_trainer.prepared import Prepared, ResolvedModel
 from finetune_trainer.stop import StopFlag
 from finetune_trainer.tracking.mlflow_run import parameters
+from finetune_trainer.tracking.tensorboard_files import TensorBoardFiles
 from finetune_trainer.tracking.tracker import MOST_WAITING, Outcome, Point, Tracker
 from tests.support import mlflow_server, trainer_job
 
@@ -87,14 +90,14 @@ def test_all_points_arrive_in_order_before_the_end() -> None:
     assert sink.outcome == FINISHED
 
 
-def test_steps_of_an_earlier_attempt_are_left_out() -> None:
+def test_steps_before_the_checkpoint_are_left_out() -> None:
     sink = Memory()
     tracker = Tracker([sink], 3)
     for step in range(6):
         tracker.log(step, {"train/loss": 1.0})
     tracker.close(FINISHED)
 
-    assert [point.step for point in sink.points] == [4, 5]
+    assert [point.step for point in sink.points] == [3, 4, 5]
 
 
 def test_figures_that_are_no_numbers_are_left_out() -> None:
@@ -222,6 +225,79 @@ def test_parameters_are_those_of_the_plan_without_places_or_secrets(tmp_path: Pa
     assert found["model.name"] == "org/model"
     assert found["dataset.examples"] == "60"
     assert not any(name.startswith(("output", "job", "mlflow")) for name in found)
+
+
+def test_a_long_run_is_in_the_bucket_before_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard")
+    context = context_of(tmp_path)
+    files = TensorBoardFiles(
+        context.store, context.layout.run(RUN_ID), tmp_path, attempt=0, resumed_step=0, upload_seconds=100
+    )
+    began = time.monotonic()
+    files.write([Point(1, 0.0, {"train/loss": 1.0})])
+    assert not (run_folder(context) / "tensorboard").exists()
+    monkeypatch.setattr(time, "monotonic", lambda: began + 101)
+    files.write([Point(2, 0.0, {"train/loss": 0.5})])
+    found = scalars(run_folder(context) / "tensorboard", "train/loss")
+    files.close(FINISHED)
+
+    assert found == [(1, 1.0), (2, 0.5)]
+
+
+def test_points_are_in_the_file_once_after_the_bucket_was_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard")
+    context = context_of(tmp_path)
+    files = TensorBoardFiles(
+        context.store, context.layout.run(RUN_ID), tmp_path, attempt=0, resumed_step=0, upload_seconds=1
+    )
+    points = [Point(1, 0.0, {"train/loss": 1.0}), Point(1, 0.0, {"holdout/loss": 2.0})]
+    with monkeypatch.context() as away:
+        away.setattr(time, "monotonic", lambda: float("inf"))
+        away.setattr(FileStore, "put_file", lambda *_: (_ for _ in ()).throw(OSError("away")))
+        with pytest.raises(OSError, match="away"):
+            files.write(points)
+    files.write(points)
+    files.close(FINISHED)
+
+    assert scalars(run_folder(context) / "tensorboard", "train/loss") == [(1, 1.0)]
+    assert scalars(run_folder(context) / "tensorboard", "holdout/loss") == [(1, 2.0)]
+
+
+def test_credentials_go_to_the_server_and_not_into_the_environment(
+    tmp_path: Path, refusing: tuple[str, list[str]]
+) -> None:
+    pytest.importorskip("mlflow")
+    url, seen = refusing
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "MLFLOW_TRACKING_TOKEN").write_text("the-token\n")
+    tracker = tracking.open(context_of(tmp_path, mlflow=url, credentials=tmp_path / "secret"), PREPARED, 0)
+    tracker.log(1, {"train/loss": 1.0})
+    tracker.close(FINISHED, timeout=60)
+
+    assert seen
+    assert set(seen) == {"Bearer the-token"}
+    assert "the-token" not in "".join(os.environ.values())
+
+
+@pytest.fixture
+def refusing() -> Iterator[tuple[str, list[str]]]:
+    """A server that refuses everything, and the Authorization headers that it saw."""
+    seen: list[str] = []
+
+    class Refuse(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers.get("Authorization", ""))
+            self.send_error(403)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", seen
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -57,9 +57,9 @@ class Tracker:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Take the figures after `step`; those that are no finite number are left out.
 
-        A step that an earlier attempt finished is left out too: it was logged then.
+        So is a step before the one that this attempt goes on from: it was logged then.
         """
-        if self._resumed_step and step <= self._resumed_step:
+        if step < self._resumed_step:
             return
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         if finite:
