@@ -12,7 +12,7 @@ class CurvePoint(Model):
     """One measurement."""
 
     step: int
-    # Mean over the hold-out rows' supervised tokens, in nats.
+    # Mean over the hold-out rows, each with the same weight, of the method's own loss.
     loss: float
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_trainer.load_model import LoadedModel, dtype, for_inference, for_training
-from finetune_trainer.training_rows import Row, SFTRow
+from finetune_trainer.training_rows import SFTRow
 
 _ANSWERS_AT_ONCE = 8
 
@@ -51,12 +51,6 @@ def row_losses(loaded: LoadedModel, rows: Sequence[SFTRow], advance: Callable[[i
             losses.append(loss)
             advance(100 * (done + 1) // len(rows))
     return losses
-
-
-def mean_loss(rows: Sequence[Row], losses: Sequence[float]) -> float | None:
-    """Return the mean over all supervised tokens, or None if there are none."""
-    tokens = sum(row.supervised for row in rows)
-    return sum(loss * row.supervised for row, loss in zip(rows, losses, strict=True)) / tokens if tokens else None
 
 
 def answers(

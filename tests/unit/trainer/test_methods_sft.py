@@ -10,7 +10,6 @@ from finetune_api.job import FineTuneJob
 from finetune_api.plan import Defaults, Plan
 from finetune_api.render import render
 from finetune_trainer import methods, training_record
-from finetune_trainer.evaluate import mean_loss
 from finetune_trainer.load_model import Precision
 from finetune_trainer.methods import sft
 from finetune_trainer.rung import Rung
@@ -76,12 +75,6 @@ def test_batches_with_prepares_rows_and_masks_pass() -> None:
 def test_a_library_that_changes_them_is_caught(batch: dict[str, Any], complaint: str) -> None:
     with pytest.raises(AssertionError, match=complaint):
         sft.check_batches(trainer([batch]), ROWS, [2, 1])
-
-
-def test_the_hold_out_loss_is_a_mean_over_tokens_not_rows() -> None:
-    assert mean_loss(ROWS[:2], [1.0, 4.0]) == pytest.approx(2.5)
-    assert mean_loss([SFTRow(0, [1, 2, 3], [0, 1, 1]), SFTRow(1, [1, 2], [0, 1])], [1.0, 4.0]) == pytest.approx(2.0)
-    assert mean_loss([], []) is None
 
 
 def test_metrics_name_the_rows_of_each_step_and_leave_out_the_summary() -> None:
