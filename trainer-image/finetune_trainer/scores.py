@@ -17,14 +17,12 @@ from finetune_trainer.training_rows import BinaryRow, PreferenceRow
 class Score:
     """One row's figures.
 
-    `loss` is the method's own; for SFT the mean over the row's supervised tokens, in nats. `weight` is what the row
-    counts in a mean: its supervised tokens for SFT, otherwise 1. A reward is, for DPO and KTO, beta times how much
-    likelier the answer became (the log-probability less that before training), and for ORPO beta times the log odds of
-    an average token. A row of KTO has the one that fits its label.
+    `loss` is the method's own; for SFT the mean over the row's supervised tokens, in nats. A reward is, for DPO and
+    KTO, beta times how much likelier the answer became (the log-probability less that before training), and for ORPO
+    beta times the log odds of an average token. A row of KTO has the one that fits its label.
     """
 
     loss: float
-    weight: int
     good_reward: float | None = None
     bad_reward: float | None = None
     # Sums of the log-probabilities of the tokens of each answer, in nats: what later scores are compared with.
@@ -47,7 +45,7 @@ def score(
     with _evaluating(loaded):
         if method == "SFT":
             losses = row_losses(loaded, rows, advance)
-            return [Score(loss, row.supervised) for loss, row in zip(losses, rows, strict=True)]
+            return [Score(loss) for loss in losses]
         if method == "KTO":
             sums = _sums(loaded, [_answers_of_binary(rows, i) for i in range(len(rows))], advance)
         else:
@@ -65,14 +63,14 @@ def score(
 def dpo(found: Sequence[float], before: Sequence[float], beta: float) -> Score:
     """Return the score of one pair: equation 7 of arXiv:2305.18290. `found`: chosen, rejected."""
     good, bad = (beta * (now - was) for now, was in zip(found, before, strict=True))
-    return Score(-_log_sigmoid(good - bad), 1, good, bad, tuple(found))
+    return Score(-_log_sigmoid(good - bad), good, bad, tuple(found))
 
 
 def orpo(row: PreferenceRow, found: Sequence[float], beta: float) -> Score:
     """Return the score of one pair: equations 6 and 7 of arXiv:2403.07691. `found`: chosen, rejected."""
     chosen, rejected = found[0] / len(row.chosen_ids), found[1] / len(row.rejected_ids)
     good, bad = _log_odds(chosen), _log_odds(rejected)
-    return Score(-chosen - beta * _log_sigmoid(good - bad), 1, beta * good, beta * bad, tuple(found))
+    return Score(-chosen - beta * _log_sigmoid(good - bad), beta * good, beta * bad, tuple(found))
 
 
 def kto(
@@ -94,10 +92,10 @@ def kto(
         reward = beta * ratio
         if row.label:
             loss = settings.desirable_weight * _sigmoid(beta * (divergence - ratio))
-            scores.append(Score(loss, 1, good_reward=reward, log_probabilities=tuple(now)))
+            scores.append(Score(loss, good_reward=reward, log_probabilities=tuple(now)))
         else:
             loss = settings.undesirable_weight * _sigmoid(beta * (ratio - divergence))
-            scores.append(Score(loss, 1, bad_reward=reward, log_probabilities=tuple(now)))
+            scores.append(Score(loss, bad_reward=reward, log_probabilities=tuple(now)))
     return scores
 
 
