@@ -14,6 +14,7 @@ from tests.support.trainer_job import TrainerJob, alpaca_rows, write_rows
 
 _GOOD = 150
 _LONG = f"{SECRET} 발을 어깨 너비로 벌리고 발끝은 살짝 바깥으로 둔 뒤, 엉덩이를 뒤로 빼면서 천천히 앉으세요."
+_CUT = f"{_LONG} {_LONG} 그리고 무릎을"
 _TOO_LONG = f"{SECRET} " * 100
 _KEEP = "; if they are meant, set dataset.checks.duplicates to Keep"
 
@@ -151,6 +152,16 @@ def _after(*rows: Any, **dataset: Any) -> Make:
     return planned(of_rows(*alpaca_rows(_GOOD), *rows), **dataset)
 
 
+def _longer(make: Make) -> Make:
+    """The same with room for long answers."""
+
+    def made(job: TrainerJob) -> None:
+        job.plan["model"]["maxSequenceLength"] = 1024
+        make(job)
+
+    return made
+
+
 WARNINGS = [
     Odd("good rows", _after(), [], 150),
     Odd(
@@ -161,7 +172,7 @@ WARNINGS = [
     ),
     Odd(
         "near copies",
-        _after(_row("스쿼트?", _LONG), _row("스쿼트!", _LONG), _row("스쿼트.", _LONG + "!")),
+        _after(_row("스쿼트?", _LONG), _row("스쿼트!", _LONG), _row("스쿼트", _LONG)),
         [
             "NearDuplicates: nearly the same as an earlier row and left out: 2 rows, "
             f'first source "coach", lines 152 and 153{_KEEP}'
@@ -246,9 +257,7 @@ WARNINGS = [
     ),
     Odd(
         "cut answer",
-        _after(
-            *(_row(f"{i}?", f"{_LONG} {_LONG} {i}번.") for i in range(4)), _row("끝?", f"{_LONG} {_LONG} 그리고 무릎을")
-        ),
+        _longer(_after(*(_row(f"{i}?", f"{_LONG} {_LONG} {i}번.") for i in range(4)), _row("끝?", _CUT))),
         [
             "CutOffAnswers: in 1 row a long answer stops in the middle of a sentence, "
             'first source "coach", line 155; the model learns to stop there; complete them'
@@ -373,9 +382,9 @@ CALLS = [
     ),
     Call(
         "mapped column that no row has",
-        ["good.jsonl", "--column", "output=답변", "--format", "Alpaca", "--column", "input=없음"],
+        ["good.jsonl", "--column", "system=없음"],
         65,
-        'source "good.jsonl": dataset.columns maps input to "없음", and no row has that field; '
+        'source "good.jsonl": dataset.columns maps system to "없음", and no row has that field; '
         "the fields are instruction, input, output\n",
     ),
     Call(
