@@ -2,7 +2,7 @@
 """What is claimed of GPUs, tried on one: methods, precisions, the memory ladder, and that interruptions change nothing.
 
     python benchmarks/gpu_checks.py --work /tmp/benchmark sft dpo kto orpo              # Llama 3 8B's shape
-    python benchmarks/gpu_checks.py --work /tmp/benchmark fp16 ladder invariance        # Llama 3.2 1B's shape
+    python benchmarks/gpu_checks.py --work /tmp/benchmark fp16 ladder invariance        # four layers of Llama 3.2 1B
 
 Every case runs `python -m finetune_trainer prepare` and `train`, as a pod does, on models of random weights that are
 made in --work. `ladder` lets another process fill the GPU first. `invariance` trains one job four times: with
@@ -10,6 +10,7 @@ micro-batches of 1, 2 and 8, and killed (SIGKILL) at a random step and started a
 """
 
 import argparse
+import copy
 import json
 import os
 import random
@@ -25,14 +26,14 @@ from typing import Any
 
 import training
 
-# Llama 3.2 1B's.
+# A quarter of Llama 3.2 1B's layers: what is compared here does not depend on their number.
 SMALL = training.SHAPES["llama-3-8b"] | {
     "hidden_size": 2048,
     "intermediate_size": 8192,
-    "num_hidden_layers": 16,
+    "num_hidden_layers": 4,
 }
 STEPS = 10
-LADDER_MIB = 4000
+LADDER_MIB = 3000
 FILLER = "import sys, time, torch; held = torch.empty(int(sys.argv[1]) << 20, dtype=torch.uint8, device='cuda'); "
 FILLER += "print('held', flush=True); time.sleep(3600)"
 
@@ -97,18 +98,15 @@ class Bench:
         """Compare rows and losses of every step."""
         common: dict[str, Any] = {"gradientCheckpointing": "None", "checkpointSteps": 2}
         whole = self.job("whole", microBatchSize=8, **common)
+        others = {"killed": whole.copied("killed", 8)}
+        others |= {f"microBatch{size}": whole.copied(f"micro-{size}", size) for size in (1, 2)}
         figures: dict[str, Any] = {"effective": whole.train()["effective"]}
         wanted = whole.metrics()
-        killed = self.job("killed", microBatchSize=8, **common)
         at = random.randrange(3, STEPS - 1)  # noqa: S311
-        killed.train_until_step(at)
-        killed.train()
+        others["killed"].train_until_step(at)
         figures["killedAfterStep"] = at
-        others = {"killed": killed}
-        for size in (1, 2):
-            others[f"microBatch{size}"] = self.job(f"micro-{size}", microBatchSize=size, **common)
-            others[f"microBatch{size}"].train()
         for name, other in others.items():
+            other.train()
             lines = other.metrics()
             figures[name] = {
                 "sameRows": [m["rows"] for m in lines] == [m["rows"] for m in wanted],
@@ -144,6 +142,18 @@ class Job:
         self.plan = folder / "plan.json"
         self.plan.write_text(json.dumps(plan))
         subprocess.run(self._command("prepare"), env=self._environment(), check=True)
+
+    def copied(self, name: str, micro_batch_size: int) -> "Job":
+        """Return the prepared job in another folder: the micro-batch is no part of the run."""
+        other = copy.copy(self)
+        other.folder = self.folder.with_name(name)
+        shutil.copytree(self.folder, other.folder)
+        plan = json.loads(self.plan.read_text())
+        plan["training"]["microBatchSize"] = micro_batch_size
+        plan["output"]["path"] = str(other.folder / "output")
+        other.plan = other.folder / "plan.json"
+        other.plan.write_text(json.dumps(plan))
+        return other
 
     def train(self) -> dict[str, Any]:
         """Run train to its end and return its figures."""
