@@ -85,8 +85,14 @@ class ModelStatus(Model):
 class MemoryStatus(Model):
     """GPU memory."""
 
-    estimated_mib: int | None = Field(None, alias="estimatedMiB", description="Of prepare, before there was a GPU.")
-    peak_mib: int | None = Field(None, alias="peakMiB")
+    estimated_mib: int | None = Field(
+        None,
+        alias="estimatedMiB",
+        description="In MiB. Of prepare: what the job needs at least. Of train: what the estimate says of how it ran.",
+    )
+    peak_mib: int | None = Field(
+        None, alias="peakMiB", description="What torch held at most; the CUDA context comes on top, about 0.8 GiB."
+    )
 
 
 class Effective(Model):

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from finetune_api import memory
 from finetune_api.memory import Estimate, Shape
 from finetune_api.plan import Plan
+from finetune_trainer.errors import OutOfGPUMemoryError
 from finetune_trainer.rung import Checkpointing, Rung
 
 # Where there is nothing to go by: without a GPU, and for a model whose config.json does not tell its sizes.
@@ -76,6 +77,20 @@ def first_rung(plan: Plan, shape: Shape | None, steps: Sequence[Sequence[int]], 
     return next((r for r in rungs if estimate(plan, shape, r, steps).total_mib <= room), rungs[-1])
 
 
-def least_mib(plan: Plan, shape: Shape, steps: Sequence[Sequence[int]]) -> int:
-    """Return what the job needs at least."""
-    return estimate(plan, shape, candidates(plan)[-1], steps).total_mib
+def check(plan: Plan, shape: Shape | None, longest_row: int) -> int | None:
+    """Return the MiB that the job takes at least, of the frugal rung that train ends on; None if nothing is known.
+
+    Raises:
+        OutOfGPUMemoryError: that is more than spec.compute.accelerator.memoryMiB.
+    """
+    if shape is None:
+        return None
+    parts = estimate(plan, shape, Rung(1, "Offload"), [[longest_row]])
+    if plan.gpu_memory_mib is not None and parts.total_mib > plan.gpu_memory_mib:
+        raise OutOfGPUMemoryError(
+            f"training needs about {parts.total_mib} MiB of GPU memory at least (weights {parts.weights}, adapter "
+            f"{parts.adapter}, activations {parts.activations}, logits {parts.logits}, CUDA and reserve "
+            f"{parts.cuda + parts.reserve}), and compute.accelerator.memoryMiB is {plan.gpu_memory_mib}; choose a "
+            "smaller model, model.quantization NF4, a lower model.maxSequenceLength, or a larger GPU"
+        )
+    return parts.total_mib

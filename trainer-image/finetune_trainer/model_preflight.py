@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune_api.memory import Shape
 from finetune_api.plan import Plan
 from finetune_trainer.errors import ModelError, SettingsError
 from finetune_trainer.model_files import INDEX, SINGLE, Listing, ModelFiles, is_weights
@@ -27,6 +28,8 @@ class CheckedModel:
     tokenizer: Any
     tensors: Mapping[str, Tensor]
     generation_eos: list[int]
+    # None: its config.json does not tell the sizes that GPU memory follows from.
+    shape: Shape | None = None
 
 
 def check(plan: Plan, model: ModelFiles, listing: Listing, folder: Path) -> CheckedModel:
@@ -56,7 +59,7 @@ def check(plan: Plan, model: ModelFiles, listing: Listing, folder: Path) -> Chec
         stored_in_4bit=stored_in_4bit,
         files=files,
     )
-    return CheckedModel(resolved, tokenizer, tensors, _generation_eos(folder, config))
+    return CheckedModel(resolved, tokenizer, tensors, _generation_eos(folder, config), Shape.of(config))
 
 
 def _read_json(folder: Path, name: str, reference: str) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.layout import REPORT
 from finetune_api.report import CheckReport, Report, Split
 from finetune_api.result import StageResult
-from finetune_api.status import DatasetStatus, ModelStatus
+from finetune_api.status import DatasetStatus, MemoryStatus, ModelStatus
 from finetune_trainer import (
     adapter_source,
     dataset_sources,
     fetch,
+    memory_fit,
     model_preflight,
     prepared,
     reuse,
@@ -229,6 +230,7 @@ def _describe(
             ],
         ),
     )
+    longest = int(tokens.length[train].max())
     return Prepared(
         run_id=identity,
         model=model.resolved,
@@ -239,7 +241,8 @@ def _describe(
         stop_token_ids=list(stops.ids),
         stop_strings=list(stops.strings),
         total_steps=steps,
-        longest_tokens=int(tokens.length[train].max()),
+        longest_tokens=longest,
+        memory=MemoryStatus(estimated_mib=memory_fit.check(plan, model.shape, longest)),
         dataset=dataset,
         questions=[Question(prompt=p) for p in plan.evaluation.prompts]
         or held_questions(rows.spool, rows.held, template.kind),

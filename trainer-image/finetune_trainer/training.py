@@ -124,7 +124,7 @@ class Training:
             adapter.check_trained(loaded.model, start)
             judged = evaluation.after(watch.curve, kept_step)
         ran = training_record.effective(trainer, loaded, rung, self.device)
-        memory = MemoryStatus(peak_mib=gpu.peak_mib())
+        memory = MemoryStatus(estimated_mib=self._estimated_mib(weights, rung, rows, steps), peak_mib=gpu.peak_mib())
         with self._timed("upload"):
             artifact = self._save(loaded, weights)
             lines = training_record.metrics(trainer.state.log_history, rows, steps, progress.step_seconds)
@@ -178,11 +178,17 @@ class Training:
         return steps
 
     def _first_rung(self, weights: Path, rows: Sequence[Row], steps: Sequence[Sequence[int]]) -> Rung:
-        config = json.loads((weights / "config.json").read_text(encoding="utf-8"))
-        lengths = [[rows[index].length for index in step] for step in steps]
         return memory_fit.first_rung(
-            self.plan, Shape.of(config), lengths, self.device.free_mib if self.device else None
+            self.plan, _shape(weights), _lengths(rows, steps), self.device.free_mib if self.device else None
         )
+
+    def _estimated_mib(
+        self, weights: Path, rung: Rung, rows: Sequence[Row], steps: Sequence[Sequence[int]]
+    ) -> int | None:
+        shape = _shape(weights)
+        if shape is None or self.device is None:
+            return None
+        return memory_fit.estimate(self.plan, shape, rung, _lengths(rows, steps)).total_mib
 
     def _watch(self, loaded: LoadedModel, evaluation: Evaluation, steps: Sequence[Sequence[int]]) -> HoldoutWatch:
         def measure(step: int) -> float:
@@ -303,3 +309,11 @@ class Training:
         started = time.monotonic()
         yield
         self.timings[part] = time.monotonic() - started
+
+
+def _shape(weights: Path) -> Shape | None:
+    return Shape.of(json.loads((weights / "config.json").read_text(encoding="utf-8")))
+
+
+def _lengths(rows: Sequence[Row], steps: Sequence[Sequence[int]]) -> list[list[int]]:
+    return [[rows[index].length for index in step] for step in steps]

@@ -9,6 +9,7 @@ from finetune_api.memory import Shape
 from finetune_api.plan import Defaults, Plan
 from finetune_api.render import render
 from finetune_trainer import memory_fit
+from finetune_trainer.errors import OutOfGPUMemoryError
 from finetune_trainer.rung import Rung
 from tests.support.trainer_job import JOB
 
@@ -56,8 +57,21 @@ def test_the_longest_micro_batch_counts_its_padding() -> None:
     assert memory_fit.longest([[10, 20, 30, 40], [170]], 4) == 43
 
 
+def test_what_the_job_needs_at_least_is_told() -> None:
+    assert memory_fit.check(plan(), SHAPE, 900) == pytest.approx(7549, rel=0.02)
+
+
+def test_a_model_of_unknown_sizes_is_not_judged() -> None:
+    assert memory_fit.check(plan(), None, 900) is None
+
+
+def test_a_gpu_that_is_too_small_is_refused_with_the_parts() -> None:
+    with pytest.raises(OutOfGPUMemoryError, match=r"at least \(weights 5438, adapter 400, .* memoryMiB is 6000"):
+        memory_fit.check(plan().model_copy(update={"gpu_memory_mib": 6000}), SHAPE, 900)
+
+
 @given(st.lists(st.lists(st.integers(1, 2000), min_size=8, max_size=8).map(sorted), min_size=1, max_size=5))
-def test_what_is_least_is_no_more_than_any_rung_takes(steps: list[list[int]]) -> None:
-    least = memory_fit.least_mib(plan(), SHAPE, steps)
+def test_no_rung_takes_less_than_what_is_needed_at_least(steps: list[list[int]]) -> None:
+    least = memory_fit.check(plan(), SHAPE, max(map(max, steps)))
     for rung in memory_fit.candidates(plan()):
-        assert memory_fit.estimate(plan(), SHAPE, rung, steps).total_mib >= least
+        assert memory_fit.estimate(plan(), SHAPE, rung, steps).total_mib >= (least or 0)
