@@ -66,7 +66,7 @@ def test_a_model_of_unknown_sizes_is_not_judged() -> None:
 
 
 def test_a_gpu_that_is_too_small_is_refused_with_the_parts() -> None:
-    with pytest.raises(OutOfGPUMemoryError, match=r"at least \(weights 5438, adapter 400, .* memoryMiB is 6000"):
+    with pytest.raises(OutOfGPUMemoryError, match=r"at least \(weights 5438, adapter 400, .*memoryMiB is 6000"):
         memory_fit.check(plan().model_copy(update={"gpu_memory_mib": 6000}), SHAPE, 900)
 
 
