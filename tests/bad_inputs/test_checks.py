@@ -14,7 +14,7 @@ from tests.support.trainer_job import TrainerJob, alpaca_rows, write_rows
 
 _GOOD = 150
 _LONG = f"{SECRET} 발을 어깨 너비로 벌리고 발끝은 살짝 바깥으로 둔 뒤, 엉덩이를 뒤로 빼면서 천천히 앉으세요."
-_CUT = f"{_LONG} {_LONG} 그리고 무릎을"
+_CUT = f"{_LONG} {_LONG} 이렇게 하면 됩니다. 그리고 무릎을"
 _TOO_LONG = f"{SECRET} " * 100
 _KEEP = "; if they are meant, set dataset.checks.duplicates to Keep"
 
@@ -156,7 +156,7 @@ def _longer(make: Make) -> Make:
     """The same with room for long answers."""
 
     def made(job: TrainerJob) -> None:
-        job.plan["model"]["maxSequenceLength"] = 1024
+        job.plan["model"]["maxSequenceLength"] = 512
         make(job)
 
     return made
@@ -257,7 +257,9 @@ WARNINGS = [
     ),
     Odd(
         "cut answer",
-        _longer(_after(*(_row(f"{i}?", f"{_LONG} {_LONG} {i}번.") for i in range(4)), _row("끝?", _CUT))),
+        _longer(
+            _after(*(_row(f"{i}?", f"{_LONG} {_LONG} 이렇게 하면 됩니다. {i}번.") for i in range(4)), _row("끝?", _CUT))
+        ),
         [
             "CutOffAnswers: in 1 row a long answer stops in the middle of a sentence, "
             'first source "coach", line 155; the model learns to stop there; complete them'

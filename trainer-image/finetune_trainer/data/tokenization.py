@@ -77,7 +77,8 @@ def _sizes(row: Row) -> tuple[int, int]:
         return len(row.prompt_ids) + max(chosen, rejected), chosen + rejected
     if isinstance(row, BinaryRow):
         return len(row.prompt_ids) + len(row.completion_ids), len(row.completion_ids)
-    return len(row.input_ids), sum(row.completion_mask)
+    # Nothing predicts the first token.
+    return len(row.input_ids), sum(row.completion_mask[1:])
 
 
 def _segments(tokenizer: Any, row: Row) -> list[Segment]:
