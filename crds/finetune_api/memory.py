@@ -85,9 +85,10 @@ _BLOCK_EXTRA = 1.11
 _RECOMPUTED = 2.15
 # Layers whose inputs wait on the GPU for their trip to or from host memory.
 _OFFLOADED_LAYERS = 4
-# The loss of SFT is computed in chunks of about so many tokens.
+# The losses of SFT and DPO are computed in chunks of about so many tokens.
 _LOGIT_CHUNK_TOKENS = 512
-# Preference losses hold all logits: 16 bit, their 32-bit copy and its gradient.
+# Those of the others hold all logits: 16 bit, their 32-bit copy and its gradient.
+_ALL_LOGITS: tuple[Method, ...] = ("ORPO", "KTO")
 _LOGIT_BYTES = 10
 _RESERVE = 0.06
 _CUDA_MIB = 850
@@ -125,9 +126,9 @@ def estimate(
         "Offload": _OFFLOADED_LAYERS * kept + block * _RECOMPUTED,
     }[checkpointing]
     logits = (
-        min(tokens, _LOGIT_CHUNK_TOKENS) * shape.vocabulary * 4
-        if method == "SFT"
-        else tokens * shape.vocabulary * _LOGIT_BYTES
+        tokens * shape.vocabulary * _LOGIT_BYTES
+        if method in _ALL_LOGITS
+        else min(tokens, _LOGIT_CHUNK_TOKENS) * shape.vocabulary * 4
     )
     adapter = trained * _ADAPTER_BYTES
     return Estimate(
