@@ -87,3 +87,4 @@ prerequisites:
 venvs:
 	@hack/venv dev >/dev/null
 	@hack/venv trainer >/dev/null
+	@hack/venv mlflow >/dev/null
