@@ -46,22 +46,26 @@ class Job:
         """Steps of the complete ones."""
         return sorted(int(p.parent.name) for p in self.output.glob("*/.runs/*/checkpoints/*/complete.json"))
 
-    def start(self, stage: str, attempt: int = 0) -> subprocess.Popen[bytes]:
+    def start(self, stage: str, attempt: int = 0, code: str | None = None) -> subprocess.Popen[bytes]:
+        """`code`: a program to run instead of the trainer's, with its arguments."""
         self.termination_log.unlink(missing_ok=True)
         path = os.pathsep.join(str(ROOT / p) for p in ("crds", "trainer-image"))
         environment = os.environ | {
             "PYTHONPATH": path,
             "FINETUNE_TERMINATION_LOG": str(self.termination_log),
             "LLAMA_CPP_DIR": str(cache() / "llama.cpp"),
+            # Two jobs of one test are runs of one trainer, even while somebody edits it.
+            "FINETUNE_BUILD_ID": "test",
         }
-        command = [sys.executable, "-m", "finetune_trainer", stage, "--plan", str(self.root / "plan.json")]
+        program = ["-c", code] if code else ["-m", "finetune_trainer"]
+        command = [sys.executable, *program, stage, "--plan", str(self.root / "plan.json")]
         with (self.root / f"{stage}-{attempt}.out").open("wb") as log:
             return subprocess.Popen(
                 [*command, "--attempt", str(attempt)], env=environment, stdout=log, stderr=subprocess.STDOUT
             )
 
-    def finish(self, stage: str, attempt: int = 0) -> int:
-        return self.start(stage, attempt).wait(_TIMEOUT_SECONDS)
+    def finish(self, stage: str, attempt: int = 0, code: str | None = None) -> int:
+        return self.start(stage, attempt, code).wait(_TIMEOUT_SECONDS)
 
     def result(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.termination_log.read_bytes())
@@ -84,9 +88,10 @@ class Job:
         return process.wait(_TIMEOUT_SECONDS)
 
 
-def make_job(root: Path) -> Job:
+def make_job(root: Path, model: Path | None = None, dropout: float = 0.05, **training: Any) -> Job:
+    """Return a job that was prepared: of a real model, or of `model`; `training` replaces members of the plan's."""
     rows = [json.loads(line) for line in (ROOT / "examples/coach.jsonl").read_text().splitlines()[:100]]
-    plan = trainer_job.make(root, model_dir(), rows).plan
+    plan = trainer_job.make(root, model or model_dir(), rows).plan
     plan["model"]["quantization"] = "None"
     plan["training"] |= {
         "batchSize": 4,
@@ -96,8 +101,8 @@ def make_job(root: Path) -> Job:
         "warmupSteps": 1,
         "gradientCheckpointing": "None",
         "checkpointSteps": 2,
-    }
-    plan["training"]["lora"] |= {"rank": 8, "dropout": 0.05}
+    } | training
+    plan["training"]["lora"] |= {"rank": 8, "dropout": dropout}
     plan["training"].pop("checkpointSeconds", None)
     plan["evaluation"] = {"prompts": ["스쿼트는 어떻게 하나요?"], "maxNewTokens": 16}
     plan["export"] = {"gguf": ["Q8_0"]}
