@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.exit_codes import ExitCode
-from finetune_api.layout import REPORT
-from finetune_api.report import CheckReport, Report, Split
+from finetune_api.report import CheckReport, Split
 from finetune_api.result import StageResult
 from finetune_api.status import DatasetStatus, MemoryStatus, ModelStatus
 from finetune_trainer import (
@@ -21,6 +20,7 @@ from finetune_trainer import (
     prepared,
     reuse,
     run_id,
+    run_report,
     template_choice,
 )
 from finetune_trainer.context import Context
@@ -257,11 +257,8 @@ def _upload(context: Context, description: Prepared, rows: _Rows, seconds: float
         files.select(rows.tokenized, path, rows.ids(chosen))
         context.store.put_file(f"{folder}/{key}", path)
     sides = Split(train=int(rows.train.sum()), holdout=int(rows.held.sum()))
-    report = Report(
-        data=data_report(rows.findings, rows.requirements(rows.tokens), rows.tokens, sides),
-        timings={"prepare": round(seconds, 1)},
-    )
-    # The description last: what it describes is there by then.
-    for key, content in ((REPORT, report), (prepared.DESCRIPTION, description)):
-        data = content.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()
-        context.store.put_bytes(f"{folder}/{key}", data)
+    report = data_report(rows.findings, rows.requirements(rows.tokens), rows.tokens, sides)
+    run_report.add(context.store, folder, data=report, timings={"prepare": seconds})
+    # Last: what it describes is there by then.
+    data = description.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()
+    context.store.put_bytes(f"{folder}/{prepared.DESCRIPTION}", data)

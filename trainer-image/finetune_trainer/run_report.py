@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune_api.layout import REPORT
-from finetune_api.report import EvaluationReport, Report, StepValue, TrainingReport
+from finetune_api.report import DataReport, EvaluationReport, Report, StepValue, TrainingReport
 from finetune_trainer.store import Store
 
 # More points than a drawing has pixels help nobody.
@@ -16,15 +16,16 @@ def add(
     store: Store,
     folder: str,
     *,
+    data: DataReport | None = None,
     training: TrainingReport | None = None,
     evaluation: EvaluationReport | None = None,
     timings: Mapping[str, float] | None = None,
 ) -> None:
     """Put parts into the report of the run in `folder`, and keep what it has. There need not be one yet."""
     key = f"{folder}/{REPORT}"
-    data = store.get_bytes(key)
-    report = Report() if data is None else Report.model_validate_json(data)
-    changed: dict[str, Any] = {"training": training, "evaluation": evaluation}
+    there = store.get_bytes(key)
+    report = Report() if there is None else Report.model_validate_json(there)
+    changed: dict[str, Any] = {"data": data, "training": training, "evaluation": evaluation}
     report = report.model_copy(
         update={name: part for name, part in changed.items() if part is not None}
         | {"timings": report.timings | {name: round(seconds, 1) for name, seconds in (timings or {}).items()}}
