@@ -198,11 +198,10 @@ def margin(found: Sequence[Score]) -> float:
 
 @pytest.mark.parametrize("method", PREFERENCES)
 def test_a_real_model_learns_what_is_preferred(tmp_path: Path, method: Method) -> None:
-    plan = make_plan(method, "1e-4")
-    loaded = load_model.load(plan, model_dir(), None, Rung(2, "None"))
-    rows = real_rows(method, loaded.tokenizer, 24)
-    steps = [[4 * step + row for row in range(4)] for step in range(4)]
-    run = train(plan, loaded, rows, steps, rows[16:], tmp_path)
+    plan = make_plan(method, "1e-3", batch_size=2)
+    loaded = load_model.load(plan, model_dir(), None, RUNG)
+    rows = real_rows(method, loaded.tokenizer, 6)
+    run = train(plan, loaded, rows, [[0, 1], [2, 3]], rows[4:], tmp_path)
     assert all(map(math.isfinite, run.losses))
     assert margin(run.after) > margin(run.before) + 0.05
     assert any(bool(tensor.any()) for name, tensor in run.adapter.items() if "lora_B" in name)
