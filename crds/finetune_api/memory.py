@@ -57,6 +57,11 @@ class Shape:
             "down_proj": (self.intermediate, self.hidden),
         }
 
+    def adapter_parameters(self, rank: int, target_modules: Iterable[str]) -> int:
+        """Return the number of weights in LoRA matrices of this rank."""
+        linears = self.linears()
+        return self.layers * rank * sum(sum(linears[name]) for name in target_modules if name in linears)
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -116,7 +121,7 @@ def estimate(
     embeddings = shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
     norms = (2 * shape.layers + 1) * shape.hidden
     weights = inside * (NF4_BYTES if nf4 else _HALF) + (embeddings + norms) * _HALF
-    trained = shape.layers * rank * sum(sum(linears[name]) for name in target_modules if name in linears)
+    trained = shape.adapter_parameters(rank, target_modules)
     tokens = micro_batch_size * longest * (2 if method in ("DPO", "ORPO") else 1)
     kept = tokens * _HALF * shape.hidden
     block = tokens * (6 * _HALF * shape.hidden + 2 * _HALF * shape.key_value_width + 2 * _HALF * shape.intermediate)

@@ -7,7 +7,15 @@ from pydantic import BeforeValidator, Field
 
 from finetune_api.base import Message, Model, Sha256, ShortText
 from finetune_api.spec import Stage
-from finetune_api.status import Artifact, DatasetStatus, Effective, EvaluationStatus, MemoryStatus, ModelStatus
+from finetune_api.status import (
+    Artifact,
+    DatasetStatus,
+    Effective,
+    EvaluationStatus,
+    MemoryStatus,
+    ModelStatus,
+    ScratchStatus,
+)
 
 # The kubelet cuts a termination message here: MaxPodTerminationMessageLogLength in pkg/kubelet/container/runtime.go.
 MAXIMUM_TERMINATION_BYTES = 4096
@@ -46,6 +54,7 @@ class StageResult(Model):
     dataset: DatasetStatus | None = None
     model: ModelStatus | None = None
     memory: MemoryStatus | None = None
+    scratch: ScratchStatus | None = None
     effective: Effective | None = None
     evaluation: EvaluationStatus | None = None
     artifacts: list[Artifact] = []

@@ -95,6 +95,15 @@ class MemoryStatus(Model):
     )
 
 
+class ScratchStatus(Model):
+    """Disk."""
+
+    train_mib: int | None = Field(
+        None, alias="trainMiB", description="What train writes to its scratch space at most, in MiB."
+    )
+    export_mib: int | None = Field(None, alias="exportMiB", description="The same of export.")
+
+
 class Effective(Model):
     """Read back from what ran."""
 
@@ -172,6 +181,7 @@ class FineTuneJobStatus(Model):
     dataset: DatasetStatus | None = None
     model: ModelStatus | None = None
     memory: MemoryStatus | None = None
+    scratch: ScratchStatus | None = None
     progress: ProgressStatus | None = None
     effective: Effective | None = None
     evaluation: EvaluationStatus | None = None

@@ -14,6 +14,8 @@ FIXED = {
     "HF_DATASETS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    # A download lies on the disk once.
+    "HF_XET_CHUNK_CACHE_SIZE_BYTES": "0",
     "UNSLOTH_DISABLE_STATISTICS": "1",
     "UNSLOTH_LLAMA_CPP_OFFLINE": "1",
     "UNSLOTH_OFFLINE": "1",

@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from finetune_api.result import MAXIMUM_TERMINATION_BYTES, StageResult
-from finetune_api.status import Artifact, DatasetStatus, Effective, EvaluationStatus, MemoryStatus, ModelStatus
+from finetune_api.status import (
+    Artifact,
+    DatasetStatus,
+    Effective,
+    EvaluationStatus,
+    MemoryStatus,
+    ModelStatus,
+    ScratchStatus,
+)
 from tests.unit.api import strategies
 
 TEXT = st.text(st.characters(codec="utf-8"))
@@ -30,6 +38,7 @@ def huge(message: str, artifacts: int = 10) -> StageResult:
         dataset=DatasetStatus(examples=10**9, supervised_tokens=10**12, warnings=["\x01" * 512] * 8),
         model=ModelStatus(revision=wide, architecture=wide, template="Custom", adapter="\x01" * 2048),
         memory=MemoryStatus(estimated_mib=10**9, peak_mib=10**9),
+        scratch=ScratchStatus(train_mib=10**9, export_mib=10**9),
         effective=Effective(
             attention=wide, precision=wide, gradient_checkpointing=wide, optimizer=wide, gpu=wide, driver=wide
         ),
