@@ -130,6 +130,7 @@ def _start(
         settings=settings,
         number=stage.attempt,
         avoid_nodes=attempts.unusable_nodes(observation.jobs, observation.pods, stage.name),
+        scratch=this.status.scratch,
     )
     actions = [
         *_restore_plan(observation, spec, settings),

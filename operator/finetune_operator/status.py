@@ -60,6 +60,7 @@ def with_result(
         "dataset": _merged(status.dataset, result.dataset),
         "model": _merged(status.model, result.model),
         "memory": _merged(status.memory, result.memory),
+        "scratch": _merged(status.scratch, result.scratch),
         "effective": _merged(status.effective, result.effective),
         "evaluation": _merged(status.evaluation, result.evaluation),
         "artifacts": _artifacts(status.artifacts, result.artifacts),

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from finetune_api import disk
 from finetune_api.exit_codes import ExitCode
 from finetune_api.report import CheckReport, Split
 from finetune_api.result import StageResult
-from finetune_api.status import DatasetStatus, MemoryStatus, ModelStatus
+from finetune_api.status import DatasetStatus, MemoryStatus, ModelStatus, ScratchStatus
 from finetune_trainer import (
     adapter_source,
     dataset_sources,
@@ -79,6 +80,7 @@ def run(context: Context) -> StageResult:
         run_id=identity,
         dataset=description.dataset,
         memory=description.memory,
+        scratch=_scratch(context, model, rows),
         model=ModelStatus(
             revision=model.resolved.revision,
             parameters=model.resolved.parameters,
@@ -246,6 +248,19 @@ def _describe(
         dataset=dataset,
         questions=[Question(prompt=p) for p in plan.evaluation.prompts]
         or held_questions(rows.spool, rows.held, template.kind),
+    )
+
+
+def _scratch(context: Context, model: CheckedModel, rows: _Rows) -> ScratchStatus:
+    lora, parameters = context.plan.training.lora, model.resolved.parameters
+    assert parameters is not None  # the preflight counts them
+    return disk.need(
+        context.plan,
+        model_bytes=sum(file.size_bytes for file in model.resolved.files),
+        parameters=parameters,
+        # Of a model whose config.json does not tell its sizes, the adapter is the small part that is not counted.
+        adapter_parameters=model.shape.adapter_parameters(lora.rank, lora.target_modules) if model.shape else 0,
+        rows_bytes=rows.tokenized.stat().st_size,
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from finetune_api.job import ObjectMeta
 from finetune_api.plan import Plan
 from finetune_api.spec import FineTuneJobSpec
-from finetune_api.status import Snapshot
+from finetune_api.status import ScratchStatus, Snapshot
 from finetune_operator.job_settings import Settings
 
 
@@ -22,3 +22,5 @@ class Attempt:
     number: int
     # Nodes that the pod must not run on.
     avoid_nodes: tuple[str, ...] = ()
+    # What prepare found.
+    scratch: ScratchStatus | None = None

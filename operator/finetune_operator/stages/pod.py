@@ -10,7 +10,7 @@ from finetune_api.job import ObjectMeta
 from finetune_api.plan import PLAN_PATH
 from finetune_api.spec import Stage
 from finetune_operator import names
-from finetune_operator.stages import volumes
+from finetune_operator.stages import disk, volumes
 from finetune_operator.stages.attempt import Attempt
 from finetune_operator.stages.volumes import Mount
 
@@ -134,8 +134,10 @@ def _pod_spec(
                 "imagePullPolicy": attempt.settings.image_pull_policy,
                 "args": _arguments(attempt, stage),
                 "env": [{"name": k, "value": v} for k, v in (_environment(attempt) | dict(environment)).items()],
-                "resources": _resources(
-                    attempt.settings.resources[stage], getattr(compute.resources, stage), dict(devices)
+                "resources": disk.requested(
+                    _resources(attempt.settings.resources[stage], getattr(compute.resources, stage), dict(devices)),
+                    disk.need(attempt, stage),
+                    compute.scratch.size if compute.scratch else None,
                 ),
                 "securityContext": {
                     "allowPrivilegeEscalation": False,

@@ -65,3 +65,9 @@ def test_report_has_the_data_and_stays_in_the_bucket(job: TrainerJob) -> None:
     assert report.data.sample is not None
     assert "번은 좋아." in report.data.sample.segments[-1].text
     assert "번은 좋아." not in json.dumps(job.result(), ensure_ascii=False)
+
+
+def test_result_says_what_the_later_stages_write_to_disk(job: TrainerJob) -> None:
+    _prepared(job, _TEXTS, "SFT")
+    # A tiny model on a volume: the rest is what libraries write.
+    assert 1024 < job.result()["scratch"]["trainMiB"] < 1100
