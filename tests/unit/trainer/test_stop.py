@@ -41,3 +41,10 @@ def test_handler_is_set_back() -> None:
     with StopFlag().installed(), ignored():
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_passed_on_it_is_told_to_somebody_else() -> None:
+    stop, told = StopFlag(), []
+    with stop.installed(), stop.passed_on(lambda: told.append("stop")):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert (told, stop.requested) == (["stop"], True)
