@@ -144,6 +144,13 @@ def _scheduling(pod: Object, _: Sequence[Object]) -> Diagnosis | None:
         )
         return Diagnosis("VolumeNotMountable", f"{what}: {_quote(message)}")
     lacking = [r for r in _devices(pod) if f"Insufficient {r}" in message]
+    if "Insufficient ephemeral-storage" in message:
+        device = f" and a free {lacking[0]}" if lacking else ""
+        text = (
+            f"No node has the disk that the pod asks for{device}; status.scratch says how much is needed: "
+            "use nodes with more, a smaller model, or a model on a PersistentVolumeClaim, which is not copied"
+        )
+        return Diagnosis("Unschedulable", f"{text}: {_quote(message)}")
     if lacking:
         return Diagnosis("Unschedulable", f"No node has a free {lacking[0]}: {_quote(message)}")
     return Diagnosis("Unschedulable", f"No node can take the pod: {_quote(message)}")

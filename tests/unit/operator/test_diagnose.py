@@ -106,6 +106,16 @@ def test_a_complaint_of_the_same_second_is_told() -> None:
             "No node has a free nvidia.com/gpu",
         ),
         ("0/3 nodes are available: 3 Insufficient memory.", "Unschedulable", "Insufficient memory"),
+        (
+            "0/3 nodes are available: 3 Insufficient ephemeral-storage.",
+            "Unschedulable",
+            "No node has the disk that the pod asks for; status.scratch",
+        ),
+        (
+            "0/3 nodes are available: 1 Insufficient ephemeral-storage, 2 Insufficient nvidia.com/gpu.",
+            "Unschedulable",
+            "No node has the disk that the pod asks for and a free nvidia.com/gpu",
+        ),
         ('0/1 nodes: persistentvolumeclaim "models" not found.', "VolumeNotMountable", "models does not exist"),
         ("0/1 nodes: pod has unbound immediate PersistentVolumeClaims.", "VolumeNotMountable", "is not bound"),
     ],
