@@ -14,10 +14,11 @@ SHORTAGE = Shortage("NVIDIA L4", 22000, 23500)
 
 
 def way_down(micro: int, checkpointing: Checkpointing, batch_size: int) -> list[tuple[int, str]]:
-    rung: Rung | None = Rung(micro, checkpointing)
-    found = []
-    while rung := ladder.below(rung, batch_size):
-        found.append((rung.micro_batch_size, rung.gradient_checkpointing))
+    found: list[tuple[int, str]] = []
+    following = ladder.below(Rung(micro, checkpointing), batch_size)
+    while following is not None:
+        found.append((following.micro_batch_size, following.gradient_checkpointing))
+        following = ladder.below(following, batch_size)
     return found
 
 
