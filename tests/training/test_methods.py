@@ -203,7 +203,8 @@ def test_a_real_model_learns_what_is_preferred(tmp_path: Path, method: Method) -
     rows = real_rows(method, loaded.tokenizer, 6)
     run = train(plan, loaded, rows, [[0, 1], [2, 3]], rows[4:], tmp_path)
     assert all(map(math.isfinite, run.losses))
-    assert margin(run.after) > margin(run.before) + 0.05
+    # ORPO's rewards are those of one token, the others' of whole answers.
+    assert margin(run.after) > margin(run.before) + (0.01 if method == "ORPO" else 0.05)
     assert any(bool(tensor.any()) for name, tensor in run.adapter.items() if "lora_B" in name)
     logged = [methods.figures(entry) for entry in run.history if "loss" in entry]
     assert all("rewardChosen" in entry for entry in logged)
