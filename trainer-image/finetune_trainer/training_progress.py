@@ -117,6 +117,8 @@ class TrainingProgress:
         # always saved: a failure afterwards must not train again.
         save = stop or last or best or (due and not self._upload.busy)
         if save:
+            # The trainer deletes the checkpoint before the one that it writes: that must not be on its way any more.
+            self._upload.wait()
             self._saved_at, self._saved_step = self._clock(), done
         return Decision(save=save, stop=stop or early)
 

@@ -26,6 +26,9 @@ class Upload:
     def start(self, folder: Path, step: int, best: int | None = None) -> None:
         self.newest_step = step
 
+    def wait(self) -> None:
+        self.busy = False
+
 
 class Run:
     """Ten steps of two rows with 100 tokens each; every step takes four seconds."""
@@ -106,6 +109,12 @@ def test_a_stop_saves_even_while_uploading() -> None:
     with run.stop.deferred():
         run.stop.request()
         assert run.step() == Decision(save=True, stop=True)
+
+
+def test_a_checkpoint_that_is_on_its_way_is_whole_before_the_next_is_written() -> None:
+    run = Run(Cadence(86400, None), losses={1: 1.0})
+    run.upload.busy = True
+    assert (run.step().save, run.upload.busy) == (True, False)
 
 
 def test_the_first_step_compiles_and_its_speed_does_not_count() -> None:
