@@ -47,22 +47,31 @@ def start_from(model: Any, folder: Path) -> None:
             parameter.copy_(file.get_tensor(name))
 
 
-def check_trained(model: Any, start: Path | None = None) -> None:
-    """Make sure that training changed the adapter: B starts at zero, or as it is in the folder `start`.
-
-    Raises:
-        SettingsError: every B is what it was.
-    """
+def changed(model: Any, start: Path | None = None) -> bool:
+    """Return whether training changed the adapter: B starts at zero, or as it is in the folder `start`."""
     import torch
     from safetensors import safe_open
 
     matrices = {name: p.detach().cpu() for name, p in _matrices(model).items() if "lora_B" in name}
     if start is None:
-        changed = any(bool(b.any()) for b in matrices.values())
-    else:
-        with safe_open(start / WEIGHTS, framework="pt") as file:
-            changed = any(not torch.equal(b, file.get_tensor(name).to(b.dtype)) for name, b in matrices.items())
-    if not changed:
+        return any(bool(b.any()) for b in matrices.values())
+    with safe_open(start / WEIGHTS, framework="pt") as file:
+        return any(not torch.equal(b, file.get_tensor(name).to(b.dtype)) for name, b in matrices.items())
+
+
+def check_trained(model: Any, start: Path | None = None) -> None:
+    """Make sure that training changed the adapter (see `changed`) to something that is of use.
+
+    Raises:
+        SettingsError: every B is what it was, or a weight is no finite number.
+    """
+    # The last update has no loss after it that would show this.
+    if not all(bool(p.isfinite().all()) for p in _matrices(model).values()):
+        raise SettingsError(
+            "the adapter's weights are no finite numbers after training; lower spec.training.learningRate, or set "
+            "spec.training.precision to BF16 where the GPU has it"
+        )
+    if not changed(model, start):
         raise SettingsError(
             f"training changed nothing: the adapter's weights are {'as they were' if start else 'still zero'}; "
             "raise spec.training.maxSteps, or lower spec.training.warmupSteps below it"

@@ -19,6 +19,7 @@ from finetune_trainer.questions import Questions
 from finetune_trainer.reference import Reference, ReferenceRow
 from finetune_trainer.rewards import Rewards, rewards
 from finetune_trainer.scores import Score, score
+from finetune_trainer.stop import StopRequested
 from finetune_trainer.verdict import compare
 
 ANSWERS = "answers.json"
@@ -75,9 +76,17 @@ class Evaluation:
 
         Raises:
             SettingsError: it is no finite number.
+            StopRequested: the pod was told to stop meanwhile: many rows take longer than it is given.
         """
         assert self._holdout, f"step {step} cannot be judged without hold-out rows"
-        scores = self._scores(self._base_scores, self._progress(0, 100))
+        shown = self._progress(0, 100, step)
+
+        def advance(percent: int) -> None:
+            if self._context.stop.requested:
+                raise StopRequested
+            shown(percent)
+
+        scores = self._scores(self._base_scores, advance)
         self.rewards = rewards(scores)
         return statistics.fmean(s.loss for s in scores)
 
@@ -152,9 +161,12 @@ class Evaluation:
         ]
         return Reference(prompts=self._questions.prompts, rows=rows)
 
-    def _progress(self, start: int, end: int) -> Callable[[int], None]:
+    def _progress(self, start: int, end: int, step: int | None = None) -> Callable[[int], None]:
+        total = None if step is None else self._prepared.total_steps
+
         def advance(percent: int) -> None:
-            self._context.reporter.report("Evaluating", percent=start + percent * (end - start) // 100)
+            done = start + percent * (end - start) // 100
+            self._context.reporter.report("Evaluating", step=step, total_steps=total, percent=done)
 
         return advance
 

@@ -9,6 +9,7 @@ from typing import Any
 from finetune_trainer import adapter
 from finetune_trainer.checkpoints import Checkpoints
 from finetune_trainer.curve import Curve
+from finetune_trainer.stop import StopRequested
 
 CURVE = "curve.json"
 log = logging.getLogger(__name__)
@@ -21,14 +22,20 @@ class HoldoutWatch:
         self,
         steps: frozenset[int],
         measure: Callable[[int], float],
+        changed: Callable[[], bool],
         folder: Path,
         *,
         keep_best: bool,
         patience: int | None,
     ) -> None:
-        """`steps`: after which to measure; `folder`: holds the best adapter so far."""
+        """`steps`: after which to measure.
+
+        `measure` returns the loss, or raises StopRequested where the pod is told to stop meanwhile; `changed`: is the
+        adapter another one than before training? `folder` holds the best adapter so far.
+        """
         self._steps = steps
         self._measure = measure
+        self._changed = changed
         self._folder = folder
         self._keep_best = keep_best
         self._patience = patience
@@ -54,11 +61,19 @@ class HoldoutWatch:
 
     def due(self, step: int) -> bool:
         """Return whether the hold-out rows are to be looked at after `step`."""
-        return step in self._steps and not self.curve.has(step)
+        # While the learning rate warms up, or FP16 finds its scale, steps change nothing: such an adapter is the best
+        # where training makes the model worse, and is of no use.
+        return step in self._steps and not self.curve.has(step) and self._changed()
 
     def measure(self, step: int) -> bool:
-        """Look at them; return whether this step's adapter has to be kept."""
-        loss = self._measure(step)
+        """Look at them; return whether this step's adapter has to be kept.
+
+        Who is told to stop leaves it to the next attempt.
+        """
+        try:
+            loss = self._measure(step)
+        except StopRequested:
+            return False
         best = self.curve.add(step, loss)
         log.info("hold-out loss after step %d: %.4f%s", step, loss, ", the best so far" if best else "")
         return best and self._keep_best

@@ -115,7 +115,7 @@ class Training:
         evaluation = Evaluation(self.context, self.prepared, loaded, holdout, rows)
         with self._timed("evaluateBase"):
             evaluation.before()
-        watch = self._watch(loaded, evaluation, steps if holdout else [])
+        watch = self._watch(loaded, evaluation, steps if holdout else [], start)
         with self._timed("train"), self.context.stop.deferred():
             trainer, progress = self._train(loaded, rows, steps, checkpoints, watch, rung)
         with self._timed("evaluateTuned"):
@@ -190,7 +190,9 @@ class Training:
             return None
         return memory_fit.estimate(self.plan, shape, rung, _lengths(rows, steps)).total_mib
 
-    def _watch(self, loaded: LoadedModel, evaluation: Evaluation, steps: Sequence[Sequence[int]]) -> HoldoutWatch:
+    def _watch(
+        self, loaded: LoadedModel, evaluation: Evaluation, steps: Sequence[Sequence[int]], start: Path | None
+    ) -> HoldoutWatch:
         def measure(step: int) -> float:
             with undisturbed(loaded.model):
                 loss = evaluation.during(step)
@@ -202,6 +204,7 @@ class Training:
         return HoldoutWatch(
             evaluation_steps(len(steps)),
             measure,
+            lambda: adapter.changed(loaded.model, start),
             self.context.scratch / "best",
             keep_best=training.keep == "Best",
             patience=training.early_stopping_patience,

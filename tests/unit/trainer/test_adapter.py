@@ -163,3 +163,13 @@ def test_training_that_changed_nothing_is_told(tmp_path: Path) -> None:
         adapter.check_trained(model, folder)
     next(p for n, p in model.named_parameters() if "lora_B" in n).add_(1e-3)
     adapter.check_trained(model, folder)
+
+
+@pytest.mark.parametrize("matrix", ["lora_A", "lora_B"])
+def test_weights_that_are_no_numbers_are_told(tmp_path: Path, matrix: str) -> None:
+    folder = adapters.write(tmp_path / "earlier")
+    model = _FakeModel(folder)
+    adapter.start_from(model, folder)
+    next(p for n, p in model.named_parameters() if matrix in n)[0, 0] = float("nan")
+    with pytest.raises(SettingsError, match="no finite numbers after training"):
+        adapter.check_trained(model)

@@ -18,12 +18,15 @@ class Run:
         self.root, self.losses, self.keep_best = root, losses, keep_best
         self.checkpoints = Checkpoints(FileStore(root / "store"), "checkpoints", "run", "order")
         self.attempts = 0
+        # False: the learning rate is still 0.
+        self.changed = True
 
     def attempt(self) -> HoldoutWatch:
         self.attempts += 1
         return HoldoutWatch(
             frozenset(self.losses),
             self.losses.__getitem__,
+            lambda: self.changed,
             self.root / f"best-{self.attempts}",
             keep_best=self.keep_best,
             patience=None,
@@ -105,6 +108,19 @@ def test_a_step_that_was_left_out_is_still_due_after_a_resume(tmp_path: Path) ->
     watch = run.attempt()
     run.step(watch, 1)
     assert (run.resumed().due(1), run.resumed().due(2)) == (False, True)
+
+
+def test_an_adapter_that_nothing_has_changed_yet_is_not_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path, {1: 1.0, 2: 2.0, 3: 3.0})
+    watch = run.attempt()
+    run.changed = False
+    run.step(watch, 1)
+    run.changed = True
+    for step in (2, 3):
+        run.step(watch, step)
+    assert kept(watch, 3, monkeypatch) == (2, "2")
 
 
 def test_a_checkpoint_of_an_older_trainer_has_no_curve(tmp_path: Path) -> None:

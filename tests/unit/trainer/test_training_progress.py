@@ -7,7 +7,7 @@ import pytest
 
 from finetune_trainer.errors import SettingsError
 from finetune_trainer.holdout_watch import HoldoutWatch
-from finetune_trainer.stop import StopFlag
+from finetune_trainer.stop import StopFlag, StopRequested
 from finetune_trainer.training_progress import Cadence, Decision, TrainingProgress
 
 
@@ -46,7 +46,12 @@ class Run:
         self.now = 0.0
         self.losses = losses or {}
         self.holdout = HoldoutWatch(
-            frozenset(self.losses), self.measure, Path("best"), keep_best=keep_best, patience=patience
+            frozenset(self.losses),
+            self.measure,
+            lambda: True,
+            Path("best"),
+            keep_best=keep_best,
+            patience=patience,
         )
         self.reports, self.upload, self.stop = Reports(), Upload(), StopFlag()
         self.upload.newest_step = done or None
@@ -161,6 +166,19 @@ def test_without_a_better_measurement_training_ends_early_with_a_checkpoint() ->
         Decision(save=False, stop=False),
         Decision(save=True, stop=True),
     ]
+
+
+def test_who_is_told_to_stop_while_measuring_saves_and_leaves_it_to_the_next_attempt() -> None:
+    run = Run(Cadence(86400, None), losses={1: 1.0})
+
+    def measure(step: int) -> float:
+        run.stop.request()
+        raise StopRequested
+
+    run.holdout._measure = measure
+    with run.stop.deferred():
+        assert run.step() == Decision(save=True, stop=True)
+    assert run.holdout.due(1)
 
 
 def test_who_is_told_to_stop_does_not_measure_first() -> None:
