@@ -4,8 +4,6 @@ import pytest
 
 from finetune_api.spec import GGUFType
 from finetune_trainer.parity import Figures, judge, limits
-from finetune_trainer.reference import choose
-from finetune_trainer.training_rows import SFTRow
 
 GOOD = Figures(top1=0.99, nll=1.01, nll_base=2.5, nll_tuned=1.0)
 
@@ -43,15 +41,3 @@ def test_a_gain_too_small_to_measure_is_not_judged() -> None:
     figures = Figures(top1=0.99, nll=1.02, nll_base=1.01, nll_tuned=1.0)
     assert figures.retained_gain is None
     assert judge(figures, limits("Q8_0", trained_in_4bit=False)) is None
-
-
-def row(length: int, supervised: int = 1) -> SFTRow:
-    return SFTRow(0, [1] * length, [0] * (length - supervised) + [1] * supervised)
-
-
-def test_long_rows_and_rows_without_answers_are_not_compared() -> None:
-    assert choose([row(2000), row(10), row(10, supervised=0), row(30)]) == [1, 3]
-
-
-def test_the_shortest_row_is_compared_if_all_are_long() -> None:
-    assert choose([row(3000), row(2000)]) == [1]
