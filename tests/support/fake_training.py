@@ -52,6 +52,9 @@ def main(path: Path) -> int:
 def finish(end: str, order: Order) -> int:
     if end == "wait":
         time.sleep(60)
+    elif end == "break when stopped":
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        signal.pause()
     elif end == "wait and save":
         signal.signal(signal.SIGTERM, lambda *_: None)
         signal.pause()

@@ -134,15 +134,30 @@ class Checkpoints:
         return {int(name) for name in names if name.isdigit()}
 
     def _marker(self, step: int) -> Marker | None:
-        data = self.store.get_bytes(self._key(step, MARKER))
-        if data is None:
-            return None
-        try:
-            marker = Marker.model_validate_json(data)
-        except ValidationError:
+        marker = _read(self.store, self._key(step, MARKER))
+        if marker is None:
             return None
         matches = (marker.step, marker.run_id, marker.order_sha256) == (step, self.run_id, self.order_sha256)
         return marker if matches and set(marker.files) <= FILES else None
+
+
+def newest_step(store: Store, prefix: str, run_id: str) -> int | None:
+    """Return the step of the newest complete checkpoint of a run, for who does not know the order of its rows.
+
+    Raises:
+        StageError: the bucket cannot be read.
+    """
+    keys = (stored.key for stored in store.list(prefix) if stored.key.endswith(f"/{MARKER}"))
+    markers = [marker for key in keys if (marker := _read(store, key)) is not None and marker.run_id == run_id]
+    return max((marker.step for marker in markers), default=None)
+
+
+def _read(store: Store, key: str) -> Marker | None:
+    data = store.get_bytes(key)
+    try:
+        return Marker.model_validate_json(data) if data is not None else None
+    except ValidationError:
+        return None
 
 
 class BackgroundUpload:

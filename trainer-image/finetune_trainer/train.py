@@ -3,11 +3,12 @@
 No training library is loaded here: the whole GPU belongs to the process that trains.
 """
 
+import contextlib
 import logging
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.result import StageResult
-from finetune_trainer import adapter, ladder, outcome, train_process
+from finetune_trainer import adapter, checkpoints, ladder, outcome, train_process
 from finetune_trainer.context import Context
 from finetune_trainer.errors import OutOfGPUMemoryError, Preempted, StageError
 from finetune_trainer.kept_rung import KeptRung
@@ -27,6 +28,15 @@ def run(context: Context) -> StageResult:
     if (finished := _finished_before(context, description)) is not None:
         log.info("this run was trained before; nothing to do")
         return finished
+    try:
+        return _train(context, description)
+    except StageError as error:
+        if error.checkpoint_step is None:
+            error.checkpoint_step = _checkpoint_step(context, description)
+        raise
+
+
+def _train(context: Context, description: Prepared) -> StageResult:
     training = context.plan.training
     kept = KeptRung(context.store, context.layout.state, description.run_id)
     rung, weights = kept.read(), None
@@ -53,6 +63,13 @@ def _done(result: StageResult) -> StageResult:
     error = StageError(result.exit_code, result.message)
     error.checkpoint_step = result.checkpoint_step
     raise error
+
+
+def _checkpoint_step(context: Context, description: Prepared) -> int | None:
+    """Return what a process that died could not tell: an interruption that got further costs no retry."""
+    with contextlib.suppress(StageError):
+        return checkpoints.newest_step(context.store, context.layout.checkpoints, description.run_id)
+    return None
 
 
 def _finished_before(context: Context, description: Prepared) -> StageResult | None:

@@ -101,7 +101,8 @@ def run(context: Context, rung: Rung | None, weights: Path | None) -> Outcome:
 
 
 def _death(code: int, *, stopped: bool) -> StageError:
-    if stopped and code == -signal.SIGTERM:
+    # However it ends: SIGTERM may come before the process can handle it, and kill it or break its first imports.
+    if stopped:
         return Preempted(STOPPED)
     if code == -signal.SIGKILL:
         return StageError(

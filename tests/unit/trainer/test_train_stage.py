@@ -21,6 +21,7 @@ from finetune_api.render import render
 from finetune_api.result import StageResult
 from finetune_api.status import DatasetStatus
 from finetune_trainer import outcome, prepared, train, train_process
+from finetune_trainer.checkpoints import Checkpoints
 from finetune_trainer.context import Context
 from finetune_trainer.errors import StageError
 from finetune_trainer.file_store import FileStore
@@ -167,10 +168,11 @@ def test_a_failure_is_told_as_the_process_told_it(stage: Stage) -> None:
     assert (error.exit_code, error.message, error.checkpoint_step) == (75, "saved", 7)
 
 
-def test_a_process_that_is_stopped_before_it_can_save_is_preempted(stage: Stage) -> None:
+@pytest.mark.parametrize("end", ["wait", "break when stopped"])
+def test_a_process_that_is_stopped_before_it_can_save_is_preempted(stage: Stage, end: str) -> None:
     thread = when(lambda: stage.started, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with stage.stop.installed():
-        error = stage.failure(end="wait")
+        error = stage.failure(end=end)
     thread.join()
     assert (error.exit_code, error.reason) == (75, "Preempted")
 
@@ -187,6 +189,15 @@ def test_a_process_that_dies_is_a_crash_with_its_own_code(stage: Stage, end: str
     error = stage.failure(end=end)
     assert (error.exit_code, error.reason) == (code, "Crashed")
     assert said in error.message
+
+
+def test_a_process_that_dies_leaves_its_checkpoint(stage: Stage, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint-7"
+    folder.mkdir()
+    context = stage.context()
+    for step, run_id in ((5, RUN), (7, RUN), (9, "b" * 64)):
+        Checkpoints(context.store, context.layout.checkpoints, run_id, "order").upload(folder, step)
+    assert stage.failure(end="SIGKILL").checkpoint_step == 7
 
 
 def test_progress_comes_through(stage: Stage) -> None:
