@@ -11,9 +11,12 @@ from finetune_trainer.evaluate import autocast
 from finetune_trainer.forward import logits_returned
 from finetune_trainer.load_model import LoadedModel, for_training
 
+# Nats per token. Measured with SmolLM2-135M-Instruct on examples/coach.jsonl (rank 16, batches of 4, 5 warm-up steps):
+# learning rate 2e-4: 0.06 after 20 steps, 0.10 after 40; 1e-3: 0.32 after 20; 1e-2: 0.59 after 5, 0.92 after 10; 1e-1,
+# which destroys the model (hold-out loss 41 instead of 3.3): 42 after 5.
 LIMIT = 0.5
 _QUESTIONS = "general_questions.jsonl"
-# Of an answer: what starts as the base would goes on so. More would take longer than it tells, on a CPU.
+# Of an answer: what starts as the base would goes on so. All 40 take 28 s of CPU time with SmolLM2, all tokens 36 s.
 _ANSWER_TOKENS = 24
 # Positions times vocabulary times four bytes, four times over: 130 MB with a vocabulary of 256,000.
 _POSITIONS_AT_ONCE = 32
