@@ -198,17 +198,27 @@ def test_nothing_and_nan_of_pandas_are_missing(path: Path) -> None:
         assert parsed.context == ""
 
 
+_TOO_DEEP = "it has a number too long or brackets too deep to be read; correct it"
+
+
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
         ('[{"text": "a"}', "row 1 (line 1): the file ends here, before the closing bracket; upload the whole file"),
         ('[{"text": "a"},\n', "row 1 (line 2): the file ends here, before the closing bracket; upload the whole file"),
-        ('[\n{"text": "a"}\n{"text": "b"}]', "row 1 (line 3): a comma or the closing bracket is missing after it; add it"),
-        ('[{"text": "a"},\n{"text": "b}]', "row 2 (line 2): the file ends in the middle of it; add the missing quote or bracket, or upload the whole file"),
+        (
+            '[\n{"text": "a"}\n{"text": "b"}]',
+            "row 1 (line 3): a comma or the closing bracket is missing after it; add it",
+        ),
+        (
+            '[{"text": "a"},\n{"text": "b}]',
+            "row 2 (line 2): the file ends in the middle of it; "
+            "add the missing quote or bracket, or upload the whole file",
+        ),
         ('[{"text": "a"},\n{"text" "b"}]', "row 2 (line 2): it is not JSON: Expecting ':' delimiter; correct it"),
         ('[{"text": "a"},\n,]', "row 2 (line 2): it is not JSON: Expecting value; correct it"),
-        ("[" * 100_000, "row 1 (line 1): it has a number too long or brackets too deep to be read; correct it"),
-        (f'[{{"label": {"1" * 5000}}}]', "row 1 (line 1): it has a number too long or brackets too deep to be read; correct it"),
+        ("[" * 100_000, f"row 1 (line 1): {_TOO_DEEP}"),
+        (f'[{{"label": {"1" * 5000}}}]', f"row 1 (line 1): {_TOO_DEEP}"),
     ],
 )
 def test_array_that_breaks_is_refused_with_row_and_line(path: Path, data: str, sentence: str) -> None:
