@@ -36,6 +36,7 @@ programs: prerequisites
 
 .PHONY: test-unit
 test-unit: prerequisites venvs ## Run the fast tests, without network or cluster
+	@hack/venv mlflow >/dev/null
 	$(DEV)/python $(PYTEST) tests/unit/api tests/unit/operator tests/unit/operator_io
 	$(TRAINER)/python $(PYTEST) tests/unit/trainer
 
@@ -87,4 +88,3 @@ prerequisites:
 venvs:
 	@hack/venv dev >/dev/null
 	@hack/venv trainer >/dev/null
-	@hack/venv mlflow >/dev/null
