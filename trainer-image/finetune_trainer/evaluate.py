@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from finetune_trainer import gpu
 from finetune_trainer.load_model import LoadedModel, dtype, for_inference, for_training
 from finetune_trainer.training_rows import SFTRow
 
@@ -60,41 +61,63 @@ def answers(
     max_new_tokens: int,
     advance: Callable[[int], None],
 ) -> list[Answer]:
-    """Return the greedy answer to each tokenized prompt, up to its first stop token."""
+    """Return the greedy answer to each tokenized prompt, up to its first stop token.
+
+    Fewer are answered at once where GPU memory runs out: training, which needs less for a row, may still fit.
+    """
     import torch
 
     if not prompts:
         return []
     for_inference(loaded.model)
-    device = next(loaded.model.parameters()).device
-    pad = loaded.tokenizer.pad_token_id if loaded.tokenizer.pad_token_id is not None else stop_token_ids[0]
     found: list[Answer] = []
+    at_once = _ANSWERS_AT_ONCE
     with torch.no_grad(), autocast(loaded):
-        for start in range(0, len(prompts), _ANSWERS_AT_ONCE):
-            batch = prompts[start : start + _ANSWERS_AT_ONCE]
-            width = max(len(p) for p in batch)
-            # Generation continues on the right, so the padding goes to the left.
-            ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in batch], device=device)
-            mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in batch], device=device)
-            output = loaded.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                eos_token_id=list(stop_token_ids),
-                pad_token_id=pad,
-                use_cache=True,
-            )
-            for row in output:
-                ids_of_answer = row[width:].tolist()
-                text = until_stop(loaded.tokenizer, ids_of_answer, stop_token_ids)
-                found.append(Answer(text, any(token in stop_token_ids for token in ids_of_answer)))
+        while len(found) < len(prompts):
+            batch = prompts[len(found) : len(found) + at_once]
+            generated = _generate(loaded, batch, stop_token_ids, max_new_tokens)
+            if generated is None:
+                at_once = len(batch) // 2
+                torch.cuda.empty_cache()
+                continue
+            for ids in generated:
+                text = until_stop(loaded.tokenizer, ids, stop_token_ids)
+                found.append(Answer(text, any(token in stop_token_ids for token in ids)))
             advance(100 * len(found) // len(prompts))
     for_training(loaded.model)
     return found
+
+
+def _generate(
+    loaded: LoadedModel, prompts: Sequence[Sequence[int]], stop_token_ids: Sequence[int], max_new_tokens: int
+) -> list[list[int]] | None:
+    """Return the new tokens of each prompt, or None if GPU memory ran out and fewer prompts may fit."""
+    import torch
+
+    device = next(loaded.model.parameters()).device
+    pad = loaded.tokenizer.pad_token_id if loaded.tokenizer.pad_token_id is not None else stop_token_ids[0]
+    width = max(len(p) for p in prompts)
+    # Generation continues on the right, so the padding goes to the left.
+    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    try:
+        output = loaded.model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            eos_token_id=list(stop_token_ids),
+            pad_token_id=pad,
+            use_cache=True,
+        )
+    except RuntimeError as error:
+        if len(prompts) == 1 or not gpu.ran_out(error):
+            raise
+        return None
+    return [row[width:].tolist() for row in output]
 
 
 def until_stop(tokenizer: Any, ids: Sequence[int], stop_token_ids: Sequence[int]) -> str:
