@@ -15,7 +15,7 @@ from finetune_trainer.errors import SettingsError
 from finetune_trainer.evaluate import Answer, row_losses
 from finetune_trainer.load_model import LoadedModel
 from finetune_trainer.prepared import Prepared
-from finetune_trainer.questions import Questions
+from finetune_trainer.questions import Questions, longer_outputs
 from finetune_trainer.reference import Reference, ReferenceRow
 from finetune_trainer.rewards import Rewards, rewards
 from finetune_trainer.scores import Score, score
@@ -121,6 +121,7 @@ class Evaluation:
                 forgetting=moved,
                 forgetting_limit=forgetting.LIMIT,
                 answer_flags=[answer.flags.tuned for answer in answers],
+                longer_outputs=longer_outputs(self._trained, self._context.plan.evaluation.max_new_tokens),
             ),
             answers=answers,
         )

@@ -8,6 +8,8 @@ from finetune_trainer.verdict import Comparison
 
 # A smaller rise than this share of the lowest loss is noise of the few rows.
 OVERFITTING = 0.02
+# Of some ten questions, so many times the expected answers are cut off by chance alone.
+_CUT_OFF = 2.0
 # The worst first: the warning has the name of the worst.
 _ANSWERS: dict[AnswerFlag, tuple[str, str, str]] = {
     "Empty": (
@@ -46,13 +48,18 @@ def warnings(
     forgetting: float | None,
     forgetting_limit: float,
     answer_flags: Sequence[Sequence[AnswerFlag]],
+    longer_outputs: float,
 ) -> list[str]:
-    """Return the warnings. `answer_flags` are those of the trained model, one list per question."""
+    """Return the warnings.
+
+    `answer_flags` are those of the trained model, one list per question; `longer_outputs` is the share of the
+    training answers that are longer than evaluation.maxNewTokens.
+    """
     found = [
         _overfitting(curve, kept_step),
         _evidence(comparison),
         _forgetting(forgetting, forgetting_limit),
-        _answers(answer_flags),
+        _answers(answer_flags, longer_outputs),
     ]
     return [warning for warning in found if warning is not None]
 
@@ -93,8 +100,11 @@ def _forgetting(measured: float | None, limit: float) -> str | None:
     )
 
 
-def _answers(found: Sequence[Sequence[AnswerFlag]]) -> str | None:
+def _answers(found: Sequence[Sequence[AnswerFlag]], longer_outputs: float) -> str | None:
     counts = {flag: sum(flag in flags for flags in found) for flag in _ANSWERS}
+    # Who learned long answers gives long ones: being cut off tells something only where it happens more often.
+    if counts["NoStop"] <= _CUT_OFF * longer_outputs * len(found):
+        counts["NoStop"] = 0
     parts = [(flag, count) for flag, count in counts.items() if count]
     if not parts:
         return None

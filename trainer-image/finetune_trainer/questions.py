@@ -95,6 +95,11 @@ class Questions:
             yield str(self._loaded.tokenizer.decode(_learned(row), skip_special_tokens=True))
 
 
+def longer_outputs(trained: Sequence[Any], max_new_tokens: int) -> float:
+    """Return the share of the training rows whose answer, with its stop token, has more tokens than that."""
+    return sum(len(_learned(row)) > max_new_tokens for row in trained) / len(trained) if trained else 0.0
+
+
 def _learned(row: Any) -> list[int]:
     if isinstance(row, PreferenceRow):
         return row.chosen_ids

@@ -7,6 +7,8 @@ import pytest
 
 from finetune_trainer import evaluate
 from finetune_trainer.load_model import LoadedModel
+from finetune_trainer.questions import longer_outputs
+from finetune_trainer.training_rows import BinaryRow, PreferenceRow, SFTRow
 
 torch = pytest.importorskip("torch")
 
@@ -60,3 +62,17 @@ def test_where_memory_runs_out_fewer_are_asked_at_once(room: int, batches: list[
 def test_what_does_not_help_is_not_tried(room: int, complaint: str) -> None:
     with pytest.raises(RuntimeError, match=complaint):
         ask(Counting(room, complaint), PROMPTS)
+
+
+def test_the_answers_that_are_longer_than_the_limit_are_counted_for_every_method() -> None:
+    rows = [
+        SFTRow(0, [1] * 9, [0] * 4 + [1] * 5),
+        SFTRow(1, [1] * 9, [0] * 5 + [1] * 4),
+        PreferenceRow(2, [1] * 9, [1] * 5, [1] * 3),
+        BinaryRow(3, [1] * 9, [1] * 4, label=True),
+    ]
+    assert longer_outputs(rows, 4) == 0.5
+
+
+def test_without_rows_none_are_longer() -> None:
+    assert longer_outputs([], 4) == 0.0

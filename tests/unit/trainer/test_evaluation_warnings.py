@@ -21,6 +21,7 @@ GOOD: dict[str, Any] = {
     "forgetting": 0.1,
     "forgetting_limit": 0.5,
     "answer_flags": [[], []],
+    "longer_outputs": 0.0,
 }
 
 
@@ -93,6 +94,13 @@ def test_flags_of_answers_are_one_warning_named_for_the_worst(flags: list[list[s
     (warning,) = of(answer_flags=flags)
 
     assert warning.startswith(begins)
+
+
+@pytest.mark.parametrize(("cut_off", "longer", "said"), [(5, 1.0, 0), (2, 0.2, 0), (3, 0.2, 1), (1, 0.0, 1)])
+def test_being_cut_off_is_said_where_the_training_answers_are_shorter(cut_off: int, longer: float, said: int) -> None:
+    flags = [["NoStop"]] * cut_off + [[]] * (5 - cut_off)
+
+    assert len(of(answer_flags=flags, longer_outputs=longer)) == said
 
 
 def test_all_at_once_fit_the_status() -> None:
