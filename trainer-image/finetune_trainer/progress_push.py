@@ -80,6 +80,7 @@ class ProgressPush:
         self._urgent = False
         self._closing = False
         self._activity: str | None = None
+        self._step: int | None = None
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
         self._thread.start()
 
@@ -87,8 +88,9 @@ class ProgressPush:
         """Take the newest progress; older ones that were not sent yet are forgotten."""
         last = progress.step is not None and progress.step == progress.total_steps
         with self._changed:
-            news = progress.activity != self._activity or progress.step == 1 or last
-            self._activity = progress.activity
+            first_or_last = (progress.step == 1 or last) and progress.step != self._step
+            news = progress.activity != self._activity or first_or_last
+            self._activity, self._step = progress.activity, progress.step
             self._waiting = progress
             self._urgent = self._urgent or news
             self._changed.notify()

@@ -81,6 +81,16 @@ def test_a_new_activity_and_the_last_step_are_sent_at_once() -> None:
     assert [p.step for p in sent] == [None, 1, 9]
 
 
+def test_what_is_looked_at_after_the_last_step_is_not_sent_row_by_row() -> None:
+    sent: list[Progress] = []
+    push = ProgressPush(sent.append, every_seconds=60)
+    for percent in range(101):
+        push.offer(_progress(activity="Evaluating", step=9, total_steps=9, percent=percent))
+        time.sleep(0.001)
+    push.close()
+    assert len(sent) <= 3
+
+
 def test_a_slow_operator_holds_nothing_up() -> None:
     release = threading.Event()
     push = ProgressPush(lambda _: (release.wait(10), None)[1], every_seconds=0, timeout=0.1)
