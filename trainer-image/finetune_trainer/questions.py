@@ -1,6 +1,6 @@
 """The questions that are answered before and after training, and how the answers compare."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from finetune_api.report import AnswerFlag, AnswerFlags, AnswerReport
@@ -44,6 +44,8 @@ class Questions:
         training rows.
         """
         reports = []
+        # Once for all answers: there may be a hundred thousand rows.
+        training_answers = [self._loaded.tokenizer.decode(_learned(row), skip_special_tokens=True) for row in trained]
         for index, question in enumerate(self._prepared.questions):
 
             def flags(answer: Answer, index: int = index) -> list[AnswerFlag]:
@@ -53,7 +55,7 @@ class Questions:
                     stopped=answer.stopped,
                     question=asked.prompt,
                     reference=asked.reference,
-                    training_answers=self._training_answers(trained),
+                    training_answers=training_answers,
                 )
 
             other = instructed[index] if instructed is not None else None
@@ -89,10 +91,6 @@ class Questions:
             self._max_new_tokens,
             advance,
         )
-
-    def _training_answers(self, trained: Sequence[Any]) -> Iterator[str]:
-        for row in trained:
-            yield str(self._loaded.tokenizer.decode(_learned(row), skip_special_tokens=True))
 
 
 def longer_outputs(trained: Sequence[Any], max_new_tokens: int) -> float:
