@@ -46,7 +46,8 @@ test-integration: programs venvs ## Run the chart and the operator against a rea
 
 .PHONY: test-trainer
 test-trainer: programs venvs ## Train and export a real small model, and refuse bad inputs
-	$(TRAINER)/python $(PYTEST) tests/bad_inputs tests/training
+	$(TRAINER)/python $(PYTEST) tests/bad_inputs
+	$(TRAINER)/python $(PYTEST) tests/training
 
 .PHONY: test-e2e
 test-e2e: programs venvs ## Run whole jobs in real pods (root only)

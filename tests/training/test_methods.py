@@ -30,6 +30,8 @@ pytestmark = [
     pytest.mark.timeout(600),
     # Of a library that bitsandbytes loads.
     pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
+    # Other tests may have imported transformers in this process before; on a CPU Unsloth patches nothing of it.
+    pytest.mark.filterwarnings("ignore:WARNING. Unsloth should be imported before:UserWarning"),
 ]
 PREFERENCES: list[Method] = ["DPO", "ORPO", "KTO"]
 ALL: list[Method] = ["SFT", *PREFERENCES]
