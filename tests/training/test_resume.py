@@ -28,7 +28,7 @@ sys.exit(main(sys.argv[1:]))
 UNSEEN = """
 import sys
 from finetune_trainer import train_process, training
-training.evaluation_steps = lambda total: frozenset()
+training.evaluation_steps = lambda total, points: frozenset()
 sys.exit(train_process.main(sys.argv[1:]))
 """
 OVERFITTING = """

@@ -54,8 +54,9 @@ class Evaluation:
         self._instructed_answers: list[Answer] | None = None
         self._reference: Reference | None = None
         self._report: EvaluationReport | None = None
-        # What `during` saw last.
+        # What `during` saw last, and after which step.
         self.rewards: Rewards | None = None
+        self._latest: tuple[int, list[Score]] | None = None
 
     def before(self) -> None:
         """Look at the model before training: a fresh adapter changes nothing yet.
@@ -88,6 +89,7 @@ class Evaluation:
 
         scores = self._scores(self._base_scores, advance)
         self.rewards = rewards(scores)
+        self._latest = step, scores
         return statistics.fmean(s.loss for s in scores)
 
     def after(self, curve: Curve, kept_step: int) -> EvaluationStatus:
@@ -96,7 +98,10 @@ class Evaluation:
         Raises:
             SettingsError: its hold-out loss is no finite number.
         """
-        scores = self._scores(self._base_scores, self._progress(0, 40))
+        if self._latest is not None and self._latest[0] == kept_step:
+            scores = self._latest[1]
+        else:
+            scores = self._scores(self._base_scores, self._progress(0, 40))
         tuned_answers = self._questions.ask(self._progress(40, 70))
         general = forgetting.tokenize(self._loaded.tokenizer, self._prepared.chat_template, forgetting.questions())
         moved = forgetting.divergence(self._loaded, general, self._progress(70, 90))

@@ -27,7 +27,7 @@ from finetune_trainer import (
 )
 from finetune_trainer.checkpoints import BackgroundUpload, Checkpoints, sha256_of
 from finetune_trainer.context import Context
-from finetune_trainer.curve import evaluation_steps
+from finetune_trainer.curve import evaluation_steps, measurements
 from finetune_trainer.data import order
 from finetune_trainer.errors import ModelError, Preempted, SettingsError, StageError
 from finetune_trainer.evaluation import Evaluation
@@ -115,7 +115,7 @@ class Training:
         evaluation = Evaluation(self.context, self.prepared, loaded, holdout, rows)
         with self._timed("evaluateBase"):
             evaluation.before()
-        watch = self._watch(loaded, evaluation, steps if holdout else [], start)
+        watch = self._watch(loaded, evaluation, steps, holdout, start)
         with self._timed("train"), self.context.stop.deferred():
             trainer, progress = self._train(loaded, rows, steps, checkpoints, watch, rung)
         with self._timed("evaluateTuned"):
@@ -191,7 +191,12 @@ class Training:
         return memory_fit.estimate(self.plan, shape, rung, _lengths(rows, steps)).total_mib
 
     def _watch(
-        self, loaded: LoadedModel, evaluation: Evaluation, steps: Sequence[Sequence[int]], start: Path | None
+        self,
+        loaded: LoadedModel,
+        evaluation: Evaluation,
+        steps: Sequence[Sequence[int]],
+        holdout: Sequence[Row],
+        start: Path | None,
     ) -> HoldoutWatch:
         def measure(step: int) -> float:
             with undisturbed(loaded.model):
@@ -201,8 +206,9 @@ class Training:
             return loss
 
         training = self.plan.training
+        times = measurements(sum(map(len, steps)), len(holdout)) if holdout else 0
         return HoldoutWatch(
-            evaluation_steps(len(steps)),
+            evaluation_steps(len(steps), times),
             measure,
             lambda: adapter.changed(loaded.model, start),
             self.context.scratch / "best",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune_trainer.curve import Curve, evaluation_steps
+from finetune_trainer.curve import Curve, evaluation_steps, measurements
 
 
 @pytest.mark.parametrize(
@@ -11,6 +11,13 @@ from finetune_trainer.curve import Curve, evaluation_steps
 )
 def test_about_five_measurements_are_spread_over_the_run(total: int, expected: set[int]) -> None:
     assert evaluation_steps(total) == expected
+
+
+@pytest.mark.parametrize(
+    ("trained", "held", "times"), [(480, 25, 5), (24, 20, 1), (60, 20, 3), (8, 20, 1), (8, 0, 5), (2, 0, 2)]
+)
+def test_measuring_takes_no_more_rows_than_training(trained: int, held: int, times: int) -> None:
+    assert measurements(trained, held) == times
 
 
 def test_without_steps_nothing_is_measured() -> None:
