@@ -1,5 +1,7 @@
 """What is looked for in the text of single rows."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -43,10 +45,17 @@ def test_personal_data_is_found(text: str, kind: str) -> None:
         "you@example.com",
         "@mention 그리고 a@b",
         "3.141592653589793",
+        "매출: 2023 2024 2025 2026",  # Luhn is right
     ],
 )
 def test_other_numbers_are_no_personal_data(text: str) -> None:
     assert personal_data.kinds(text) == set()
+
+
+def test_very_long_words_are_searched_in_one_go() -> None:
+    started = time.process_time()
+    assert personal_data.kinds("a" * 200_000 + " kim@naver.com " + "1" * 200_000) == {"e-mail"}
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize(
@@ -61,6 +70,8 @@ def test_other_numbers_are_no_personal_data(text: str) -> None:
         "죄송합니다. 저는 AI 언어 모델로서 의견이 없습니다.",
         "인공지능 모델이기 때문에 답변할 수 없습니다.",
         "미안하지만 답변하기 어렵습니다.",
+        "저는 AI 챗봇이라 진단은 할 수 없습니다.",
+        "저는 AI 어시스턴트입니다. 의료 조언은 드릴 수 없어요.",
     ],
 )
 def test_refusals_are_found(answer: str) -> None:
@@ -76,6 +87,8 @@ def test_refusals_are_found(answer: str) -> None:
         "죄송합니다. 배송이 늦어졌습니다. 내일 도착합니다.",
         "통증이 있으면 운동을 할 수 없습니다.",
         "AI 모델은 데이터로 학습합니다.",
+        "안녕하세요, 한강짐의 AI 어시스턴트입니다. 어떤 운동을 하고 싶으세요?",
+        "저는 AI 챗봇이라서 언제든 물어보셔도 됩니다.",
         "무릎이 아프면 쉬세요. " * 20 + "As an AI language model",
     ],
 )
