@@ -55,6 +55,10 @@ def test_character_across_two_chunks_is_no_fault(tmp_path: Path) -> None:
             'source "s", line 1: it is neither UTF-8 nor CP949 (EUC-KR) text; save the file as UTF-8',
         ),
         (
+            "Hi\nyou don’t need it, it’s what we’ll do".encode("cp1252"),
+            'source "s", line 2: it is neither UTF-8 nor CP949 (EUC-KR) text; save the file as UTF-8',
+        ),
+        (
             "안녕하세요".encode() + b"\n\xec\x95",
             'source "s", line 2: it is neither UTF-8 nor CP949 (EUC-KR) text; save the file as UTF-8',
         ),

@@ -19,9 +19,13 @@ _MARKS = {
     codecs.BOM_UTF16_BE: ("utf-16-be", "UTF-16"),
     codecs.BOM_UTF8: ("utf-8", "UTF-8 with a byte order mark"),
 }
-_HANGUL = re.compile("[가-힣]")
+# The 2,350 syllables of KS X 1001, which nearly all Korean text is written with: two bytes from 0xB0A1 to 0xC8FE. The
+# others of CP949 also come of Western text (Windows-1252), where a letter follows a curly quote.
+_HANGUL = re.compile(
+    f"[{bytes(b for lead in range(0xB0, 0xC9) for trail in range(0xA1, 0xFF) for b in (lead, trail)).decode('cp949')}]"
+)
 _FOREIGN = re.compile(r"[^\W\d_a-zA-Z]")
-# Chinese text (GBK) that happens to decode as CP949 has about 60 % Hangul, Korean text nearly nothing else.
+# Of Chinese text (GBK) that happens to decode as CP949, at most 60 % is Hangul, Korean text is nearly nothing else.
 _HANGUL_SHARE = 0.8
 # Letters that are looked at for that share.
 _ENOUGH = 100_000
