@@ -103,6 +103,24 @@ def test_conversations_that_begin_alike_are_one_group(tmp_path: Path) -> None:
     assert found.group.tolist() == [0, 0, 2]
 
 
+def test_conversations_that_begin_with_a_greeting_are_told_by_what_follows(tmp_path: Path) -> None:
+    greeting = [{"role": "user", "content": "안녕하세요!"}, {"role": "assistant", "content": "네, 말씀하세요."}]
+
+    def talk(number: int, *more: str) -> dict[str, Any]:
+        turns = [{"role": r, "content": c} for q in (f"{number}번 운동은?", *more) for r, c in _answered(q)]
+        return {"messages": [*greeting, *turns]}
+
+    found = _findings(tmp_path, *(talk(i) for i in range(60)), talk(7, "더 자세히요."))
+    assert found.group.tolist() == [*range(60), 7]
+    held = holdout_rows(found, 5, 1, own=False)
+    assert held.sum() == 12
+    assert held.nonzero()[0].tolist() != list(range(12))
+
+
+def _answered(question: str) -> list[tuple[str, str]]:
+    return [("user", question), ("assistant", f"{question} 좋아요.")]
+
+
 def test_an_input_makes_another_question(tmp_path: Path) -> None:
     row = {"instruction": "요약해줘", "output": "짧게."}
     found = _findings(tmp_path, row | {"input": "긴 글"}, row | {"input": "다른 글"})

@@ -17,7 +17,7 @@ _PERSONAL = {
     "card": Flag.CARD,
     "e-mail": Flag.MAIL,
 }
-_HASHES = ("exact", "prompt", "question", "answer", "guard")
+_HASHES = ("exact", "prompt", "question", "opening", "answer", "guard")
 _BORDER = "\x1f"
 
 
@@ -77,8 +77,10 @@ class _Row:
         asked = [form for role, form in rest if role == _ROLES["user"]]
         self._asked = asked
         # A conversation is known by how it begins, an Alpaca row by its instruction and its input.
-        first = asked[:2] if example.context else asked[:1]
-        self._question = self._answer_form if plain else _BORDER.join(map(without_end, first))
+        first = 2 if example.context else 1
+        self._question, self._opening = (
+            self._answer_form if plain else _BORDER.join(map(without_end, asked[:n])) for n in (first, 2)
+        )
 
     def flags(self, everything: str) -> int:
         example = self._example
@@ -105,6 +107,7 @@ class _Row:
             "exact": _BORDER.join([label, *(f"{role}{_BORDER}{text}" for role, text in texts)]),
             "prompt": _BORDER.join(form for _, form in self._prompts),
             "question": self._question,
+            "opening": self._opening,
             "answer": self._answer_form,
             "guard": _BORDER.join([label, *(numbers(form) for _, form in self._forms)]),
         }

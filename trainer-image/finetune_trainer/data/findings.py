@@ -14,6 +14,9 @@ _PERSONAL_NAMES = {
     Flag.PHONE: "phone numbers",
     Flag.MAIL: "e-mail addresses",
 }
+# What so many conversations begin with, and such a share of them, is a greeting or the setting of a role.
+_MANY_GREETINGS = 20
+_GREETING_SHARE = 0.2
 
 
 class Findings:
@@ -25,6 +28,10 @@ class Findings:
         self.collected = collected
         self.checks: list[CheckReport] = []
         rows = len(collected.table)
+        # Hashes (uint64) of what is asked, by which rows are tied: of the first question that is no greeting.
+        self.question = repetition.unless_common(
+            collected.table.column("question"), collected.table.column("opening"), _MANY_GREETINGS, _GREETING_SHARE
+        )
         # Which rows are used.
         self.kept = np.ones(rows, bool)
         # Rows with one number stay on one side of the split.
@@ -111,7 +118,7 @@ class Findings:
     def _groups(self, origin: Any, alone: Any, alike: Any) -> Any:
         import numpy as np
 
-        questions = repetition.first_with(self.collected.table.column("question"))
+        questions = repetition.first_with(self.question)
         tied = np.column_stack((alone[alike[:, 0]], alone[alike[:, 1]]))
         rows = np.arange(len(origin))
         copies = np.column_stack((origin, rows))[origin != rows]

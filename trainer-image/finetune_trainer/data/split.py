@@ -62,6 +62,5 @@ def holdout_rows(findings: Findings, percent: int, seed: int, *, own: bool) -> A
             raise DatasetError("dataset.holdout.sources have no usable example; correct them or leave them out")
         return held
     held = np.zeros(len(findings.kept), bool)
-    names = findings.collected.table.column("question")
-    held[findings.kept] = holdout(findings.group[findings.kept], names[findings.kept], percent, seed)
+    held[findings.kept] = holdout(findings.group[findings.kept], findings.question[findings.kept], percent, seed)
     return held

@@ -38,8 +38,9 @@ COLUMNS: dict[str, str] = {
     "flags": "uint16",
     "exact": "uint64",
     "prompt": "uint64",
-    # The first question, by which rows are kept on one side of the split.
+    # The first question, and the first two: see `Findings.question`.
     "question": "uint64",
+    "opening": "uint64",
     "answer": "uint64",
     # Of what must be equal in near duplicates: their numbers and their label.
     "guard": "uint64",

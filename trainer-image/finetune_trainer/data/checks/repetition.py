@@ -20,6 +20,15 @@ def first_with(keys: Any) -> Any:
     return first[of_row]
 
 
+def unless_common(keys: Any, others: Any, many: int, share: float) -> Any:
+    """Return the keys, with the other one of a row where more rows than `many` and than the share have its key."""
+    import numpy as np
+
+    _, of_row, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    common = counts > max(many, share * len(keys))
+    return np.where(common[of_row], others, keys)
+
+
 def contradicting(prompts: Any, answers: Any) -> Any:
     """Return which rows have the prompt of an earlier one and another answer than the first with it."""
     return answers != answers[first_with(prompts)]
