@@ -307,7 +307,7 @@ WARNINGS = [
     Odd(
         "decomposed letters",
         _after(_row("뭐야?", unicodedata.normalize("NFD", "가나다라마바사."))),
-        ["TextComposed: decomposed letters (NFD) were composed (NFC) in 1 row"],
+        ['TextComposed: source "coach" had decomposed letters (NFD) in 1 row, which were composed (NFC)'],
         151,
     ),
 ]
@@ -354,6 +354,7 @@ CALLS = [
     Call("few rows", ["few.jsonl"], 65, ""),
     Call("one question", ["same.jsonl"], 65, ""),
     Call("no file", ["none.jsonl"], 64, "none.jsonl does not exist\n"),
+    Call("folder", ["folder"], 64, "folder is a folder; name the files in it\n"),
     Call("no tokenizer", ["good.jsonl", "--tokenizer", "none"], 64, "none does not exist\n"),
     Call(
         "folder without a tokenizer",

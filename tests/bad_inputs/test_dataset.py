@@ -177,7 +177,8 @@ CASES = [
     Case(
         "CSV without a header",
         of_bytes(f"오늘 {_SECRET}을 물었어요?,네 그럼요!\n{_SECRET},b\n"),
-        f'source "coach", line 2: the format is not known from its fields ((not a name), (not a name)); {_NAME_THEM}',
+        'source "coach", line 2: the format is not known from its fields ((not a name), (not a name)); '
+        f"a table begins with a line of the names of its fields; {_NAME_THEM}",
     ),
     Case(
         "CSV of other columns",
@@ -187,7 +188,9 @@ CASES = [
     Case(
         "plain text", of_bytes(f"{_SECRET}\n{_SECRET}\n"), f'source "coach" is text without rows; it must be {_WANTED}'
     ),
-    Case("words before the rows", _words, f'source "coach", line 1: it is not JSON{_FIX}'),
+    Case(
+        "words before the rows", _words, f'source "coach", line 1: it is not JSON: Expecting value (character 1){_FIX}'
+    ),
     Case(
         "CP949 row without answer",
         of_bytes(f'{{"instruction": "{_SECRET}"}}\n{{"instruction": "a", "output": "b"}}'.encode("cp949")),
@@ -266,8 +269,8 @@ CASES = [
     ),
     Case(
         "row that is not JSON",
-        _line(f'{{"instruction": "{_SECRET}", '),
-        f'source "coach", line 61: it is not JSON{_FIX}',
+        _line(f' {{"instruction": "{_SECRET}" "output": "b"}}'),
+        f"source \"coach\", line 61: it is not JSON: Expecting ',' delimiter (character {len(_SECRET) + 21}){_FIX}",
     ),
     Case("row that is a list", after_good_rows([_SECRET]), f'source "coach", line 61: it is not a JSON object{_FIX}'),
     Case(

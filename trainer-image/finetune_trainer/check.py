@@ -67,6 +67,9 @@ def run(request: Request, scratch: Path) -> int:
     for path in [*request.files, *([request.tokenizer] if request.tokenizer else [])]:
         if not path.exists():
             raise SettingsError(f"{path} does not exist")
+    for path in request.files:
+        if path.is_dir():
+            raise SettingsError(f"{path} is a folder; name the files in it")
     data = _examine(request, columns, scratch)
     sys.stdout.write(check_report.text(data, maximum=_MAXIMUM))
     if request.json:

@@ -43,8 +43,13 @@ class Columns:
                 )
 
 
+def is_name(name: str) -> bool:
+    """Whether it looks like the name of a field, rather than like data."""
+    return _NAME.fullmatch(name) is not None
+
+
 def shown(names: Iterable[str]) -> str:
     """Return field names as messages show them."""
     found = [name for name in names if name]
-    listed = ", ".join(name if _NAME.fullmatch(name) else "(not a name)" for name in found[:_NAMES_SHOWN]) or "none"
+    listed = ", ".join(name if is_name(name) else "(not a name)" for name in found[:_NAMES_SHOWN]) or "none"
     return f"{listed}, ..." if len(found) > _NAMES_SHOWN else listed

@@ -6,7 +6,6 @@ from finetune_api.report import CheckReport, DataReport, Lengths, SourceReport, 
 from finetune_trainer.data.checks import languages, lengths
 from finetune_trainer.data.collect import Collected, Source
 from finetune_trainer.data.findings import Findings
-from finetune_trainer.data.places import number_of_rows
 from finetune_trainer.data.tokenization import Tokens
 
 # Of the checks that need the token ids.
@@ -15,11 +14,7 @@ TOKEN_CHECKS = ("TruncatedRows", "PromptLength", "ControlTokens")
 
 def notes(collected: Collected) -> list[str]:
     """Return what was done to the files to read them, each begun by its CamelCase reason."""
-    found = [note for source in collected.sources for note in source.notes.warnings(source.name)]
-    composed = sum(source.notes.composed for source in collected.sources)
-    if composed:
-        found.append(f"TextComposed: decomposed letters (NFD) were composed (NFC) in {number_of_rows(composed)}")
-    return found
+    return [note for source in collected.sources for note in source.notes.warnings(source.name)]
 
 
 def data_report(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from finetune_api.training_spec import Method
-from finetune_trainer.data.columns import Columns, shown
+from finetune_trainer.data.columns import Columns, is_name, shown
 from finetune_trainer.data.example import Message, Unit, row_name
 from finetune_trainer.data.rows import is_missing, text_fault, turn_fault
 from finetune_trainer.errors import DatasetError
@@ -65,6 +65,8 @@ def detect(source: str, number: int, value: dict[str, Any], columns: Columns, un
         default=None,
     )
     hint = f"{near} rows also have {' and '.join(lacking[near])}; " if near else ""
+    if not any(map(is_name, value)):
+        hint = "a table begins with a line of the names of its fields; "
     raise DatasetError(
         f"{row_name(source, number, unit)}: the format is not known from its fields ({shown(value)}); {hint}"
         "name the fields as in dataset.format, or map them in dataset.columns, such as {output: answer}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from finetune_api.dataset_spec import COLUMNS
-from finetune_trainer.data.readers.line import MAXIMUM_ROW_CHARACTERS, Line, SourceNotes
+from finetune_trainer.data.readers.line import MAXIMUM_ROW_CHARACTERS, Line, SourceNotes, not_json
 from finetune_trainer.errors import DatasetError
 
 _CHUNK_CHARACTERS = 2**18
@@ -118,14 +118,14 @@ class _Buffer:
                 value, end = _DECODER.raw_decode(self._text, self.position)
             except json.JSONDecodeError as error:
                 if not self._may_be_cut(error, len(self._text) - _CUT):
-                    raise self.error(number, f"it is not JSON: {error.msg}; correct it", error.pos) from None
+                    raise self.error(number, f"{not_json(error)}; correct it", error.pos) from None
                 if len(self._text) - self.position > MAXIMUM_ROW_CHARACTERS:
                     raise self.error(
                         number, f"it is longer than {MAXIMUM_ROW_CHARACTERS:,} characters; shorten it"
                     ) from None
                 if not self._more():
                     cut = self._may_be_cut(error, len(self._text.rstrip()))
-                    what = _ENDLESS if cut else f"it is not JSON: {error.msg}; correct it"
+                    what = _ENDLESS if cut else f"{not_json(error)}; correct it"
                     raise self.error(number, what, error.pos) from None
             # A number of more digits than Python reads, or lists in lists in lists.
             except (ValueError, RecursionError):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from finetune_trainer.data.readers import fences
-from finetune_trainer.data.readers.line import MAXIMUM_ROW_CHARACTERS, Line, SourceNotes
+from finetune_trainer.data.readers.line import MAXIMUM_ROW_CHARACTERS, Line, SourceNotes, not_json
 from finetune_trainer.errors import DatasetError
 
 
@@ -16,14 +16,14 @@ def read(name: str, file: TextIO, notes: SourceNotes) -> Iterator[Line]:
         DatasetError: a line is too long.
     """
     number = 0
-    while text := file.readline(MAXIMUM_ROW_CHARACTERS + 1):
+    while line := file.readline(MAXIMUM_ROW_CHARACTERS + 1):
         number += 1
-        if len(text) > MAXIMUM_ROW_CHARACTERS:
+        if len(line) > MAXIMUM_ROW_CHARACTERS:
             raise DatasetError(
                 f'source "{name}", line {number}: it is longer than {MAXIMUM_ROW_CHARACTERS:,} characters; '
                 "write one example per line"
             )
-        text = text.strip()
+        text = line.strip()
         if not text:
             continue
         if text.startswith("```"):
@@ -31,12 +31,14 @@ def read(name: str, file: TextIO, notes: SourceNotes) -> Iterator[Line]:
             if fences.is_fence(text):
                 continue
             text = fences.unwrap(text) or text
-        yield _line(number, text)
+        yield _line(number, text, line)
 
 
-def _line(number: int, text: str) -> Line:
+def _line(number: int, text: str, line: str) -> Line:
     try:
         value: Any = json.loads(text)
+    except json.JSONDecodeError as error:
+        return Line(number, None, f"{not_json(error)} (character {line.index(text) + error.pos + 1})")
     except (ValueError, RecursionError):
-        return Line(number, None, "it is not JSON")
+        return Line(number, None, "it has a number too long or brackets too deep to be read")
     return Line(number, value)

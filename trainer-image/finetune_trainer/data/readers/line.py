@@ -1,5 +1,6 @@
 """What every reader gives, and what it notes on the way."""
 
+import json
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +20,11 @@ class Line(NamedTuple):
     number: int
     value: Any
     fault: str | None = None
+
+
+def not_json(error: json.JSONDecodeError) -> str:
+    """Return what is wrong with text that is not JSON, without any of it."""
+    return f"it is not JSON: {error.msg.removesuffix(' at')}"
 
 
 @dataclass
@@ -45,4 +51,9 @@ class SourceNotes:
             found.append(f'EncodingConverted: source "{source}" was {self.encoding} text and was read as such')
         if self.fenced:
             found.append(f'FencesRemoved: source "{source}" had Markdown fences (```), which were left out')
+        if self.composed:
+            rows = f"{self.composed:,} {'row' if self.composed == 1 else 'rows'}"
+            found.append(
+                f'TextComposed: source "{source}" had decomposed letters (NFD) in {rows}, which were composed (NFC)'
+            )
         return found
