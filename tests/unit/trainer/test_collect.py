@@ -83,6 +83,21 @@ def test_users_names_of_fields_are_taken_once(tmp_path: Path) -> None:
     assert [m["content"] for m in example.messages] == ["질문", "답"]
 
 
+def test_names_need_not_be_those_of_every_source(tmp_path: Path) -> None:
+    one = write_rows(tmp_path / "one", [{"질문": "a", "참고": "i", "답변": "b"}])
+    two = write_rows(tmp_path / "two", [{"질문": "c", "답변": "d"}])
+    three = write_rows(tmp_path / "three", [_MESSAGES])
+    columns = {"instruction": "질문", "input": "참고", "output": "답변"}
+    found = collect.collect([SourceFile(p.name, p) for p in (three, one, two)], columns, "SFT")
+    assert [s.row_format for s in found.sources] == ["Messages", "Alpaca", "Alpaca"]
+
+
+def test_name_that_no_source_has_is_refused(tmp_path: Path) -> None:
+    sources = [SourceFile(n, write_rows(tmp_path / n, [_ALPACA])) for n in ("one", "two")]
+    with pytest.raises(DatasetError, match=r'source "one": dataset\.columns maps input to "참고", and no row has that'):
+        collect.collect(sources, {"input": "참고"}, "SFT")
+
+
 @pytest.mark.parametrize("row", [_ALPACA | {"input": "x"}, _MESSAGES, {"text": "t"}, _PAIR, {**_PAIR, "label": True}])
 def test_spool_gives_back_what_was_read(tmp_path: Path, row: dict[str, Any]) -> None:
     folder = tmp_path / "spool"

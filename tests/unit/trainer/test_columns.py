@@ -2,6 +2,7 @@
 
 import pytest
 
+from finetune_api.dataset_spec import COLUMNS
 from finetune_trainer.data.columns import Columns, shown
 from finetune_trainer.errors import DatasetError
 
@@ -24,20 +25,20 @@ def test_field_of_a_few_rows_counts_as_there() -> None:
     columns = Columns({"input": "참고"})
     columns.rename({"참고": "a"})
     columns.rename({})
-    columns.require("s")
+    columns.require("s", COLUMNS)
 
 
 def test_source_that_has_our_own_name_needs_no_mapping() -> None:
     columns = Columns({"output": "답변"})
     assert columns.rename({"output": "a"}) == {"output": "a"}
-    columns.require("s")
+    columns.require("s", COLUMNS)
 
 
 def test_name_that_no_row_has_is_refused_with_those_that_exist() -> None:
     columns = Columns({"output": "답"})
     columns.rename({"질문": "a", "답변": "b"})
     with pytest.raises(DatasetError) as refused:
-        columns.require("s")
+        columns.require("s", COLUMNS)
     assert refused.value.message == (
         'source "s": dataset.columns maps output to "답", and no row has that field; the fields are 질문, 답변'
     )

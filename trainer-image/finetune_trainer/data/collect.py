@@ -109,13 +109,16 @@ def _chunks(
     found: Collected, files: Sequence[SourceFile], columns: Mapping[str, str], spool: Path | None
 ) -> Iterator[Chunk]:
     index = row_id = 0
+    mapped = [Columns(columns) for _ in files]
     for number, file in enumerate(files):
         source = found.sources[number]
-        for lines in _portions(found, source, file, Columns(columns)):
+        for lines in _portions(found, source, file, mapped[number]):
             row_format = source.row_format or "Alpaca"  # not one object so far: all rows are invalid in any format
             yield Chunk(index, number, file.name, source.unit, row_format, row_id, lines, spool)
             index += 1
             row_id += len(lines)
+    # What another format needs, or only some of the files have, is no mistake.
+    mapped[0].require(files[0].name, set.intersection(*(m.unseen() for m in mapped)))
 
 
 def _portions(found: Collected, source: Source, file: SourceFile, columns: Columns) -> Iterator[list[Line]]:
@@ -137,7 +140,7 @@ def _portions(found: Collected, source: Source, file: SourceFile, columns: Colum
             lines, size = [], 0
     if lines:
         yield lines
-    columns.require(file.name)
+    columns.require(file.name, formats.told_by(source.row_format) if source.row_format else ())
 
 
 def _set_format(found: Collected, source: Source, row_format: Format) -> None:

@@ -1,7 +1,7 @@
 """The user's names of the fields: `dataset.columns`."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from finetune_trainer.errors import DatasetError
@@ -29,14 +29,19 @@ class Columns:
         renamed.update({ours: row[theirs] for ours, theirs in self._mapping.items() if theirs in row})
         return renamed
 
-    def require(self, source: str) -> None:
-        """Check that the mapped names exist; to be called after all rows of the source.
+    def unseen(self) -> set[str]:
+        """Return our names of the mapped fields that no row so far has, neither by our name nor by the user's."""
+        return {ours for ours, theirs in self._mapping.items() if not {ours, theirs} & self._seen.keys()}
+
+    def require(self, source: str, fields: Container[str]) -> None:
+        """Check that those mapped fields exist; to be called after all rows of the source.
 
         Raises:
-            DatasetError: no row has a mapped name, nor our own name for it.
+            DatasetError: no row has one of them.
         """
+        unseen = self.unseen()
         for ours, theirs in self._mapping.items():
-            if theirs not in self._seen and ours not in self._seen:
+            if ours in unseen and ours in fields:
                 raise DatasetError(
                     f'source "{source}": dataset.columns maps {ours} to "{theirs}", and no row has that field; '
                     f"the fields are {shown(self._seen)}"

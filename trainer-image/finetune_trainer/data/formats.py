@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from finetune_api.dataset_spec import COLUMNS
 from finetune_api.training_spec import Method
 from finetune_trainer.data.columns import Columns, is_name, shown
 from finetune_trainer.data.example import Message, Unit, row_name
@@ -57,7 +58,7 @@ def detect(source: str, number: int, value: dict[str, Any], columns: Columns, un
         if all(name in renamed for name in told_by):
             return found
     # A wrong mapping is the likelier reason.
-    columns.require(source)
+    columns.require(source, COLUMNS)
     lacking = {f: [name for name in told_by if name not in renamed] for f, told_by in _TOLD_BY.items()}
     near = min(
         (f for f, told_by in _TOLD_BY.items() if len(lacking[f]) < len(told_by)),
@@ -65,12 +66,17 @@ def detect(source: str, number: int, value: dict[str, Any], columns: Columns, un
         default=None,
     )
     hint = f"{near} rows also have {' and '.join(lacking[near])}; " if near else ""
-    if not any(map(is_name, value)):
+    if value and not any(map(is_name, value)):
         hint = "a table begins with a line of the names of its fields; "
     raise DatasetError(
         f"{row_name(source, number, unit)}: the format is not known from its fields ({shown(value)}); {hint}"
         "name the fields as in dataset.format, or map them in dataset.columns, such as {output: answer}"
     )
+
+
+def told_by(row_format: Format) -> tuple[str, ...]:
+    """Return the fields that every row of the format has."""
+    return _TOLD_BY[row_format]
 
 
 def check_method(method: Method, row_format: Format, source: str) -> None:
