@@ -71,3 +71,13 @@ def test_result_says_what_the_later_stages_write_to_disk(job: TrainerJob) -> Non
     _prepared(job, _TEXTS, "SFT")
     # A tiny model on a volume: the rest is what libraries write.
     assert 1024 < job.result()["scratch"]["trainMiB"] < 1100
+
+
+def test_a_question_is_asked_once(job: TrainerJob) -> None:
+    hello = [{"role": "user", "content": "안녕하세요"}, {"role": "assistant", "content": "네."}]
+    rows = [
+        {"messages": [*hello, {"role": "user", "content": f"{i}번?"}, {"role": "assistant", "content": f"{i}번."}]}
+        for i in range(60)
+    ]
+    questions = _prepared(job, rows, "SFT")[1].questions
+    assert [(q.prompt, q.reference) for q in questions] == [("안녕하세요", "네.")]

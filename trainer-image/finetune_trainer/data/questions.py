@@ -13,26 +13,29 @@ _QUESTIONS = 5
 
 
 def held_questions(spooled: Path, held: Any, template: Template) -> list[Question]:
-    """Return the questions of the first suitable hold-out rows (a bool array over the spooled rows).
+    """Return the questions of the first suitable hold-out rows (a bool array over the spooled rows), each once.
 
     Plain text asks nothing. An answer that is judged bad is no reference.
     """
     # Rows with a system message of their own come last: a question is asked with the job's.
-    best: list[Example] = []
-    second: list[Example] = []
+    best: dict[str, Question] = {}
+    second: dict[str, Question] = {}
     for index, example in enumerate(spool.read(spooled)):
         if not held[index] or not example.messages:
             continue
         own_system = example.messages[0]["role"] == "system"
-        (second if own_system or example.label is False else best).append(example)
+        found = second if own_system or example.label is False else best
+        if len(found) < _QUESTIONS:
+            prompt = question_of(example, template)
+            found.setdefault(prompt, Question(prompt=prompt, reference=_reference(example)))
         if len(best) == _QUESTIONS:
             break
-    return [
-        Question(
-            prompt=question_of(example, template),
-            reference=None
-            if example.label is False
-            else next(m["content"] for m in example.messages if m["role"] == "assistant"),
-        )
-        for example in [*best, *second][:_QUESTIONS]
-    ]
+    for prompt, question in second.items():
+        best.setdefault(prompt, question)
+    return list(best.values())[:_QUESTIONS]
+
+
+def _reference(example: Example) -> str | None:
+    if example.label is False:
+        return None
+    return next(m["content"] for m in example.messages if m["role"] == "assistant")
