@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import time
 import tracemalloc
 import unicodedata
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from finetune_trainer.data import formats, readers
 from finetune_trainer.data.columns import Columns
 from finetune_trainer.data.readers import Line, SourceNotes
+from finetune_trainer.data.readers.line import UNREADABLE
 from finetune_trainer.data.source_file import SourceFile
 from finetune_trainer.errors import DatasetError
 
@@ -143,6 +145,27 @@ def test_byte_order_mark_is_no_text(path: Path) -> None:
 def test_csv_rows_are_numbered_by_the_line_where_they_start(path: Path) -> None:
     lines, _ = _read(path, 'text,id\n"a\nb",1\n\n"c ""d""\r\ne",2\nf,3\n')
     assert [(line.number, line.value["text"]) for line in lines] == [(2, "a\nb"), (5, 'c "d"\r\ne'), (7, "f")]
+
+
+def test_empty_rows_of_a_table_are_blank_lines(path: Path) -> None:
+    lines, _ = _read(path, "instruction,output\na,b\n,\n , \nc,d\n,,,\n")
+    assert [line.number for line in lines] == [2, 5]
+
+
+@pytest.mark.parametrize("row", ["```" + "a" * 200_000 + " b", "```json " + " " * 200_000 + "b"])
+def test_fence_that_is_not_closed_is_searched_once(path: Path, row: str) -> None:
+    started = time.process_time()
+    lines, _ = _read(path, f'{{"text": "a"}}\n{row}\n')
+    assert [line.fault is None for line in lines] == [True, False]
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("depth", [700, 950, 100_000])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a": ', "}")])
+def test_row_of_too_many_brackets_is_a_fault_of_its_own(path: Path, opening: str, closing: str, depth: int) -> None:
+    """How many are too many depends on the version of Python."""
+    lines, _ = _read(path, f'{{"text": "a"}}\n{{"text": {opening * depth}1{closing * depth}}}\n{{"text": "b"}}\n')
+    assert [line.fault for line in lines] in ([None, UNREADABLE, None], [None, None, None])
 
 
 def test_csv_with_one_column_and_an_index_are_read(path: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from finetune_trainer.data import encodings
 from finetune_trainer.data.readers import csv_table, json_document, json_lines, kind, parquet
-from finetune_trainer.data.readers.line import WANTED, Line, SourceNotes
+from finetune_trainer.data.readers.line import UNREADABLE, WANTED, Line, SourceNotes
 from finetune_trainer.data.rows import compose
 from finetune_trainer.data.source_file import SourceFile
 from finetune_trainer.errors import DatasetError
@@ -21,7 +21,11 @@ def read(source: SourceFile, notes: SourceNotes) -> Iterator[Line]:
     empty = True
     for line in _read(source, notes):
         empty = False
-        value, changed = compose(line.value)
+        try:
+            value, changed = compose(line.value)
+        except RecursionError:
+            line = Line(line.number, None, UNREADABLE)
+            changed = False
         if changed:
             notes.composed += 1
             line = Line(line.number, value, line.fault)

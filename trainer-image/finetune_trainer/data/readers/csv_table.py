@@ -50,9 +50,12 @@ def read(name: str, file: TextIO, notes: SourceNotes) -> Iterator[Line]:
             continue
         if lines.fenced and len(cells) == 1 and is_fence(cells[0]):
             continue
+        # Spreadsheets keep rows that were emptied.
+        if not any(map(str.strip, cells)):
+            continue
         if len(cells) == len(names):
             yield Line(start, dict(zip(names, cells, strict=True)))
-        elif cells:
+        else:
             yield Line(start, None, f"it has {len(cells)} cells, and the header has {len(names)}")
 
 

@@ -3,7 +3,7 @@
 import re
 
 FENCE = re.compile(r"[ \t]*```\w*[ \t]*")
-_FENCED_ROW = re.compile(r"```\w*\s*(.*\S)\s*```", re.DOTALL)
+_FENCED_ROW = re.compile(r"```\w*+\s*+(.*\S)\s*```", re.DOTALL)
 
 
 def is_fence(line: str) -> bool:

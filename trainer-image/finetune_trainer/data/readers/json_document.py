@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from finetune_api.dataset_spec import COLUMNS
-from finetune_trainer.data.readers.line import MAXIMUM_ROW_CHARACTERS, Line, SourceNotes, not_json
+from finetune_trainer.data.readers.line import MAXIMUM_ROW_CHARACTERS, UNREADABLE, Line, SourceNotes, not_json
 from finetune_trainer.errors import DatasetError
 
 _CHUNK_CHARACTERS = 2**18
@@ -129,9 +129,7 @@ class _Buffer:
                     raise self.error(number, what, error.pos) from None
             # A number of more digits than Python reads, or lists in lists in lists.
             except (ValueError, RecursionError):
-                raise self.error(
-                    number, "it has a number too long or brackets too deep to be read; correct it"
-                ) from None
+                raise self.error(number, f"{UNREADABLE}; correct it") from None
             else:
                 # A number may go on.
                 if end < len(self._text) or not self._more():

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from finetune_trainer.data.readers import fences
-from finetune_trainer.data.readers.line import MAXIMUM_ROW_CHARACTERS, Line, SourceNotes, not_json
+from finetune_trainer.data.readers.line import MAXIMUM_ROW_CHARACTERS, UNREADABLE, Line, SourceNotes, not_json
 from finetune_trainer.errors import DatasetError
 
 
@@ -40,5 +40,5 @@ def _line(number: int, text: str, line: str) -> Line:
     except json.JSONDecodeError as error:
         return Line(number, None, f"{not_json(error)} (character {line.index(text) + error.pos + 1})")
     except (ValueError, RecursionError):
-        return Line(number, None, "it has a number too long or brackets too deep to be read")
+        return Line(number, None, UNREADABLE)
     return Line(number, value)

@@ -12,6 +12,8 @@ WANTED = (
     'JSON Lines, a JSON array, CSV with a header or Parquet, with rows such as {"instruction": "...", "output": "..."}'
 )
 
+UNREADABLE = "it has a number too long or brackets too deep to be read"
+
 
 class Line(NamedTuple):
     """One row; `value` is what it says, with all text in NFC, or None with a `fault`."""
