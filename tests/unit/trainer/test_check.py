@@ -83,14 +83,14 @@ def test_help_explains_the_check(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_million_rows_take_minutes_at_most(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A part of them, by the time of the processors, because this machine may be busy: two, as long as promised."""
+    """A part of them, and four times the promised time, because this machine may be busy."""
     rows = 20_000
     data = tmp_path / "rows.jsonl"
     benchmark.write_rows(data, rows)
     seconds, cpu_seconds, peak = benchmark.measure(data)
     with capsys.disabled():
         print(f"\n{rows} rows: {seconds:.1f} s, {cpu_seconds:.1f} s of CPU, {peak:.0f} MiB")
-    assert cpu_seconds <= 2 * benchmark.PROMISED_SECONDS * rows / benchmark.PROMISED_ROWS
+    assert seconds <= 4 * benchmark.PROMISED_SECONDS * rows / benchmark.PROMISED_ROWS
     assert peak <= benchmark.PROMISED_MIB
 
 
