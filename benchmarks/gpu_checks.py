@@ -121,10 +121,7 @@ class Job:
     def __init__(self, folder: Path, model: Path, data: Path, method: str, changes: dict[str, Any]) -> None:
         folder.mkdir()
         self.folder = folder
-        job = folder / "job.yaml"
-        text = training.JOB.read_text(encoding="utf-8")
-        job.write_text(text, encoding="utf-8")
-        command = [sys.executable, "-m", "finetune_trainer", "plan", "--job", str(job), "--model", str(model)]
+        command = [sys.executable, "-m", "finetune_trainer", "plan", "--job", str(training.JOB), "--model", str(model)]
         command += ["--dataset", str(data), "--output", str(folder / "output"), "--allow-cpu"]
         done = subprocess.run(command, env=training.environment(), check=True, capture_output=True, text=True)
         plan = json.loads(done.stdout)
