@@ -10,11 +10,11 @@ from finetune_api.base import Model
 from finetune_api.dataset_spec import DatasetFormat, DatasetSource
 from finetune_api.policy import Policy
 from finetune_api.references import S3Connection
-from finetune_api.spec import GGUFType
+from finetune_api.spec import GGUFType, MergeBase
 from finetune_api.training_spec import Method
 
 # Raised when an older trainer would do something else with a new plan; newer trainers read all versions before.
-PLAN_VERSION = 2
+PLAN_VERSION = 3
 
 # Where the pod finds what the job references. The operator mounts it there, the plan points at it.
 PLAN_PATH = "/etc/finetune/plan/plan.json"
@@ -61,6 +61,14 @@ class AdapterPlan(Model):
     path: str | None = None
     # The name of a FineTuneJob in the job's namespace, below the same output.
     job: str | None = None
+
+
+class WeightsPlan(Model):
+    """Where a model's 16-bit weights come from: exactly one of hub, s3, path."""
+
+    hub: HubSource | None = None
+    s3: S3Target | None = None
+    path: str | None = None
 
 
 class ModelPlan(Model):
@@ -182,6 +190,16 @@ class ExportPlan(Model):
     """The files made from the adapter besides itself."""
 
     gguf: list[GGUFType]
+    lora_gguf: bool = Field(False, alias="loraGGUF")
+    merged: bool = False
+    # None: Original where the model, or `original`, has 16-bit weights, else Trained.
+    merge_base: MergeBase | None = None
+    original: WeightsPlan | None = None
+
+    @property
+    def merges(self) -> bool:
+        """Whether the adapter is merged into a model at all."""
+        return bool(self.gguf) or self.merged
 
 
 class OutputPlan(Model):

@@ -2,7 +2,7 @@
 
 from finetune_api.dataset_spec import DatasetSource, DatasetSpec
 from finetune_api.job import FineTuneJob
-from finetune_api.model_spec import AdapterSource, ModelSpec
+from finetune_api.model_spec import AdapterSource, HuggingFaceModel, ModelSpec
 from finetune_api.plan import (
     MODEL_MOUNT,
     TEMPLATE_MOUNT,
@@ -24,6 +24,7 @@ from finetune_api.plan import (
     S3Target,
     SourcePlan,
     TrainingPlan,
+    WeightsPlan,
     ca_file,
     credentials_dir,
     dataset_mount,
@@ -64,26 +65,24 @@ def _s3_target(uri: str, *connections: S3Connection) -> S3Target:
 
 
 def _model(spec: ModelSpec, output: S3Connection, defaults: Defaults) -> ModelPlan:
-    hub = s3 = path = None
-    if spec.hugging_face:
-        ref = spec.hugging_face.token_secret_ref
-        hub = HubSource(
-            repository=spec.hugging_face.repository,
-            revision=spec.hugging_face.revision,
-            endpoint=defaults.hugging_face_endpoint,
-            token_file=token_file(ref.name, ref.key) if ref else None,
-        )
-    elif spec.s3:
-        s3 = _s3_target(spec.s3.uri, spec.s3, output, defaults.s3)
-    elif spec.persistent_volume_claim:
-        path = f"{MODEL_MOUNT}/{spec.persistent_volume_claim.path}"
+    volume = spec.persistent_volume_claim
     return ModelPlan(
-        hub=hub,
-        s3=s3,
-        path=path,
+        hub=_hub_model(spec.hugging_face, defaults) if spec.hugging_face else None,
+        s3=_s3_target(spec.s3.uri, spec.s3, output, defaults.s3) if spec.s3 else None,
+        path=f"{MODEL_MOUNT}/{volume.path}" if volume else None,
         quantization=spec.quantization,
         max_sequence_length=spec.max_sequence_length,
         adapter=_adapter(spec.adapter, output, defaults),
+    )
+
+
+def _hub_model(spec: HuggingFaceModel, defaults: Defaults) -> HubSource:
+    ref = spec.token_secret_ref
+    return HubSource(
+        repository=spec.repository,
+        revision=spec.revision,
+        endpoint=defaults.hugging_face_endpoint,
+        token_file=token_file(ref.name, ref.key) if ref else None,
     )
 
 
@@ -216,8 +215,20 @@ def _mlflow(job: FineTuneJob) -> MLflowPlan | None:
     )
 
 
-def _export(spec: ExportSpec) -> ExportPlan:
-    return ExportPlan(gguf=sorted(spec.gguf))
+def _export(spec: ExportSpec, output: S3Connection, defaults: Defaults) -> ExportPlan:
+    original = spec.original_model
+    return ExportPlan(
+        gguf=sorted(spec.gguf),
+        lora_gguf=spec.lora_gguf,
+        merged=spec.merged,
+        merge_base=spec.merge_base,
+        original=WeightsPlan(
+            hub=_hub_model(original.hugging_face, defaults) if original.hugging_face else None,
+            s3=_s3_target(original.s3.uri, original.s3, output, defaults.s3) if original.s3 else None,
+        )
+        if original
+        else None,
+    )
 
 
 def render(job: FineTuneJob, defaults: Defaults) -> Plan:
@@ -230,7 +241,7 @@ def render(job: FineTuneJob, defaults: Defaults) -> Plan:
         dataset=_dataset(spec.dataset, output, defaults),
         training=_training(spec.training),
         evaluation=_evaluation(spec.evaluation),
-        export=_export(spec.export),
+        export=_export(spec.export, output, defaults),
         output=OutputPlan(s3=_s3_target(output.uri, output, defaults.s3), reuse=spec.output.reuse),
         mlflow=_mlflow(job),
         gpu_memory_mib=spec.compute.accelerator.memory_mib,

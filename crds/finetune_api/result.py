@@ -63,7 +63,8 @@ class StageResult(Model):
     def termination_message(self) -> bytes:
         """Return the JSON that fits the kubelet's limit, shedding what the bucket holds too.
 
-        The order: timings, then warnings, then the message is cut, then artifacts, then all but outcome and verdict.
+        The order: timings, then warnings, then the message is cut, then Modelfiles, which lie beside their GGUF, then
+        all artifacts, then all but outcome and verdict.
         A cut message ends in an ellipsis.
         """
         steps: tuple[dict[str, object], ...] = (
@@ -74,6 +75,7 @@ class StageResult(Model):
                 "evaluation": self.evaluation.model_copy(update={"warnings": []}) if self.evaluation else None,
             },
             {"message": _cut(self.message, _MAXIMUM_MESSAGE_BYTES)},
+            {"artifacts": [a for a in self.artifacts if a.type != "Modelfile"]},
             {"artifacts": []},
         )
         result = self

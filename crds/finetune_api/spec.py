@@ -1,10 +1,10 @@
 """What a user asks for: the spec of a FineTuneJob. Defaults stand here and nowhere else."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
-from finetune_api.base import Model, rules
+from finetune_api.base import Model, check_one_of, exactly_one_of, rules
 
 # The names with `as` are for readers of a spec, who need not know in which file its parts are defined.
 from finetune_api.compute import ComputeSpec as ComputeSpec
@@ -12,6 +12,7 @@ from finetune_api.compute import Resources as Resources
 from finetune_api.dataset_spec import DatasetFormat as DatasetFormat
 from finetune_api.dataset_spec import DatasetSource as DatasetSource
 from finetune_api.dataset_spec import DatasetSpec as DatasetSpec
+from finetune_api.model_spec import HuggingFaceModel
 from finetune_api.model_spec import ModelSpec as ModelSpec
 from finetune_api.references import HttpBase, S3Location, SecretRef
 from finetune_api.training_spec import Method as Method
@@ -19,7 +20,23 @@ from finetune_api.training_spec import TrainingSpec as TrainingSpec
 
 Stage = Literal["prepare", "train", "export"]
 STAGES: tuple[Stage, ...] = ("prepare", "train", "export")
-GGUFType = Literal["F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"]
+GGUFType = Literal[
+    "F16",
+    "BF16",
+    "Q8_0",
+    "Q6_K",
+    "Q5_K_M",
+    "Q5_K_S",
+    "Q4_K_M",
+    "Q4_K_S",
+    "Q3_K_M",
+    "Q2_K",
+    "IQ4_XS",
+    "IQ3_M",
+    "IQ2_M",
+]
+# What the adapter is added to: the weights as they were published, or as training had them after rounding to 4 bit.
+MergeBase = Literal["Original", "Trained"]
 
 
 class Gate(Model):
@@ -44,13 +61,53 @@ class EvaluationSpec(Model):
     gate: Gate | None = Field(None, description="Left out: every result counts.")
 
 
+class OriginalModel(Model):
+    """The 16-bit weights of a model that was trained from a repository stored in 4 bit."""
+
+    model_config = ConfigDict(json_schema_extra=rules(exactly_one_of("huggingFace", "s3")))
+
+    hugging_face: HuggingFaceModel | None = Field(None, description="From the Hugging Face hub or its mirror.")
+    s3: S3Location | None = Field(None, description="From a folder in a bucket.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        check_one_of(self, "hugging_face", "s3")
+        return self
+
+
 class ExportSpec(Model):
     """The files made from the adapter besides itself."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!has(self.originalModel) || !has(self.mergeBase) || self.mergeBase == 'Original'",
+                "originalModel is what mergeBase Original merges into; leave one of the two out",
+            )
+        )
+    )
 
     gguf: Annotated[list[GGUFType], Field(max_length=8, json_schema_extra={"x-kubernetes-list-type": "set"})] = Field(
         [],
         description="GGUF files for Ollama, llama.cpp and LM Studio, one per type. Q4_K_M is small and good, "
-        "Q8_0 is near lossless, F16 is lossless. Left out: the adapter only.",
+        "Q8_0 is near lossless, F16 is lossless; IQ types are the smallest. Left out: the adapter only.",
+    )
+    lora_gguf: bool = Field(
+        False,
+        alias="loraGGUF",
+        description="Also write the adapter alone as a GGUF, for llama-server --lora beside a GGUF of the base model.",
+    )
+    merged: bool = Field(
+        False, description="Also publish the merged 16-bit model as safetensors, for servers without LoRA support."
+    )
+    merge_base: MergeBase | None = Field(
+        None,
+        description="What the adapter is added to. Original: the 16-bit weights as published. Trained: the weights as "
+        "training saw them, after rounding to 4 bit. Left out: Original where there are 16-bit weights, else Trained.",
+    )
+    original_model: OriginalModel | None = Field(
+        None,
+        description="The 16-bit weights, if spec.model is a repository stored in 4 bit. They must be of that model.",
     )
 
 

@@ -140,14 +140,27 @@ class EvaluationStatus(Model):
     warnings: Annotated[list[Annotated[str, Field(max_length=512)]], Field(max_length=4)] = []
 
 
+class Parity(Model):
+    """How near a file is to the model that was trained, token by token on rows that neither learned."""
+
+    kl: SignedDecimal | None = Field(None, description="Mean KL divergence from the trained model, in nats per token.")
+    top1: SignedDecimal | None = Field(
+        None, description="Share of tokens, 0 to 1, for which both find the same one most likely."
+    )
+    retained_gain: SignedDecimal | None = Field(
+        None, description="Share of what training gained that the file keeps. Left out where the gain is too small."
+    )
+
+
 class Artifact(Model):
     """A result in the bucket."""
 
     name: Annotated[str, Field(max_length=63)]
-    type: Literal["LoRAAdapter", "GGUF", "Modelfile"]
+    type: Literal["LoRAAdapter", "GGUF", "LoRAGGUF", "MergedModel", "Modelfile"]
     path: Annotated[str, Field(max_length=512)] = Field(description="Relative to status.outputUri.")
     size_bytes: int
     sha256: Sha256
+    parity: Parity | None = Field(None, description="The proof that this file is the model that was trained.")
 
 
 class FineTuneJobStatus(Model):
@@ -188,7 +201,7 @@ class FineTuneJobStatus(Model):
     artifacts: Annotated[
         list[Artifact],
         Field(
-            max_length=16,
+            max_length=24,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         ),
     ] = []

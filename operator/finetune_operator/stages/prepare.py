@@ -12,8 +12,15 @@ def job(attempt: Attempt) -> dict[str, Any]:
     sources = [*plan.dataset.sources, *plan.dataset.holdout_sources]
     mounts = [
         *volumes.connections(
-            [plan.output.s3, plan.model.s3, volumes.adapter(attempt), *(source.s3 for source in sources)],
-            tokens=[volumes.hub_token(attempt), *(source.hub.token_file for source in sources if source.hub)],
+            [
+                *(plan.output.s3, plan.model.s3, volumes.original(attempt), volumes.adapter(attempt)),
+                *(source.s3 for source in sources),
+            ],
+            tokens=[
+                volumes.hub_token(attempt),
+                volumes.original_token(attempt),
+                *(source.hub.token_file for source in sources if source.hub),
+            ],
         ),
         *volumes.model(attempt),
         *volumes.template(attempt),

@@ -71,6 +71,18 @@ def hub_token(attempt: Attempt) -> str | None:
     return hub.token_file if hub else None
 
 
+def original_token(attempt: Attempt) -> str | None:
+    """The file of the hub token of the original weights, if they have one."""
+    weights = attempt.plan.export.original
+    return weights.hub.token_file if weights and weights.hub else None
+
+
+def original(attempt: Attempt) -> S3Target | None:
+    """Where the original weights of a 4-bit repository are fetched from, if a bucket has them."""
+    weights = attempt.plan.export.original
+    return weights.s3 if weights else None
+
+
 def adapter(attempt: Attempt) -> S3Target | None:
     """Where an earlier adapter is fetched from, if one is and it has a place of its own."""
     earlier = attempt.plan.model.adapter

@@ -152,3 +152,11 @@ def test_artifacts_stay_longer_than_the_end_of_the_message() -> None:
 def test_a_message_that_is_too_long_or_no_unicode_is_mended_rather_than_lost() -> None:
     result = StageResult(stage="train", exit_code=1, message="\udcff" + "x" * 5000)
     assert result.message == "?" + "x" * 4095
+
+
+def test_modelfiles_go_before_the_ggufs_that_they_lie_beside() -> None:
+    paths = [f"gguf/a-rather-long-name-of-a-job-{i}-{'x' * 200}" for i in range(10)]
+    ggufs = [ARTIFACT.model_copy(update={"name": f"g{i}", "path": path}) for i, path in enumerate(paths)]
+    modelfiles = [a.model_copy(update={"name": f"m{a.name}", "type": "Modelfile"}) for a in ggufs]
+    found = json.loads(StageResult(stage="export", exit_code=0, artifacts=ggufs + modelfiles).termination_message())
+    assert [a["type"] for a in found["artifacts"]] == ["GGUF"] * 10

@@ -299,3 +299,10 @@ def test_the_status_of_a_whole_run_fits_the_schema() -> None:
     for stored in world.history:
         validator.validate(stored["status"])
         assert set(stored["status"]) <= set(schema["properties"])
+
+
+@pytest.mark.parametrize("stage", ["prepare", "export"])
+def test_what_reads_the_original_weights_has_the_key_to_them(stage: Stage) -> None:
+    original = {"huggingFace": {"repository": "org/model", "tokenSecretRef": {"name": "original-hf", "key": "token"}}}
+    found = mounted(stage, spec(export={"gguf": ["F16"], "originalModel": original}))
+    assert found["/var/run/finetune/secrets/original-hf"]["secret"]["items"] == [{"key": "token", "path": "token"}]
