@@ -45,6 +45,10 @@ class JobLayout:
         """The StageResult that a finished stage left for the next one."""
         return f"{self.state}/{stage}.json"
 
+    def exported(self, name: str) -> str:
+        """The record of one file that export has made, proven and uploaded: a retry does not make it again."""
+        return f"{self.state}/export/{name}.json"
+
     def run(self, run_id: str) -> str:
         """The folder of one run."""
         return f"{self.job}/{run_id}"

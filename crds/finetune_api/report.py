@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from finetune_api.base import Model
-from finetune_api.status import Effective, MemoryStatus, Verdict
+from finetune_api.spec import MergeBase
+from finetune_api.status import Artifact, Effective, MemoryStatus, Verdict
 
 REPORT_VERSION = 1
 MAXIMUM_PLACES = 5
@@ -169,6 +170,8 @@ class AnswerReport(Model):
     # With the job's system prompt, as it was trained.
     tuned: str
     flags: AnswerFlags
+    # By GGUF type: what the file answers in llama.cpp.
+    gguf: dict[str, str] = {}
 
 
 class EvaluationReport(Model):
@@ -189,6 +192,15 @@ class EvaluationReport(Model):
     answers: list[AnswerReport] = []
 
 
+class ExportReport(Model):
+    """What export made of the adapter."""
+
+    # What the adapter was added to; None if it was added to nothing.
+    merge_base: MergeBase | None = None
+    # With the proof of each file.
+    artifacts: list[Artifact] = []
+
+
 class Report(Model):
     """The whole file. A stage fills its part and keeps the others."""
 
@@ -196,4 +208,5 @@ class Report(Model):
     data: DataReport | None = None
     training: TrainingReport | None = None
     evaluation: EvaluationReport | None = None
+    export: ExportReport | None = None
     timings: dict[str, float] = Field({}, description="Seconds by part, such as prepare.")

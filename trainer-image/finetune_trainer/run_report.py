@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune_api.layout import REPORT
-from finetune_api.report import DataReport, EvaluationReport, Report, StepValue, TrainingReport
+from finetune_api.report import DataReport, EvaluationReport, ExportReport, Report, StepValue, TrainingReport
 from finetune_trainer.store import Store
 
 # More points than a drawing has pixels help nobody.
@@ -19,18 +19,24 @@ def add(
     data: DataReport | None = None,
     training: TrainingReport | None = None,
     evaluation: EvaluationReport | None = None,
+    export: ExportReport | None = None,
     timings: Mapping[str, float] | None = None,
-) -> None:
-    """Put parts into the report of the run in `folder`, and keep what it has. There need not be one yet."""
-    key = f"{folder}/{REPORT}"
-    there = store.get_bytes(key)
-    report = Report() if there is None else Report.model_validate_json(there)
-    changed: dict[str, Any] = {"data": data, "training": training, "evaluation": evaluation}
+) -> Report:
+    """Put parts into the report of the run in `folder`, keep what it has, and return it. There need not be one yet."""
+    report = read(store, folder)
+    changed: dict[str, Any] = {"data": data, "training": training, "evaluation": evaluation, "export": export}
     report = report.model_copy(
         update={name: part for name, part in changed.items() if part is not None}
         | {"timings": report.timings | {name: round(seconds, 1) for name, seconds in (timings or {}).items()}}
     )
-    store.put_bytes(key, json.dumps(report.to_json(), ensure_ascii=False, indent=1).encode())
+    store.put_bytes(f"{folder}/{REPORT}", json.dumps(report.to_json(), ensure_ascii=False, indent=1).encode())
+    return report
+
+
+def read(store: Store, folder: str) -> Report:
+    """Return the report of the run in `folder`, an empty one if there is none yet."""
+    there = store.get_bytes(f"{folder}/{REPORT}")
+    return Report() if there is None else Report.model_validate_json(there)
 
 
 def thinned(points: Sequence[StepValue]) -> list[StepValue]:
