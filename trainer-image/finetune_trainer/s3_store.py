@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 from finetune_api.plan import S3Target
 from finetune_trainer.errors import AccessDeniedError, SettingsError, StageError, UnavailableError
+from finetune_trainer.s3_upload import PART_BYTES, DamagedError, Upload
 from finetune_trainer.store import Progress, StoredObject, checked_key
 
 DEFAULT_REGION = "us-east-1"
 _CONNECT_TIMEOUT_SECONDS = 10
 _READ_TIMEOUT_SECONDS = 60
 _ATTEMPTS = 4
-_PART_BYTES = 32 * 1024 * 1024
 _PARALLEL_PARTS = 4
 # Servers that answer a bad key with another status than 403.
 _ACCESS_CODES = {
@@ -53,16 +53,20 @@ class S3Store:
             self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data, ChecksumSHA256=digest)
 
     def put_file(self, key: str, path: Path, progress: Progress | None = None) -> None:
-        """Write a file of any size, in checksummed parts."""
+        """Write a file of any size; the object is compared with it by checksum."""
+        if path.stat().st_size <= PART_BYTES:
+            data = path.read_bytes()
+            self.put_bytes(key, data)
+            if progress:
+                progress(len(data))
+            return
         with self._mapped_errors("write", key):
-            self._client.upload_file(
-                str(path),
-                self._bucket,
-                self._key(key),
-                ExtraArgs={"ChecksumAlgorithm": "SHA256"},
-                Callback=progress,
-                Config=_transfer(),
-            )
+            try:
+                Upload(self._client, self._bucket, self._key(key), path, progress).run()
+            except DamagedError as error:
+                raise UnavailableError(
+                    f"{self._server} keeps {key} damaged: its checksum is not the file's; check the server's disks"
+                ) from error
 
     def get_bytes(self, key: str) -> bytes | None:
         """Return an object's bytes, or None if there is none."""
@@ -182,7 +186,7 @@ def _transfer() -> Any:
     from boto3.s3.transfer import TransferConfig
 
     return TransferConfig(
-        multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES, max_concurrency=_PARALLEL_PARTS
+        multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=_PARALLEL_PARTS
     )
 
 

@@ -13,7 +13,7 @@ _POLL_SECONDS = 0.5
 _GIVE_UP_SECONDS = 10.0
 
 
-class _GivenUp(Exception):
+class _GivenUpError(Exception):
     """The stage ends without this upload."""
 
 
@@ -87,5 +87,5 @@ class Uploader:
 
     def _progress(self, count: int) -> None:
         if self._given_up:
-            raise _GivenUp
+            raise _GivenUpError
         self._moved += count
