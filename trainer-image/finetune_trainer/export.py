@@ -1,46 +1,35 @@
-"""The export stage: merge, convert, compare, hand over."""
+"""The export stage: merge, convert, prove, upload, hand over.
 
-import contextlib
+Each file is proven before it is uploaded, uploaded while the next one is made, and recorded when it is in its place:
+an attempt that follows on a killed one goes on at the first file that is not recorded.
+"""
+
 import hashlib
-import json
-import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from finetune_api.exit_codes import ExitCode
-from finetune_api.layout import MANIFEST, join_uri
-from finetune_api.progress import Activity
+from finetune_api.layout import MANIFEST
 from finetune_api.result import StageResult
-from finetune_api.spec import GGUFType
-from finetune_api.status import Artifact
-from finetune_trainer import (
-    adapter,
-    gguf,
-    manifest,
-    merge,
-    ollama,
-    outcome,
-    parity,
-    prepared,
-    reference,
-    reuse,
-    serve_guide,
-)
+from finetune_api.spec import GGUFType, MergeBase
+from finetune_api.status import Parity
+from finetune_trainer import gguf, ollama, outcome, parity, rejected
+from finetune_trainer.build_id import build_id
 from finetune_trainer.checkpoints import sha256_of
 from finetune_trainer.context import Context
-from finetune_trainer.data import template
-from finetune_trainer.errors import ModelError, SettingsError
-from finetune_trainer.evaluation import ANSWERS
-from finetune_trainer.fetch import fetch_weights
-from finetune_trainer.manifest import Manifest
+from finetune_trainer.errors import SettingsError
+from finetune_trainer.export_files import ExportFiles
+from finetune_trainer.export_state import ExportState, Made, Record
+from finetune_trainer.kept_folder import kept_folder
 from finetune_trainer.prepared import Prepared
-from finetune_trainer.reference import Reference
+from finetune_trainer.publish import CHECKSUMS, GGUF_FOLDER, MERGED_FOLDER, Finished, Publisher
+from finetune_trainer.stage_clock import StageClock
+from finetune_trainer.store import Progress
+from finetune_trainer.upload import Uploader
 
-_FOLDER = "gguf"
-_GUIDE = "SERVE.md"
+# Names of records, beside the types of `export.gguf`.
+_SOURCE = "Source"
+_MERGED = "Merged"
 
 
 def run(context: Context) -> StageResult:
@@ -49,211 +38,215 @@ def run(context: Context) -> StageResult:
     Raises:
         StageError: nothing is published that is not what was trained.
     """
-    return _Export(context).run()
-
-
-@dataclass
-class _Published:
-    """What was uploaded so far."""
-
-    artifacts: list[Artifact] = field(default_factory=list)
-    sha256: dict[str, str] = field(default_factory=dict)
-    parity: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    ggufs: list[tuple[str, str]] = field(default_factory=list)
-    modelfiles: list[str] = field(default_factory=list)
-    answers: dict[str, list[str]] = field(default_factory=dict)
+    started, clock = time.monotonic(), StageClock(context.reporter)
+    description, trained = outcome.read_prepared(context), outcome.read(context, "train")
+    if trained.run_id != description.run_id:
+        raise SettingsError("train has not finished for the data that prepare made last; run train again")
+    run_folder = context.layout.run(description.run_id)
+    adapter_sha256 = next(a.sha256 for a in trained.artifacts if a.type == "LoRAAdapter")
+    made = Made(run_id=description.run_id, adapter_sha256=adapter_sha256, trainer=build_id())
+    # What an earlier attempt completed is not complete while this one replaces files.
+    context.store.delete(f"{run_folder}/{MANIFEST}")
+    state = ExportState(context.store, context.layout, run_folder, made)
+    digest = hashlib.sha256(made.model_dump_json().encode()).hexdigest()[:16]
+    with (
+        kept_folder(context.scratch, f"export-{context.layout.uid}", digest) as folder,
+        Uploader(lambda percent: context.reporter.report("Uploading", percent=percent)) as uploader,
+    ):
+        files = ExportFiles(context, description, adapter_sha256, folder, clock)
+        export = _Export(context, description, files, state, uploader, clock)
+        export.make()
+        uploader.wait()
+    clock.add("upload", uploader.seconds)
+    with clock.part("handOff", "Uploading"):
+        finished = export.finished(time.monotonic() - started)
+        Publisher(context, description, trained).publish(finished)
+    context.store.delete(context.layout.checkpoints)
+    return StageResult(
+        stage="export",
+        exit_code=ExitCode.OK,
+        run_id=description.run_id,
+        artifacts=finished.artifacts,
+        timings=clock.timings,
+    )
 
 
 class _Export:
-    """One attempt: what its parts share, and how long each took."""
+    """One attempt: from the adapter to files that are proven, uploaded and recorded."""
 
-    def __init__(self, context: Context) -> None:
-        self.context = context
-        self.plan = context.plan
-        self.prepared: Prepared = outcome.read_prepared(context)
-        self.trained = outcome.read(context, "train")
-        if self.trained.run_id != self.prepared.run_id:
-            raise SettingsError("train has not finished for the data that prepare made last; run train again")
-        self.folder = context.layout.run(self.prepared.run_id)
-        self.published = _Published()
-        self.timings: dict[str, float] = {}
+    def __init__(
+        self,
+        context: Context,
+        description: Prepared,
+        files: ExportFiles,
+        state: ExportState,
+        uploader: Uploader,
+        clock: StageClock,
+    ) -> None:
+        self._context = context
+        self._plan = context.plan.export
+        self._prepared = description
+        self._run = context.layout.run(description.run_id)
+        self._files = files
+        self._state = state
+        self._uploader = uploader
+        self._clock = clock
 
-    def run(self) -> StageResult:
-        """From the adapter to the manifest."""
-        # A retry replaces files, so what an earlier attempt may have completed is not complete now.
-        self.context.store.delete(f"{self.folder}/{MANIFEST}")
-        if self.plan.export.gguf:
-            self._export_gguf()
-        with self._timed("handOff"):
-            self._hand_off()
-        self.context.store.delete(self.context.layout.checkpoints)
-        return StageResult(
-            stage="export",
-            exit_code=ExitCode.OK,
-            run_id=self.prepared.run_id,
-            artifacts=self.published.artifacts,
-            timings={name: round(seconds, 1) for name, seconds in self.timings.items()},
+    def make(self) -> None:
+        """Make what is missing, one file after another; the last uploads may be under way still."""
+        missing = [t for t in self._plan.gguf if not self._is_done(t)]
+        needs_merged = self._plan.merged and self._state.find(_MERGED) is None
+        if not missing and not needs_merged:
+            return
+        # Asked for or not: what is wrong with the merged model shows in this file, and the others are made of it.
+        source = self._files.converted("F16")
+        proof = self._source_parity(source)
+        if "F16" in missing:
+            self._finish("F16", source, proof, is_source=True)
+        if "BF16" in missing:
+            path = self._files.converted("BF16")
+            self._finish("BF16", path, self._prove("BF16", path))
+        if needs_merged:
+            self._upload_merged(proof)
+        else:
+            self._files.remove_merged()
+        for gguf_type in (t for t in missing if not gguf.is_converted(t)):
+            path = self._files.quantized(source, gguf_type)
+            self._finish(gguf_type, path, self._prove(gguf_type, path))
+        self._uploader.wait()
+        source.unlink()
+
+    def finished(self, seconds: float) -> Finished:
+        """Return what is in the bucket, once `make` is done."""
+        return Finished(
+            ggufs={t: self._record(t) for t in self._plan.gguf},
+            modelfiles={t: self._record(_modelfile(t)) for t in self._plan.gguf},
+            lora=None,
+            merged=self._record(_MERGED) if self._plan.merged else None,
+            merge_base=self._merge_base if self._plan.merges else None,
+            seconds=seconds,
         )
 
-    def _export_gguf(self) -> None:
-        with self._timed("fetch"):
-            base = fetch_weights(self.context, self.prepared.model)
-            adapter_folder = self._download_adapter()
-            compared = self._read_reference()
-        merged = self.context.scratch / "merged"
-        with self._timed("merge"):
-            merge.merge(base, adapter_folder, merged, lambda percent: self._report("Merging", percent))
-        from transformers import AutoTokenizer
+    def _record(self, name: str) -> Record:
+        record = self._state.find(name)
+        assert record is not None, f"{name} was not made"
+        return record
 
-        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
-        modelfile = self._modelfile(tokenizer)
-        for gguf_type, path in self._files(merged):
-            self._report("Proving")
-            with self._timed("prove"):
+    def _is_done(self, gguf_type: GGUFType) -> bool:
+        return all(self._state.find(name) is not None for name in (gguf_type, _modelfile(gguf_type)))
+
+    def _source_parity(self, source: Path) -> Parity:
+        """Prove the file that the others are made of, unless an earlier attempt has done so."""
+        checksum = sha256_of(source)
+        for record in (self._state.find("F16"), self._state.find(_SOURCE)):
+            if record is not None and record.sha256 == checksum and record.parity is not None:
+                return record.parity
+        found = self._prove("F16", source)
+        self._state.keep(_SOURCE, None, source.stat().st_size, checksum, found)
+        return found
+
+    def _prove(self, gguf_type: GGUFType, path: Path) -> Parity:
+        """Compare a file with the trained model.
+
+        Raises:
+            ModelError: it is another model. It lies below rejected/ then.
+        """
+        self._uploader.check()
+        try:
+            with self._clock.part("prove", "Proving"):
                 figures = parity.check(
-                    path, gguf_type, compared, tokenizer.bos_token, self.plan.model.quantization == "NF4"
+                    path,
+                    gguf_type,
+                    self._files.reference,
+                    self._files.tokenizer.bos_token,
+                    self._context.plan.model.quantization == "NF4",
                 )
-            if gguf_type not in self.plan.export.gguf:
-                continue
-            with self._timed("answer"):
-                self.published.parity[gguf_type] = {
-                    "top1": round(figures.top1, 4),
-                    "loss": round(figures.nll, 4),
-                    "lossBase": round(figures.nll_base, 4),
-                    "lossTuned": round(figures.nll_tuned, 4),
-                    "retainedGain": None if figures.retained_gain is None else round(figures.retained_gain, 4),
-                }
-                self.published.answers[gguf_type] = parity.answers(
-                    path, compared.prompts, self.prepared.stop_token_ids, self.plan.evaluation.max_new_tokens
-                )
-            with self._timed("upload"):
-                self._publish(gguf_type, path, modelfile)
-
-    def _files(self, merged: Path) -> Iterator[tuple[GGUFType, Path]]:
-        """Make the files one after another. F16 comes first, asked for or not: the others are quantized from it."""
-        wanted = self.plan.export.gguf
-        source = self.context.scratch / "F16.gguf"
-        converted: list[GGUFType] = ["F16", "BF16"] if "BF16" in wanted else ["F16"]
-        for gguf_type in converted:
-            path = self.context.scratch / f"{gguf_type}.gguf"
-            with self._timed("convert"):
-                self._report("Converting")
-                gguf.convert(merged, path, gguf_type, self.context.scratch)
-            yield gguf_type, path
-        shutil.rmtree(merged)
-        for gguf_type in wanted:
-            if gguf.is_converted(gguf_type):
-                continue
-            path = self.context.scratch / f"{gguf_type}.gguf"
-            with self._timed("quantize"):
-                self._report("Quantizing")
-                gguf.quantize(source, path, gguf_type)
-            yield gguf_type, path
-            path.unlink()
-
-    def _download_adapter(self) -> Path:
-        folder = self.context.scratch / adapter.FOLDER
-        folder.mkdir()
-        prefix = f"{self.folder}/{adapter.FOLDER}"
-        for stored in self.context.store.list(prefix):
-            name = stored.key.removeprefix(f"{prefix}/")
-            if "/" not in name:
-                self.context.store.get_file(stored.key, folder / name)
-        wanted = next(a.sha256 for a in self.trained.artifacts if a.type == "LoRAAdapter")
-        tensors = folder / adapter.WEIGHTS
-        if not tensors.is_file() or sha256_of(tensors) != wanted:
-            raise ModelError(f"{prefix}/{adapter.WEIGHTS} is not the file that train wrote; start the job anew")
-        return folder
-
-    def _read_reference(self) -> Reference:
-        key = f"{self.folder}/{prepared.FOLDER}/{reference.NAME}"
-        data = self.context.store.get_bytes(key)
-        if data is None:
-            raise SettingsError(f"{self.context.store.uri} has no {key}: train's files are gone; start the job anew")
-        return Reference.model_validate_json(data)
-
-    def _modelfile(self, tokenizer: Any) -> ollama.Modelfile:
-        description = self.prepared
-
-        def rendered(prompt: str) -> str:
-            return template.render_prompt(tokenizer, description.chat_template, description.system_prompt, prompt)
-
-        return ollama.describe(
-            rendered,
-            tokenizer.bos_token if template.adds_bos(tokenizer) else None,
-            description.system_prompt,
-            description.stop_strings,
-            self.plan.model.max_sequence_length,
+        except parity.Rejected as error:
+            # What was finished before is recorded before the stage ends.
+            self._uploader.wait()
+            trained_in_4bit = self._context.plan.model.quantization == "NF4"
+            advised = rejected.advice(gguf_type, trained_in_4bit, self._merge_base)
+            with self._clock.part("upload", "Uploading") as advance:
+                name = self._gguf_name(gguf_type)
+                refused = rejected.keep(self._context.store, self._run, name, path, error, advised, advance)
+            raise refused from error
+        return Parity(
+            kl=_decimal(figures.kl), top1=_decimal(figures.top1), retained_gain=_decimal(figures.retained_gain)
         )
 
-    def _publish(self, gguf_type: GGUFType, path: Path, modelfile: ollama.Modelfile) -> None:
-        self._report("Uploading")
-        name = f"{self.plan.job.name}-{gguf_type}.gguf"
-        key = f"{_FOLDER}/{name}"
-        checksum = sha256_of(path)
-        self.context.store.put_file(f"{self.folder}/{key}", path)
-        self.published.sha256[key] = checksum
-        self.published.ggufs.append((gguf_type, key))
-        self.published.artifacts.append(
-            Artifact(name=gguf_type, type="GGUF", path=key, size_bytes=path.stat().st_size, sha256=checksum)
-        )
-        text = ollama.text(modelfile, name).encode()
-        key = f"{_FOLDER}/Modelfile-{gguf_type}"
-        self.context.store.put_bytes(f"{self.folder}/{key}", text)
-        self.published.modelfiles.append(key)
-        self.published.artifacts.append(
-            Artifact(
-                name=f"Modelfile-{gguf_type}",
-                type="Modelfile",
-                path=key,
-                size_bytes=len(text),
-                sha256=hashlib.sha256(text).hexdigest(),
+    def _finish(self, gguf_type: GGUFType, path: Path, proof: Parity, *, is_source: bool = False) -> None:
+        """Let a proven file answer, and start its upload; the source of others stays on the disk."""
+        name = self._gguf_name(gguf_type)
+        with self._clock.part("answer", "Evaluating"):
+            answers = parity.answers(
+                path,
+                self._files.reference.prompts,
+                self._prepared.stop_token_ids,
+                self._context.plan.evaluation.max_new_tokens,
             )
-        )
+        modelfile = ollama.text(self._files.modelfile, name).encode()
 
-    def _hand_off(self) -> None:
-        """Write the last files, the manifest after all others and the pointers to it after that."""
-        store, made = self.context.store, self.published
-        self._report("Uploading")
-        uri = join_uri(store.uri, self.folder)
-        guide = serve_guide.text(self.plan, self.prepared, uri, made.ggufs, made.modelfiles)
-        store.put_bytes(f"{self.folder}/{_GUIDE}", guide.encode())
-        self._add_answers()
-        made_from, trained = self.prepared, self.trained
-        found = Manifest(
-            run_id=made_from.run_id,
-            job=self.plan.job.to_json(),
-            model=made_from.model,
-            adapter=made_from.adapter,
-            template=made_from.template,
-            dataset=made_from.dataset,
-            plan=self.plan.to_json(),
-            versions=manifest.versions(),
-            memory=trained.memory,
-            effective=trained.effective,
-            evaluation=trained.evaluation,
-            parity=made.parity,
-            artifacts=[*trained.artifacts, *made.artifacts],
-            files=manifest.list_files(store, self.folder, made.sha256, self.context.scratch),
-        )
-        store.put_bytes(f"{self.folder}/{MANIFEST}", found.to_bytes())
-        reuse.publish(self.context, self.folder, found)
+        def upload(progress: Progress) -> None:
+            key = f"{GGUF_FOLDER}/Modelfile-{gguf_type}"
+            self._state.forget(_modelfile(gguf_type))
+            self._context.store.put_bytes(f"{self._run}/{key}", modelfile)
+            self._state.keep(_modelfile(gguf_type), key, len(modelfile), hashlib.sha256(modelfile).hexdigest())
+            key = f"{GGUF_FOLDER}/{name}"
+            self._state.forget(gguf_type)
+            self._context.store.put_file(f"{self._run}/{key}", path, progress)
+            self._state.keep(gguf_type, key, path.stat().st_size, sha256_of(path), proof, answers)
+            if not is_source:
+                path.unlink()
 
-    def _add_answers(self) -> None:
-        key = f"{self.folder}/{ANSWERS}"
-        data = self.context.store.get_bytes(key)
-        if data is None:
-            raise SettingsError(f"{self.context.store.uri} has no {key}: train's files are gone; start the job anew")
-        content = json.loads(data)
-        for index, question in enumerate(content["questions"]):
-            question["gguf"] = {gguf_type: texts[index] for gguf_type, texts in self.published.answers.items()}
-        self.context.store.put_bytes(key, json.dumps(content, ensure_ascii=False, indent=2).encode())
+        self._uploader.start(path.stat().st_size, upload)
 
-    def _report(self, activity: Activity, percent: int | None = None) -> None:
-        self.context.reporter.report(activity, percent=percent)
+    def _upload_merged(self, proof: Parity) -> None:
+        """Start the upload of the merged model, of which every file goes as soon as it is in the bucket."""
+        folder = self._files.merged()
+        paths = sorted(path for path in folder.iterdir() if path.is_file())
+        total = sum(path.stat().st_size for path in paths)
 
-    @contextlib.contextmanager
-    def _timed(self, part: str) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        self.timings[part] = self.timings.get(part, 0.0) + time.monotonic() - started
+        def upload(progress: Progress) -> None:
+            self._state.forget(_MERGED)
+            lines, size = [], 0
+            for path in paths:
+                lines.append(f"{self._upload_merged_file(path, progress)}  {path.name}\n")
+                size += path.stat().st_size
+            # The folder without its list is no merged model, for who reads it.
+            checksums = "".join(lines).encode()
+            self._context.store.put_bytes(f"{self._run}/{MERGED_FOLDER}/{CHECKSUMS}", checksums)
+            digest = hashlib.sha256(checksums).hexdigest()
+            self._state.keep(_MERGED, f"{MERGED_FOLDER}/", size + len(checksums), digest, proof)
+            self._files.remove_merged()
+
+        self._uploader.start(total, upload)
+
+    def _upload_merged_file(self, path: Path, progress: Progress) -> str:
+        """Return the checksum."""
+        name = f"{_MERGED}-{path.name}"
+        checksum, size = sha256_of(path), path.stat().st_size
+        there = self._state.find(name)
+        if there is None or there.sha256 != checksum:
+            key = f"{MERGED_FOLDER}/{path.name}"
+            self._state.forget(name)
+            self._context.store.put_file(f"{self._run}/{key}", path, progress)
+            self._state.keep(name, key, size, checksum)
+        return checksum
+
+    def _gguf_name(self, gguf_type: str) -> str:
+        return f"{self._context.plan.job.name}-{gguf_type}.gguf"
+
+    @property
+    def _merge_base(self) -> MergeBase:
+        if self._plan.merge_base is not None:
+            return self._plan.merge_base
+        stored_in_4bit = self._prepared.model.stored_in_4bit and self._plan.original is None
+        return "Trained" if stored_in_4bit else "Original"
+
+
+def _modelfile(gguf_type: GGUFType) -> str:
+    return f"Modelfile-{gguf_type}"
+
+
+def _decimal(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4f}"

@@ -75,6 +75,11 @@ class ExportState:
         self._records[name] = record
         return record
 
+    def forget(self, name: str) -> None:
+        """Delete a record before its file is replaced: a record never vouches for another file of the same size."""
+        self._store.delete(self._layout.exported(name))
+        self._records.pop(name, None)
+
     def _read(self, name: str) -> Record | None:
         data = self._store.get_bytes(self._layout.exported(name))
         if data is None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from finetune_api.base import Model, Sha256
 from finetune_api.layout import MANIFEST
@@ -47,8 +47,6 @@ class Manifest(Model):
     memory: MemoryStatus | None = None
     effective: Effective | None = None
     evaluation: EvaluationStatus | None = None
-    # By GGUF type.
-    parity: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     artifacts: list[Artifact]
     files: list[ManifestFile]
 

@@ -70,12 +70,21 @@ class Figures:
     nll: float
     nll_base: float
     nll_tuned: float
+    kl: float | None = None
 
     @property
     def retained_gain(self) -> float | None:
         """None where training gained too little to tell."""
         gain = self.nll_base - self.nll_tuned
         return (self.nll_base - self.nll) / gain if gain >= _MEASURABLE_GAIN else None
+
+
+class Rejected(ModelError):  # noqa: N818 - what became of a file, as people call it
+    """The file is not the model that was trained."""
+
+    def __init__(self, message: str, figures: Figures) -> None:
+        super().__init__(message)
+        self.figures = figures
 
 
 def limits(gguf_type: GGUFType, trained_in_4bit: bool) -> Limits:
@@ -207,7 +216,9 @@ def check(path: Path, gguf_type: GGUFType, reference: Reference, bos: str | None
         *(gguf_type, figures.top1, figures.nll, figures.nll_base, figures.nll_tuned),
     )
     if (wrong := judge(figures, limits(gguf_type, trained_in_4bit))) is not None:
-        raise ModelError(f"the {gguf_type} file is not the model that was trained: {wrong}; it was not published")
+        raise Rejected(
+            f"the {gguf_type} file is not the model that was trained: {wrong}; it was not published", figures
+        )
     return figures
 
 
