@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import trainer_job
+from tests.support import in_process, trainer_job
 from tests.support.smollm2 import cache, model_dir
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,25 +47,32 @@ class Job:
         return sorted(int(p.parent.name) for p in self.output.glob("*/.runs/*/checkpoints/*/complete.json"))
 
     def start(self, stage: str, attempt: int = 0, code: str | None = None) -> subprocess.Popen[bytes]:
-        """`code`: a program to run instead of the trainer's, with its arguments."""
+        """In a process of its own; `code`: a program to run instead of the trainer's, with its arguments."""
         self.termination_log.unlink(missing_ok=True)
-        path = os.pathsep.join(str(ROOT / p) for p in ("crds", "trainer-image"))
-        environment = os.environ | {
-            "PYTHONPATH": path,
-            "FINETUNE_TERMINATION_LOG": str(self.termination_log),
-            "LLAMA_CPP_DIR": str(cache() / "llama.cpp"),
-            # Two jobs of one test are runs of one trainer, even while somebody edits it.
-            "FINETUNE_BUILD_ID": "test",
-        }
         program = ["-c", code] if code else ["-m", "finetune_trainer"]
-        command = [sys.executable, *program, stage, "--plan", str(self.root / "plan.json")]
-        with (self.root / f"{stage}-{attempt}.out").open("wb") as log:
+        with self._output(stage, attempt).open("wb") as log:
             return subprocess.Popen(
-                [*command, "--attempt", str(attempt)], env=environment, stdout=log, stderr=subprocess.STDOUT
+                [sys.executable, *program, *self._arguments(stage, attempt)],
+                env=os.environ | self._variables,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
 
     def finish(self, stage: str, attempt: int = 0, code: str | None = None) -> int:
         return self.start(stage, attempt, code).wait(_TIMEOUT_SECONDS)
+
+    def finish_here(self, stage: str, attempt: int = 0) -> int:
+        """In this process, which has imported the libraries before."""
+        self.termination_log.unlink(missing_ok=True)
+        return in_process.run(self._arguments(stage, attempt), self._output(stage, attempt), self._variables)
+
+    def copied(self, root: Path) -> "Job":
+        """Return the same job with a bucket of its own, as far as this one has come."""
+        shutil.copytree(self.root, root, dirs_exist_ok=True)
+        plan = json.loads((root / "plan.json").read_text())
+        plan["output"]["path"] = str(root / "output")
+        (root / "plan.json").write_text(json.dumps(plan))
+        return Job(root)
 
     def result(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.termination_log.read_bytes())
@@ -75,7 +82,23 @@ class Job:
         return [json.loads(line) for line in (self.run / "metrics.jsonl").read_text().splitlines()]
 
     def said(self, stage: str, attempt: int = 0) -> str:
-        return (self.root / f"{stage}-{attempt}.out").read_text(errors="replace")
+        return self._output(stage, attempt).read_text(errors="replace")
+
+    def _output(self, stage: str, attempt: int) -> Path:
+        return self.root / f"{stage}-{attempt}.out"
+
+    def _arguments(self, stage: str, attempt: int) -> list[str]:
+        return [stage, "--plan", str(self.root / "plan.json"), "--attempt", str(attempt)]
+
+    @property
+    def _variables(self) -> dict[str, str]:
+        return {
+            "PYTHONPATH": os.pathsep.join(str(ROOT / p) for p in ("crds", "trainer-image")),
+            "FINETUNE_TERMINATION_LOG": str(self.termination_log),
+            "LLAMA_CPP_DIR": str(cache() / "llama.cpp"),
+            # Two jobs of one test are runs of one trainer, even while somebody edits it.
+            "FINETUNE_BUILD_ID": "test",
+        }
 
     def interrupt(self, process: subprocess.Popen[bytes], number: signal.Signals, when: Callable[[], bool]) -> int:
         """Send a signal as soon as `when`, and return the exit code."""
@@ -88,10 +111,36 @@ class Job:
         return process.wait(_TIMEOUT_SECONDS)
 
 
+def coach_rows(count: int, characters: int | None = None) -> list[dict[str, Any]]:
+    """Return rows of the example, with answers of at most so many characters."""
+    lines = (ROOT / "examples/coach.jsonl").read_text().splitlines()[:count]
+    return [row | {"output": row["output"][:characters]} for row in map(json.loads, lines)]
+
+
 def make_job(root: Path, model: Path | None = None, dropout: float = 0.05, **training: Any) -> Job:
     """Return a job that was prepared: of a real model, or of `model`; `training` replaces members of the plan's."""
-    rows = [json.loads(line) for line in (ROOT / "examples/coach.jsonl").read_text().splitlines()[:100]]
-    plan = trainer_job.make(root, model or model_dir(), rows).plan
+    plan = trainer_job.make(root, model or model_dir(), coach_rows(100)).plan
+    _complete(plan, dropout, training)
+    plan["export"] = {"gguf": ["Q8_0"]}
+    (root / "plan.json").write_text(json.dumps(plan))
+    job = Job(root)
+    assert job.finish("prepare") == 0, job.said("prepare")
+    return job
+
+
+def make_tiny_job(root: Path, model: Path, rows: list[dict[str, Any]], dropout: float = 0.05, **training: Any) -> Job:
+    """Return a job of a small model that exports nothing and was prepared in this process."""
+    plan = trainer_job.make(root, model, rows).plan
+    _complete(plan, dropout, training)
+    plan["evaluation"]["maxNewTokens"] = 2
+    plan["export"] = {"gguf": []}
+    (root / "plan.json").write_text(json.dumps(plan))
+    job = Job(root)
+    assert job.finish_here("prepare") == 0, job.said("prepare")
+    return job
+
+
+def _complete(plan: dict[str, Any], dropout: float, training: dict[str, Any]) -> None:
     plan["model"]["quantization"] = "None"
     plan["training"] |= {
         "batchSize": 4,
@@ -105,11 +154,6 @@ def make_job(root: Path, model: Path | None = None, dropout: float = 0.05, **tra
     plan["training"]["lora"] |= {"rank": 8, "dropout": dropout}
     plan["training"].pop("checkpointSeconds", None)
     plan["evaluation"] = {"prompts": ["스쿼트는 어떻게 하나요?"], "maxNewTokens": 16}
-    plan["export"] = {"gguf": ["Q8_0"]}
-    (root / "plan.json").write_text(json.dumps(plan))
-    job = Job(root)
-    assert job.finish("prepare") == 0, job.said("prepare")
-    return job
 
 
 @pytest.fixture(scope="session")

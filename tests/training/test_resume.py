@@ -8,36 +8,17 @@ from typing import Any
 
 import pytest
 
+from finetune_trainer import training
 from finetune_trainer.curve import evaluation_steps
+from finetune_trainer.evaluation import Evaluation
 from tests.support import tiny_model
-from tests.training.conftest import Job, make_job
+from tests.training.conftest import Job, coach_rows, make_tiny_job
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(900)]
 STEPS = 20
 # Nothing but the order of floating-point additions may differ.
 TOLERANCE = 1e-4
-
-# The stage with another program as the process that trains.
-STAGE = """
-import sys
-from finetune_trainer import train_process
-from finetune_trainer.cli import main
-train_process.COMMAND = [sys.executable, "-c", {child!r}]
-sys.exit(main(sys.argv[1:]))
-"""
-UNSEEN = """
-import sys
-from finetune_trainer import train_process, training
-training.evaluation_steps = lambda total, points: frozenset()
-sys.exit(train_process.main(sys.argv[1:]))
-"""
-OVERFITTING = """
-import sys
-from finetune_trainer import train_process
-from finetune_trainer.evaluation import Evaluation
-Evaluation.during = lambda self, step: float(step)
-sys.exit(train_process.main(sys.argv[1:]))
-"""
+ADAPTER = Path("adapter/adapter_model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -45,31 +26,43 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model.build(tmp_path_factory.mktemp("models") / "tiny")
 
 
-def tiny_job(root: Path, model: Path, dropout: float, **training: Any) -> Job:
-    training = {"batchSize": 8, "maxSteps": STEPS, "learningRate": 3e-2} | training
-    return make_job(root, model, dropout=dropout, **training)
+def tiny_job(root: Path, model: Path, dropout: float, **settings: Any) -> Job:
+    settings = {"batchSize": 8, "maxSteps": STEPS, "learningRate": 3e-2} | settings
+    return make_tiny_job(root, model, coach_rows(60, 24), dropout, **settings)
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Job:
-    """Trained without interruption, with dropout: random numbers matter."""
-    job = tiny_job(tmp_path_factory.mktemp("calm"), model, 0.05)
-    assert job.finish("train") == 0, job.said("train")
+def unsteady(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Job:
+    """Prepared, with dropout: random numbers matter."""
+    return tiny_job(tmp_path_factory.mktemp("unsteady"), model, 0.05)
+
+
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Job:
+    """Prepared, without dropout, which draws other numbers for another micro-batch."""
+    return tiny_job(tmp_path_factory.mktemp("steady"), model, 0.0)
+
+
+def trained(job: Job) -> Job:
+    """Train without interruption."""
+    assert job.finish_here("train") == 0, job.said("train")
     return job
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Job:
-    """Trained without interruption and dropout, which draws other numbers for another micro-batch."""
-    job = tiny_job(tmp_path_factory.mktemp("plain"), model, 0.0)
-    assert job.finish("train") == 0, job.said("train")
-    return job
+def calm(tmp_path_factory: pytest.TempPathFactory, unsteady: Job) -> Job:
+    return trained(unsteady.copied(tmp_path_factory.mktemp("calm")))
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory, model: Path) -> tuple[Job, dict[str, Any]]:
+def plain(tmp_path_factory: pytest.TempPathFactory, steady: Job) -> Job:
+    return trained(steady.copied(tmp_path_factory.mktemp("plain")))
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory, unsteady: Job) -> tuple[Job, dict[str, Any]]:
     """The calm job, stopped by SIGTERM once and by kill -9 once; with the termination message of the first."""
-    job = tiny_job(tmp_path_factory.mktemp("stopped"), model, 0.05)
+    job = unsteady.copied(tmp_path_factory.mktemp("stopped"))
     process = job.start("train", attempt=0)
     code = job.interrupt(process, signal.SIGTERM, lambda: "Training step 0" in job.said("train", 0))
     assert code == 75, job.said("train", 0)
@@ -77,7 +70,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory, model: Path) -> tuple[Job,
     process = job.start("train", attempt=1)
     newer = told["checkpointStep"] + 1
     assert job.interrupt(process, signal.SIGKILL, lambda: max(job.checkpoints) > newer) == -signal.SIGKILL
-    assert job.finish("train", attempt=2) == 0, job.said("train", 2)
+    assert job.finish_here("train", attempt=2) == 0, job.said("train", 2)
     return job, told
 
 
@@ -89,28 +82,40 @@ def use_micro_batch(job: Job, size: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def resized(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Job:
+def resized(tmp_path_factory: pytest.TempPathFactory, steady: Job) -> Job:
     """The plain job, killed in the middle: before with a micro-batch of 1, afterwards of 8."""
-    job = tiny_job(tmp_path_factory.mktemp("resized"), model, 0.0)
+    job = steady.copied(tmp_path_factory.mktemp("resized"))
     use_micro_batch(job, 1)
     process = job.start("train", attempt=0)
     assert job.interrupt(process, signal.SIGKILL, lambda: max(job.checkpoints, default=0) > 2) == -signal.SIGKILL
     use_micro_batch(job, 8)
-    assert job.finish("train", attempt=1) == 0, job.said("train", 1)
+    assert job.finish_here("train", attempt=1) == 0, job.said("train", 1)
     assert job.result()["effective"]["microBatchSize"] == 8
     return job
 
 
 def assert_learned_the_same(job: Job, other: Job) -> None:
-    from safetensors.torch import load_file
-    from torch.testing import assert_close
+    assert_steps_are_the_same(job, other)
+    assert_adapters_are_the_same(job.run / ADAPTER, other.run / ADAPTER)
 
+
+def assert_steps_are_the_same(job: Job, other: Job) -> None:
     assert job.run.name == other.run.name
     assert [m["rows"] for m in job.metrics()] == [m["rows"] for m in other.metrics()]
     for name in ("loss", "gradNorm", "learningRate"):
         assert [m[name] for m in job.metrics()] == pytest.approx([m[name] for m in other.metrics()], rel=TOLERANCE)
-    name = "adapter/adapter_model.safetensors"
-    assert_close(load_file(job.run / name), load_file(other.run / name), rtol=1e-3, atol=1e-5)
+
+
+def assert_adapters_are_the_same(one: Path, other: Path) -> None:
+    from safetensors.torch import load_file
+    from torch.testing import assert_close
+
+    assert_close(load_file(one), load_file(other), rtol=1e-3, atol=1e-5)
+
+
+def last_checkpoint(job: Job) -> Path:
+    (folder,) = job.output.glob(f"*/.runs/*/checkpoints/{job.checkpoints[-1]}")
+    return folder / ADAPTER.name
 
 
 def curve(job: Job) -> list[dict[str, Any]]:
@@ -139,23 +144,31 @@ def test_the_hold_out_curve_goes_on_after_kills(calm: Job, stopped: tuple[Job, d
         assert here["value"] == pytest.approx(there["value"], rel=TOLERANCE)
 
 
-def test_looking_at_the_hold_out_rows_changes_nothing(calm: Job, model: Path, tmp_path: Path) -> None:
-    job = tiny_job(tmp_path, model, 0.05)
-    assert job.finish("train", code=STAGE.format(child=UNSEEN)) == 0, job.said("train")
+def test_looking_at_the_hold_out_rows_changes_nothing(
+    calm: Job, unsteady: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = unsteady.copied(tmp_path)
+    monkeypatch.setattr(training, "evaluation_steps", lambda total, points: frozenset())
+    trained(job)
     assert curve(job) == []
-    assert_learned_the_same(job, calm)
+    # Not what is kept, which is the best step of what was seen.
+    assert_steps_are_the_same(job, calm)
+    assert_adapters_are_the_same(last_checkpoint(job), last_checkpoint(calm))
 
 
-def test_the_best_step_is_kept_and_training_ends_early_also_when_it_is_resumed(model: Path, tmp_path: Path) -> None:
+def test_the_best_step_is_kept_and_training_ends_early_also_when_it_is_resumed(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = tiny_job(tmp_path, model, 0.0, earlyStoppingPatience=2)
+    # Every fourth step is measured, and is worse than the one before.
+    monkeypatch.setattr(Evaluation, "during", lambda self, step: float(step))
     for attempt in range(2):
-        assert job.finish("train", attempt, code=STAGE.format(child=OVERFITTING)) == 0, job.said("train", attempt)
-        # Every fourth step is measured, and is worse than the one before.
+        assert job.finish_here("train", attempt) == 0, job.said("train", attempt)
         assert [m["step"] for m in job.metrics()] == list(range(1, 13))
         assert job.result()["evaluation"]["bestStep"] == 4
-        kept = (job.run / "adapter/adapter_model.safetensors").read_bytes()
+        kept = (job.run / ADAPTER).read_bytes()
         (checkpoints,) = job.output.glob("*/.runs/*/checkpoints")
-        assert kept == (checkpoints / "4/adapter_model.safetensors").read_bytes()
+        assert kept == (checkpoints / "4" / ADAPTER.name).read_bytes()
         # As if the pod had died after its last checkpoint.
         shutil.rmtree(job.run / "adapter")
     assert "Training step" not in job.said("train", 1)
