@@ -1,0 +1,173 @@
+"""Whenever the plug is pulled, the bucket tells no lie, and the next attempt comes to the same result."""
+
+import hashlib
+import json
+import multiprocessing
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_api.plan import S3Target
+from finetune_trainer.file_store import FileStore
+from finetune_trainer.s3_store import S3Store
+from tests.support import export_job
+from tests.support.export_attempt import attempt
+from tests.support.export_job import LAYOUT
+from tests.support.s3_server import S3Server
+
+pytestmark = pytest.mark.timeout(600)
+KILLS = 20
+SEED = 7
+# Of writing one file: long enough to be hit.
+SECONDS = 0.15
+EXPORT: dict[str, Any] = {"gguf": ["F16", "BF16", "Q8_0", "Q4_K_M"], "merged": True}
+# They tell of the attempt itself: how long it took.
+_OF_THE_ATTEMPT = ("report.json", "report.html")
+
+
+@dataclass
+class Bucket:
+    """A bucket with a trained job in it, as the server shows it and as it lies on its disk."""
+
+    s3: S3Server
+    name: str
+    root: Path
+    plan: dict[str, Any]
+    attempts: int = 0
+    context: Any = field(default_factory=lambda: multiprocessing.get_context("forkserver"))
+
+    @property
+    def target(self) -> S3Target:
+        return S3Target(
+            uri=f"s3://{self.name}/tuned",
+            endpoint=self.s3.endpoint,
+            force_path_style=True,
+            credentials_dir=str(self.s3.credentials(self.root / "keys")),
+        )
+
+    @property
+    def store(self) -> S3Store:
+        return S3Store(self.target)
+
+    @property
+    def folder(self) -> Path:
+        (found,) = (self.s3.root / self.name / "tuned/gym/coach").glob("*/prepared")
+        return found.parent
+
+    def copied(self, name: str, root: Path) -> "Bucket":
+        shutil.copytree(self.s3.root / self.name, self.s3.root / name)
+        return Bucket(self.s3, name, root, self.plan)
+
+    def start(self) -> Any:
+        plan = self.root / "plan.json"
+        output = {"s3": self.target.model_dump(mode="json", by_alias=True)}
+        plan.write_text(json.dumps(self.plan | {"output": output}))
+        (self.root / "scratch").mkdir(exist_ok=True)
+        variables = {
+            "FINETUNE_SCRATCH": str(self.root / "scratch"),
+            "FINETUNE_TERMINATION_LOG": str(self.root / "termination-log"),
+            "FINETUNE_BUILD_ID": "test",
+        }
+        self.attempts += 1
+        process = self.context.Process(target=attempt, args=(plan, self.attempts, variables, SECONDS))
+        process.start()
+        return process
+
+    def finish(self) -> None:
+        process = self.start()
+        process.join(60)
+        assert process.exitcode == 0, (self.root / f"export-{self.attempts}.out").read_text()
+
+    def files(self) -> dict[str, str]:
+        """Return the sha256 of every object of the run that the server shows, but logs."""
+        prefix = LAYOUT.run(self.folder.name)
+        names = [stored.key.removeprefix(f"{prefix}/") for stored in self.store.list(prefix)]
+        return {
+            name: hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
+            for name in names
+            if not name.startswith("logs/")
+        }
+
+
+@pytest.fixture(scope="module")
+def trained(s3: S3Server, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Bucket:
+    root = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FINETUNE_SCRATCH", str(root / "scratch"))
+        patch.setenv("FINETUNE_BUILD_ID", "test")
+        made = export_job.make(root, tiny, **EXPORT)
+    s3.make_bucket("killed-exports")
+    bucket = Bucket(s3, "killed-exports", root, made.plan)
+    for stored in FileStore(made.output).list(""):
+        bucket.store.put_file(stored.key, made.output / stored.key)
+    return bucket
+
+
+@pytest.fixture(scope="module")
+def undisturbed(trained: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, str], float]]:
+    """Yield the files that an export leaves which nobody kills, and its seconds."""
+    trained.context.set_forkserver_preload(["tests.support.export_attempt"])
+    for number in range(2):  # the first one waits for the fork server
+        bucket = trained.copied(f"calm-{number}", tmp_path_factory.mktemp("calm"))
+        started = time.monotonic()
+        bucket.finish()
+        seconds = time.monotonic() - started
+    yield bucket.files(), seconds
+
+
+def assert_no_lie(bucket: Bucket, whole: dict[str, str]) -> None:
+    found = bucket.files()
+    large = {name: checksum for name, checksum in found.items() if name.startswith(("gguf/", "merged/"))}
+    assert large == {name: whole[name] for name in large}, "a half file has its final name"
+    if "manifest.json" in found:
+        listed = json.loads((bucket.folder / "manifest.json").read_text())["files"]
+        assert {f["path"]: f["sha256"] for f in listed} == {n: c for n, c in found.items() if n != "manifest.json"}
+    elif bucket.store.get_bytes(LAYOUT.latest) is not None:
+        raise AssertionError("it is told as complete and has no manifest")
+
+
+def settled(files: dict[str, str]) -> dict[str, str]:
+    return {name: c for name, c in files.items() if name not in (*_OF_THE_ATTEMPT, "manifest.json")}
+
+
+def test_pulled_at_any_moment(trained: Bucket, undisturbed: tuple[dict[str, str], float], tmp_path: Path) -> None:
+    whole, seconds = undisturbed
+    moments = random.Random(SEED)
+    killed = 0
+    for number in range(KILLS):
+        root = tmp_path / str(number)
+        root.mkdir()
+        bucket = trained.copied(f"killed-{number}", root)
+        process = bucket.start()
+        process.join(moments.uniform(0.05, 1.0) * seconds)
+        killed += process.exitcode is None
+        process.kill()
+        process.join()
+        # A pod's scratch space is lost with it; a laptop's is there still.
+        if number % 2:
+            shutil.rmtree(root / "scratch")
+        assert_no_lie(bucket, whole)
+        bucket.finish()
+        assert settled(bucket.files()) == settled(whole)
+        shutil.rmtree(bucket.s3.root / bucket.name)
+    assert killed >= KILLS * 3 // 4
+
+
+def test_pulled_again_and_again(trained: Bucket, undisturbed: tuple[dict[str, str], float], tmp_path: Path) -> None:
+    whole, seconds = undisturbed
+    moments = random.Random(SEED + 1)
+    bucket = trained.copied("killed-again", tmp_path)
+    for _ in range(6):
+        process = bucket.start()
+        process.join(moments.uniform(0.3, 0.8) * seconds)
+        process.kill()
+        process.join()
+        assert_no_lie(bucket, whole)
+    bucket.finish()
+    assert settled(bucket.files()) == settled(whole)
