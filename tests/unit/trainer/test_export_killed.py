@@ -6,7 +6,6 @@ import multiprocessing
 import random
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,9 +59,12 @@ class Bucket:
         (found,) = (self.s3.root / self.name / "tuned/gym/coach").glob("*/prepared")
         return found.parent
 
-    def copied(self, name: str, root: Path) -> "Bucket":
-        shutil.copytree(self.s3.root / self.name, self.s3.root / name)
-        return Bucket(self.s3, name, root, self.plan)
+    def copied(self, root: Path) -> "Bucket":
+        """Return a bucket as this one is, always of the same name: some files tell it."""
+        target = self.s3.root / f"{self.name}-copy"
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(self.s3.root / self.name, target)
+        return Bucket(self.s3, target.name, root, self.plan)
 
     def start(self) -> Any:
         plan = self.root / "plan.json"
@@ -102,23 +104,23 @@ def trained(s3: S3Server, tiny: Path, tmp_path_factory: pytest.TempPathFactory) 
         patch.setenv("FINETUNE_SCRATCH", str(root / "scratch"))
         patch.setenv("FINETUNE_BUILD_ID", "test")
         made = export_job.make(root, tiny, **EXPORT)
-    s3.make_bucket("killed-exports")
-    bucket = Bucket(s3, "killed-exports", root, made.plan)
+    s3.make_bucket("killed")
+    bucket = Bucket(s3, "killed", root, made.plan)
     for stored in FileStore(made.output).list(""):
         bucket.store.put_file(stored.key, made.output / stored.key)
     return bucket
 
 
 @pytest.fixture(scope="module")
-def undisturbed(trained: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, str], float]]:
-    """Yield the files that an export leaves which nobody kills, and its seconds."""
+def undisturbed(trained: Bucket, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], float]:
+    """Return the files that an export leaves which nobody kills, and its seconds."""
     trained.context.set_forkserver_preload(["tests.support.export_attempt"])
-    for number in range(2):  # the first one waits for the fork server
-        bucket = trained.copied(f"calm-{number}", tmp_path_factory.mktemp("calm"))
+    for _ in range(2):  # the first one waits for the fork server
+        bucket = trained.copied(tmp_path_factory.mktemp("calm"))
         started = time.monotonic()
         bucket.finish()
         seconds = time.monotonic() - started
-    yield bucket.files(), seconds
+    return bucket.files(), seconds
 
 
 def assert_no_lie(bucket: Bucket, whole: dict[str, str]) -> None:
@@ -143,7 +145,7 @@ def test_pulled_at_any_moment(trained: Bucket, undisturbed: tuple[dict[str, str]
     for number in range(KILLS):
         root = tmp_path / str(number)
         root.mkdir()
-        bucket = trained.copied(f"killed-{number}", root)
+        bucket = trained.copied(root)
         process = bucket.start()
         process.join(moments.uniform(0.05, 1.0) * seconds)
         killed += process.exitcode is None
@@ -155,14 +157,13 @@ def test_pulled_at_any_moment(trained: Bucket, undisturbed: tuple[dict[str, str]
         assert_no_lie(bucket, whole)
         bucket.finish()
         assert settled(bucket.files()) == settled(whole)
-        shutil.rmtree(bucket.s3.root / bucket.name)
     assert killed >= KILLS * 3 // 4
 
 
 def test_pulled_again_and_again(trained: Bucket, undisturbed: tuple[dict[str, str], float], tmp_path: Path) -> None:
     whole, seconds = undisturbed
     moments = random.Random(SEED + 1)
-    bucket = trained.copied("killed-again", tmp_path)
+    bucket = trained.copied(tmp_path)
     for _ in range(6):
         process = bucket.start()
         process.join(moments.uniform(0.3, 0.8) * seconds)
