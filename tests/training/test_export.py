@@ -83,7 +83,7 @@ def converter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("converter")
 def test_a_file_of_the_base_is_refused(trained: Job, tmp_path: Path) -> None:
-    gguf.convert(model_dir(), tmp_path / "base.gguf", "F16", tmp_path)
+    gguf.convert(model_dir(), tmp_path / "base.gguf", "F16", tmp_path, lambda percent: None)
     with pytest.raises(ModelError, match="is not the model that was trained"):
         parity.check(tmp_path / "base.gguf", "F16", reference(trained), None, trained_in_4bit=True)
 
@@ -104,6 +104,6 @@ def test_a_scrambled_adapter_is_refused(trained: Job, tmp_path: Path) -> None:
             tensors[name] = tensor[torch.randperm(len(tensor), generator=generator)].clone()
     save_file(tensors, adapter / WEIGHTS)
     merge.merge(model_dir(), adapter, tmp_path / "merged", lambda percent: None)
-    gguf.convert(tmp_path / "merged", tmp_path / "scrambled.gguf", "F16", tmp_path)
+    gguf.convert(tmp_path / "merged", tmp_path / "scrambled.gguf", "F16", tmp_path, lambda percent: None)
     with pytest.raises(ModelError, match="is not the model that was trained"):
         parity.check(tmp_path / "scrambled.gguf", "F16", reference(trained), None, trained_in_4bit=True)
