@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from finetune_api.base import Model
+from finetune_api.base import Model, Sha256
 from finetune_api.spec import MergeBase
 from finetune_api.status import Artifact, Effective, MemoryStatus, Verdict
 
@@ -192,6 +192,14 @@ class EvaluationReport(Model):
     answers: list[AnswerReport] = []
 
 
+class ParityLimits(Model):
+    """What a file had to reach. None: not asked of it."""
+
+    kl: float | None = Field(None, description="At most, in nats per token.")
+    top1: float | None = Field(None, description="At least, 0 to 1.")
+    retained_gain: float | None = Field(None, description="At least.")
+
+
 class ExportReport(Model):
     """What export made of the adapter."""
 
@@ -199,12 +207,29 @@ class ExportReport(Model):
     merge_base: MergeBase | None = None
     # With the proof of each file.
     artifacts: list[Artifact] = []
+    # By the artifact's name: what its parity had to reach.
+    limits: dict[str, ParityLimits] = {}
+
+
+class RunReport(Model):
+    """Which run this is."""
+
+    namespace: str
+    name: str
+    run_id: Sha256
+    # The run's folder: what the artifacts' paths are relative to.
+    output_uri: str
+    # Of the base model, as the job names it, and its resolved revision.
+    model: str | None = None
+    revision: str | None = None
+    method: str | None = None
 
 
 class Report(Model):
     """The whole file. A stage fills its part and keeps the others."""
 
     report_version: int = REPORT_VERSION
+    run: RunReport | None = None
     data: DataReport | None = None
     training: TrainingReport | None = None
     evaluation: EvaluationReport | None = None
