@@ -27,7 +27,7 @@ QUESTIONS = ("스쿼트?", "푸시업?")
 RANK = 4
 MIB = 1024 * 1024
 # More than one part of an upload; the others are one.
-SIZES = {"F16": 36 * MIB, "BF16": 3 * MIB, "Q8_0": 34 * MIB}
+SIZES = {"F16": 34 * MIB}
 OTHER_SIZE = 2 * MIB
 _WRITES = 6
 
