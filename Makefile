@@ -41,8 +41,9 @@ test-unit: prerequisites venvs ## Run the fast tests, without network or cluster
 	$(TRAINER)/python $(PYTEST) tests/unit/trainer
 
 .PHONY: test-integration
-test-integration: programs venvs ## Run the chart and the operator against a real API server
+test-integration: programs venvs ## Run the operator against a real API server, and the report in a browser
 	$(DEV)/python $(PYTEST) tests/unit/chart tests/integration
+	$(DEV)/python $(PYTEST) tests/browser
 
 .PHONY: test-trainer
 test-trainer: programs venvs ## Train and export a real small model, and refuse bad inputs
