@@ -14,7 +14,15 @@ _CHECKPOINTS = 2
 _16_BIT = 2
 
 
-def need(plan: Plan, *, model_bytes: int, parameters: int, adapter_parameters: int, rows_bytes: int) -> ScratchStatus:
+def need(
+    plan: Plan,
+    *,
+    model_bytes: int,
+    parameters: int,
+    adapter_parameters: int,
+    rows_bytes: int,
+    original_bytes: int = 0,
+) -> ScratchStatus:
     """Return what train and export have on disk at most at one time.
 
     Args:
@@ -23,8 +31,10 @@ def need(plan: Plan, *, model_bytes: int, parameters: int, adapter_parameters: i
         parameters: of the model.
         adapter_parameters: weights that are trained.
         rows_bytes: of the tokenized rows.
+        original_bytes: of the files with the 16-bit weights, where a 4-bit model's adapter is merged into them.
     """
     fetched = 0 if plan.model.path is not None else model_bytes
+    original = 0 if plan.export.original is None or plan.export.original.path is not None else original_bytes
     adapter = adapter_parameters * _WEIGHT_BYTES
     checkpoint = adapter + adapter_parameters * _MOMENTS_BYTES[plan.training.optimizer]
     # The best adapter, the final one, and one to start from.
@@ -35,7 +45,7 @@ def need(plan: Plan, *, model_bytes: int, parameters: int, adapter_parameters: i
         # The merged model and what is converted from it. Quantized files are smaller than the merged model, and are
         # made one at a time after it is gone.
         converted = 2 if "BF16" in plan.export.gguf else 1
-        export = fetched + adapter + (1 + converted) * parameters * _16_BIT
+        export = fetched + original + adapter + (1 + converted) * parameters * _16_BIT
     return ScratchStatus(train_mib=_mib(train), export_mib=_mib(export))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
-from finetune_api.plan import Plan, S3Target, SourcePlan
+from finetune_api.plan import ModelPlan, Plan, S3Target, SourcePlan, WeightsPlan
 from finetune_api.policy import Policy
 
 AWS = "https://amazonaws.com"
@@ -77,17 +77,23 @@ def host_and_port(url: str) -> tuple[str, int] | None:
 def _all(plan: Plan) -> Iterator[Endpoint]:
     yield from _s3("spec.output.s3", plan.output.s3)
     model = plan.model
-    yield from _s3("spec.model.s3", model.s3)
-    if model.hub:
-        yield Endpoint("spec.model.huggingFace", model.hub.endpoint or HUB)
+    yield from _weights("spec.model", model)
     if model.adapter:
         yield from _s3("spec.model.adapter.s3", model.adapter.s3)
     for index, source in enumerate(plan.dataset.sources):
         yield from _source(f"spec.dataset.sources[{index}]", source)
     for index, source in enumerate(plan.dataset.holdout_sources):
         yield from _source(f"spec.dataset.holdout.sources[{index}]", source)
+    if plan.export.original:
+        yield from _weights("spec.export.originalModel", plan.export.original)
     if plan.mlflow:
         yield Endpoint("spec.tracking.mlflow.uri", plan.mlflow.uri)
+
+
+def _weights(field: str, plan: ModelPlan | WeightsPlan) -> Iterator[Endpoint]:
+    yield from _s3(f"{field}.s3", plan.s3)
+    if plan.hub:
+        yield Endpoint(f"{field}.huggingFace", plan.hub.endpoint or HUB)
 
 
 def _source(field: str, source: SourcePlan) -> Iterator[Endpoint]:

@@ -15,7 +15,7 @@ from finetune_trainer.context import Context
 from finetune_trainer.errors import ModelError, SettingsError
 from finetune_trainer.file_store import FileStore
 from finetune_trainer.folder_model import FolderModel
-from finetune_trainer.merge import module_of
+from finetune_trainer.lora_weights import module_of
 from finetune_trainer.model_preflight import CheckedModel
 from finetune_trainer.open_store import open_s3
 from finetune_trainer.prepared import ModelFile, ResolvedAdapter

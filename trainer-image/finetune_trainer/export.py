@@ -13,7 +13,7 @@ from finetune_api.layout import MANIFEST
 from finetune_api.result import StageResult
 from finetune_api.spec import GGUFType, MergeBase
 from finetune_api.status import Parity
-from finetune_trainer import gguf, ollama, outcome, parity, rejected
+from finetune_trainer import gguf, merge_base, ollama, outcome, parity, rejected
 from finetune_trainer.build_id import build_id
 from finetune_trainer.checkpoints import sha256_of
 from finetune_trainer.context import Context
@@ -238,10 +238,7 @@ class _Export:
 
     @property
     def _merge_base(self) -> MergeBase:
-        if self._plan.merge_base is not None:
-            return self._plan.merge_base
-        stored_in_4bit = self._prepared.model.stored_in_4bit and self._plan.original is None
-        return "Trained" if stored_in_4bit else "Original"
+        return merge_base.choose(self._context.plan, stored_in_4bit=self._prepared.model.stored_in_4bit)
 
 
 def _modelfile(gguf_type: GGUFType) -> str:

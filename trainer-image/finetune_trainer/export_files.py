@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.spec import GGUFType
-from finetune_trainer import adapter, gguf, merge, ollama, prepared, reference
+from finetune_trainer import adapter, base_weights, gguf, merge, merge_base, ollama, prepared, reference
 from finetune_trainer.checkpoints import sha256_of
 from finetune_trainer.context import Context
 from finetune_trainer.data import template
 from finetune_trainer.errors import ModelError, SettingsError
-from finetune_trainer.fetch import fetch_weights
+from finetune_trainer.fetch import fetch_original, fetch_weights
 from finetune_trainer.prepared import Prepared
 from finetune_trainer.reference import Reference
 from finetune_trainer.stage_clock import StageClock
@@ -103,12 +103,30 @@ class ExportFiles:
         """The merged model as 16-bit safetensors with configuration, tokenizer and template."""
         target, whole = self._folder / _MERGED, self._folder / _WHOLE
         if not whole.exists():
-            shutil.rmtree(target, ignore_errors=True)
-            base, adapter_folder = self.base, self.adapter
+            base, adapter_folder, original, loaded = self.base, self.adapter, self._original, self._loading()
             with self._clock.part("merge", "Merging") as advance:
-                merge.merge(base, adapter_folder, target, advance)
+                merge.merge(base, adapter_folder, target, original, loaded, advance)
             whole.touch()
         return target
+
+    @cached_property
+    def _original(self) -> Path | None:
+        """The 16-bit weights, where they are not the model's own."""
+        if self._prepared.original is None:
+            return None
+        with self._clock.part("fetch", "Downloading"):
+            return fetch_original(self._context, self._prepared.original)
+
+    def _loading(self) -> base_weights.Loading | None:
+        """How training loaded the model, if the adapter is added to that."""
+        chosen = merge_base.choose(self._context.plan, stored_in_4bit=self._prepared.model.stored_in_4bit)
+        if chosen == "Original":
+            return None
+        key = f"{self._run}/{base_weights.NAME}"
+        data = self._context.store.get_bytes(key)
+        if data is None:
+            raise SettingsError(f"{self._context.store.uri} has no {key}: train's files are gone; start the job anew")
+        return base_weights.Loading.model_validate_json(data)
 
     def remove_merged(self) -> None:
         """Free the disk of what is not needed any more."""
@@ -120,8 +138,8 @@ class ExportFiles:
 
         def make(partial: Path) -> None:
             merged = self.merged()
-            with self._clock.part("convert", "Converting"):
-                gguf.convert(merged, partial, gguf_type, self._context.scratch)
+            with self._clock.part("convert", "Converting") as advance:
+                gguf.convert(merged, partial, gguf_type, self._context.scratch, advance)
 
         return self._made(f"{gguf_type}.gguf", make)
 
@@ -129,8 +147,8 @@ class ExportFiles:
         """A smaller GGUF of the 16-bit one."""
 
         def make(partial: Path) -> None:
-            with self._clock.part("quantize", "Quantizing"):
-                gguf.quantize(source, partial, gguf_type)
+            with self._clock.part("quantize", "Quantizing") as advance:
+                gguf.quantize(source, partial, gguf_type, advance)
 
         return self._made(f"{gguf_type}.gguf", make)
 

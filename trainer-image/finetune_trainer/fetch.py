@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
+from finetune_api.plan import ModelPlan, WeightsPlan
 from finetune_api.progress import Activity
 from finetune_trainer.context import Context
 from finetune_trainer.errors import ModelError, SettingsError
@@ -21,14 +22,16 @@ _FOLDER = "model"
 
 
 @contextmanager
-def opened_model(context: Context, commit: str | None = None) -> Iterator[ModelFiles]:
-    """Open the plan's model; `commit` pins a hub's.
+def opened_model(
+    context: Context, commit: str | None = None, plan: ModelPlan | WeightsPlan | None = None
+) -> Iterator[ModelFiles]:
+    """Open the plan's model, or the one that `plan` names; `commit` pins a hub's.
 
     Raises:
         SettingsError: the plan names no model.
         AccessDeniedError: a Secret lacks a key.
     """
-    plan = context.plan.model
+    plan = plan or context.plan.model
     model: ModelFiles
     if plan.hub:
         model = HubModel(plan.hub, commit)
@@ -44,9 +47,14 @@ def opened_model(context: Context, commit: str | None = None) -> Iterator[ModelF
         model.close()
 
 
-def fetch_metadata(context: Context, model: ModelFiles, listing: Listing) -> Path:
+def fetch_metadata(context: Context, model: ModelFiles, listing: Listing, folder: str = "model-metadata") -> Path:
     """Return a folder with everything but the weights: configuration and tokenizer."""
-    return _fetch(context, model, [f for f in listing.files if not is_weights(f)], context.scratch / "model-metadata")
+    return _fetch(context, model, [f for f in listing.files if not is_weights(f)], context.scratch / folder)
+
+
+def fetch_original(context: Context, resolved: ResolvedModel) -> Path:
+    """Return a local folder with the 16-bit weights that prepare pinned; raises as `fetch_weights`."""
+    return _fetch_pinned(context, resolved, context.plan.export.original, context.scratch / "original")
 
 
 def fetch_weights(context: Context, resolved: ResolvedModel) -> Path:
@@ -57,8 +65,14 @@ def fetch_weights(context: Context, resolved: ResolvedModel) -> Path:
         SettingsError: the scratch space is too small.
         AccessDeniedError, UnavailableError: as `store.Store`.
     """
-    context.reporter.report("Downloading" if context.plan.model.path is None else "Checking")
-    with opened_model(context, resolved.revision) as model:
+    return _fetch_pinned(context, resolved, context.plan.model, context.scratch / _FOLDER)
+
+
+def _fetch_pinned(
+    context: Context, resolved: ResolvedModel, plan: ModelPlan | WeightsPlan | None, folder: Path
+) -> Path:
+    context.reporter.report("Downloading" if plan is None or plan.path is None else "Checking")
+    with opened_model(context, resolved.revision, plan) as model:
         found = {f.path: f for f in model.listing().files}
         for file in resolved.files:
             if found.get(file.path) != file:
@@ -66,7 +80,7 @@ def fetch_weights(context: Context, resolved: ResolvedModel) -> Path:
                     f"{resolved.reference}: {file.path} changed after prepare had checked it; create the job anew, "
                     "and do not write to a model's folder while jobs use it"
                 )
-        return _fetch(context, model, resolved.files, context.scratch / _FOLDER)
+        return _fetch(context, model, resolved.files, folder)
 
 
 def _fetch(context: Context, model: ModelFiles, files: Sequence[ModelFile], folder: Path) -> Path:
@@ -74,7 +88,7 @@ def _fetch(context: Context, model: ModelFiles, files: Sequence[ModelFile], fold
         checked_key(file.path)
     total = sum(f.size_bytes for f in files)
     free = shutil.disk_usage(context.scratch).free
-    if context.plan.model.path is None and total > free:
+    if not isinstance(model, FolderModel) and total > free:
         raise SettingsError(
             f"the model needs {total / 1e9:.1f} GB and the scratch space has {free / 1e9:.1f} GB left; "
             "raise compute.scratch.size"

@@ -1,149 +1,204 @@
-"""Adds the adapter to the original 16-bit weights, tensor by tensor, on the CPU.
+"""Adds the adapter to the base's weights, piece by piece, on all CPUs.
 
-W' = W + s * B A in 32 bit, rounded once to F16, with s = alpha / r, or alpha / sqrt(r) for rank-stabilized LoRA
-(https://arxiv.org/abs/2312.03732). No tensor but the one at work is in memory, whatever the size of the model's files.
+W' = W + s B A in 32 bit, rounded once to F16. W is read as it is stored, or as training saw it (`base_weights`). A
+piece is read, computed and written by one thread, so memory is a few pieces a thread, whatever the size of the files.
 """
 
+import contextlib
+import hashlib
 import json
 import math
+import os
 import shutil
 import struct
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from finetune_trainer.adapter import CHAT_TEMPLATE, CONFIG, WEIGHTS
+from finetune_trainer.adapter import CHAT_TEMPLATE, WEIGHTS
+from finetune_trainer.base_weights import BaseWeight, BaseWeights, Loading
 from finetune_trainer.errors import ModelError
+from finetune_trainer.gguf import cpus
+from finetune_trainer.lora_weights import LoRAWeights
+from finetune_trainer.model_files import INDEX, SINGLE
+from finetune_trainer.original import check_same
+from finetune_trainer.weights import weight_files
 
 # The largest finite F16 number.
 F16_LARGEST = 65504.0
-_PREFIX = "base_model.model."
-_INDEX = "model.safetensors.index.json"
+# Weights at a time: in 32 bit they stay in a CPU's cache between the steps.
+_PIECE = 1 << 20
 
 
-def scale(config: dict[str, Any]) -> float:
-    """Return what B A is multiplied with."""
-    rank, alpha = int(config["r"]), float(config["lora_alpha"])
-    return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+def merge(
+    base: Path,
+    adapter_folder: Path,
+    target: Path,
+    original: Path | None,
+    loaded: Loading | None,
+    advance: Callable[[int], None],
+) -> None:
+    """Write the merged model to `target` as F16 safetensors, with the base's configuration and tokenizer.
 
+    Files that an earlier call for the same adapter and weights left whole are kept.
 
-def module_of(key: str) -> tuple[str, str]:
-    """Return the base weight and the part ("lora_A" or "lora_B") of a tensor of the adapter's file.
-
-    Raises:
-        ModelError: the adapter holds something that cannot be merged.
-    """
-    for part in ("lora_A", "lora_B"):
-        if key.startswith(_PREFIX) and key.endswith(f".{part}.weight"):
-            return f"{key.removeprefix(_PREFIX).removesuffix(f'.{part}.weight')}.weight", part
-    raise ModelError(f"the adapter's tensor {key} is no LoRA matrix and cannot be merged")
-
-
-class Adapter:
-    """The adapter's matrices by the base weight that they change."""
-
-    def __init__(self, folder: Path) -> None:
-        """Read `folder`.
-
-        Raises:
-            ModelError: it cannot be merged, or every B is zero.
-        """
-        from safetensors.torch import load_file
-
-        self._scale = scale(json.loads((folder / CONFIG).read_text()))
-        self._matrices: dict[str, dict[str, Any]] = {}
-        for key, tensor in load_file(folder / WEIGHTS).items():
-            weight, part = module_of(key)
-            self._matrices.setdefault(weight, {})[part] = tensor
-        if not any(bool(pair["lora_B"].any()) for pair in self._matrices.values()):
-            raise ModelError("the adapter changes nothing: all its B matrices are zero")
-
-    @property
-    def weights(self) -> set[str]:
-        """The base weights that it changes."""
-        return set(self._matrices)
-
-    def changes(self, weight: str) -> bool:
-        """Whether B is more than zeros."""
-        return weight in self._matrices and bool(self._matrices[weight]["lora_B"].any())
-
-    def delta(self, weight: str) -> Any:
-        """Return s * B A in 32 bit."""
-        pair = self._matrices[weight]
-        return (pair["lora_B"].float() @ pair["lora_A"].float()) * self._scale
-
-
-def merge(base: Path, adapter_folder: Path, target: Path, advance: Callable[[int], None]) -> None:
-    """Write the merged model to `target` as F16 safetensors with the base's other files.
-
-    `advance` is called with the percentage of bytes done.
+    Args:
+        base: the model that was trained.
+        adapter_folder: what was trained.
+        target: the folder to write.
+        original: 16-bit weights to add to instead, for a base that is stored in 4 bit.
+        loaded: how training loaded the base, to add to the weights that training saw. None: to those that are stored.
+        advance: is called with the percentage of bytes done.
 
     Raises:
-        ModelError: the adapter does not fit the base, or a weight does not fit F16.
+        ModelError: adapter, base and original do not belong together, or a weight does not fit F16.
     """
-    adapter = Adapter(adapter_folder)
-    shards = weight_files(base)
-    size = sum(path.stat().st_size for path in shards)
-    target.mkdir(parents=True)
-    done = 0
-    missing = adapter.weights
-    for path in shards:
-        missing -= _merge_file(path, adapter, target / path.name)
-        done += path.stat().st_size
-        advance(100 * done // size)
-    if missing:
-        raise ModelError(f"the adapter changes {min(missing)}, which is not in the model's weights")
+    weights = base if original is None else original
+    if original is not None:
+        check_same(base, original)
+    files = weight_files(weights)
+    with (
+        LoRAWeights(adapter_folder) as lora,
+        BaseWeights(files, loaded) as read,
+    ):
+        lora.check_fits(read.shapes)
+        _keep_only(target, _identity(adapter_folder, files, loaded))
+        with _threads() as threads:
+            _Writer(read, lora, target, threads, advance).write(files)
+        _write_index(read, target)
     _copy_other_files(base, adapter_folder, target)
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files that make up the model.
+class _Writer:
+    """Writes the files, one after another."""
 
-    Raises:
-        ModelError: there is none.
-    """
-    index = folder / _INDEX
-    if index.is_file():
-        return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
-    raise ModelError("the model has no safetensors weights; export needs them")
+    def __init__(
+        self,
+        read: BaseWeights,
+        lora: LoRAWeights,
+        target: Path,
+        threads: ThreadPoolExecutor,
+        advance: Callable[[int], None],
+    ) -> None:
+        self._read, self._lora, self._target, self._threads, self._advance = read, lora, target, threads, advance
+        self._size = 2 * sum(math.prod(shape) for shape in read.shapes.values())
+        self._done = 0
+        # Targets of which a weight differs from the base's.
+        self._differing: set[str] = set()
 
+    def write(self, files: list[Path]) -> None:
+        for path in files:
+            names = self._read.names(path.name)
+            target = self._target / path.name
+            if names and not target.exists():
+                partial = target.with_name(f"{path.name}.part")
+                self._write_file(names, partial)
+                partial.replace(target)
+            else:
+                self._count(2 * sum(math.prod(self._read.shapes[name]) for name in names))
 
-def _merge_file(path: Path, adapter: Adapter, target: Path) -> set[str]:
-    """Write one file; return the weights in it that the adapter changed."""
-    from safetensors import safe_open
-
-    changed: set[str] = set()
-    with safe_open(path, framework="pt") as file, target.open("wb") as out:
-        names = list(file.keys())
-        write_header(out, {name: file.get_slice(name).get_shape() for name in names})
+    def _write_file(self, names: list[str], target: Path) -> None:
+        shapes = {name: self._read.shapes[name] for name in names}
+        with target.open("wb", buffering=0) as out:
+            offset = write_header(out, shapes)
+            # So that the disk is known to be large enough before the work.
+            os.truncate(out.fileno(), offset + 2 * sum(math.prod(shape) for shape in shapes.values()))
+            waiting: deque[Future[int]] = deque()
+            try:
+                for name in names:
+                    weight = self._read.open(name, self._threads)
+                    factors = self._lora.factors(name)
+                    for start, stop in pieces(weight.shape, weight.unit):
+                        place = offset + 2 * start
+                        waiting.append(
+                            self._threads.submit(self._write_piece, out.fileno(), weight, factors, start, stop, place)
+                        )
+                        # Pieces hold their memory from when they are begun; what waits is only numbers, and the weights
+                        # that they are of.
+                        while len(waiting) > 4 * cpus():
+                            self._count(waiting.popleft().result())
+                    offset += 2 * math.prod(weight.shape)
+                while waiting:
+                    self._count(waiting.popleft().result())
+            finally:
+                for future in waiting:
+                    future.cancel()
+                # The file is closed after the last thread has written to it.
+                for future in waiting:
+                    if not future.cancelled():
+                        future.exception()
         for name in names:
-            tensor = file.get_tensor(name)
-            if not tensor.dtype.is_floating_point:
-                raise ModelError(f"{path.name}: {name} is {tensor.dtype}; only 16 or 32-bit weights can be merged")
-            merged = tensor.float()
-            if name in adapter.weights:
-                delta = adapter.delta(name)
-                if delta.shape != merged.shape:
-                    raise ModelError(f"the adapter's shape for {name} is not the model's: it is of another model")
-                merged = merged + delta
-                changed.add(name)
-            # Written as "not <=", so that it catches what is no number too.
-            if merged.numel() and not float(merged.abs().max()) <= F16_LARGEST:
-                raise ModelError(f"{name} has values that F16 cannot hold; this model cannot be exported to GGUF")
-            half = merged.half()
-            if adapter.changes(name) and bool((half == tensor.half()).all()):
+            if name in self._lora.changed and name not in self._differing:
                 raise ModelError(
                     f"{name} is the same with the adapter as without it: what was learned is lost in rounding; "
                     "raise spec.training.maxSteps or learningRate"
                 )
-            out.write(half.contiguous().numpy().tobytes())
-    return changed
+
+    def _write_piece(
+        self, out: int, weight: BaseWeight, factors: tuple[Any, Any] | None, start: int, stop: int, place: int
+    ) -> int:
+        import torch
+
+        stored = weight.piece(start, stop)
+        if factors is None and stored.dtype is torch.float16:
+            # Only the check: F16 goes as it is.
+            half, largest = stored, stored
+        else:
+            merged = stored.float()
+            if factors is not None:
+                b, a = factors
+                columns = a.shape[1]
+                # In place of what was read, unless that is needed to compare with.
+                merged = torch.addmm(merged.view(-1, columns), b[start // columns : stop // columns], a).view(-1)
+            half, largest = merged.half(), merged
+        low, high = (float(bound) for bound in torch.aminmax(largest))
+        # Written as "not <=", so that it catches what is no number too.
+        if not max(-low, high) <= F16_LARGEST:
+            raise ModelError(f"{weight.name} has values that F16 cannot hold; this model cannot be exported to GGUF")
+        if factors is not None and weight.name not in self._differing and not torch.equal(half, stored.half()):
+            self._differing.add(weight.name)
+        _write_all(out, memoryview(half.numpy()).cast("B"), place)
+        return 2 * (stop - start)
+
+    def _count(self, size: int) -> None:
+        before, self._done = 100 * self._done // self._size, self._done + size
+        if (percent := 100 * self._done // self._size) != before:
+            self._advance(percent)
 
 
-def write_header(out: BinaryIO, shapes: dict[str, list[int]]) -> None:
-    """Write the head of a safetensors file of F16 tensors that follow in this order.
+def pieces(shape: tuple[int, ...], unit: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) of the flat weight: whole rows, and whole blocks of `unit` weights."""
+    size, columns = math.prod(shape), shape[-1] if shape else 1
+    step = math.lcm(columns, unit) if columns else 1
+    step *= max(1, _PIECE // step)
+    for start in range(0, size, step):
+        yield start, min(start + step, size)
+
+
+@contextlib.contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """Give one thread to each CPU; torch's own would only wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(cpus(), initializer=lambda: torch.set_num_threads(1)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
+
+
+def _write_all(out: int, data: memoryview, place: int) -> None:
+    done = 0
+    while done < len(data):
+        done += os.pwrite(out, data[done:], place + done)
+
+
+def write_header(out: Any, shapes: dict[str, tuple[int, ...]]) -> int:
+    """Write the head of a safetensors file of F16 tensors that follow in this order; return its length.
 
     The format: 8 bytes of length, a JSON object of that length, the tensors' bytes
     (https://github.com/huggingface/safetensors#format).
@@ -156,8 +211,32 @@ def write_header(out: BinaryIO, shapes: dict[str, list[int]]) -> None:
         offset = end
     data = json.dumps(header, separators=(",", ":")).encode()
     data += b" " * (-len(data) % 8)
-    out.write(struct.pack("<Q", len(data)))
-    out.write(data)
+    out.write(struct.pack("<Q", len(data)) + data)
+    return 8 + len(data)
+
+
+def _identity(adapter_folder: Path, files: list[Path], loaded: Loading | None) -> str:
+    """Return what whole files of an earlier attempt depend on."""
+    digest = hashlib.sha256((adapter_folder / WEIGHTS).read_bytes())
+    digest.update(json.dumps([loaded and loaded.to_json(), [(p.name, p.stat().st_size) for p in files]]).encode())
+    return digest.hexdigest()
+
+
+def _keep_only(target: Path, identity: str) -> None:
+    """Empty `target`, unless what is in it was made of the same."""
+    note = target.with_name(f"{target.name}.made-of")
+    if not note.exists() or note.read_text() != identity:
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        note.write_text(identity)
+    target.mkdir(parents=True, exist_ok=True)
+
+
+def _write_index(read: BaseWeights, target: Path) -> None:
+    weight_map = {name: read.file_of(name) for name in read.shapes}
+    if set(weight_map.values()) != {SINGLE}:
+        total = 2 * sum(math.prod(shape) for shape in read.shapes.values())
+        (target / INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2))
 
 
 def merged_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -178,9 +257,6 @@ def _copy_other_files(base: Path, adapter_folder: Path, target: Path) -> None:
         settings = json.loads((target / "tokenizer_config.json").read_text())
         settings.pop("chat_template", None)
         (target / "tokenizer_config.json").write_text(json.dumps(settings, ensure_ascii=False, indent=2))
-    index = base / _INDEX
-    if index.is_file():
-        shutil.copyfile(index, target / _INDEX)
 
 
 def _small_files(base: Path) -> Iterator[Path]:

@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from finetune_api.memory import Shape
 from finetune_api.plan import Plan
+from finetune_trainer import merge_base, original
 from finetune_trainer.errors import ModelError, SettingsError
 from finetune_trainer.model_files import INDEX, SINGLE, Listing, ModelFiles, is_weights
 from finetune_trainer.prepared import ModelFile, ResolvedModel
@@ -30,6 +31,8 @@ class CheckedModel:
     generation_eos: list[int]
     # None: its config.json does not tell the sizes that GPU memory follows from.
     shape: Shape | None = None
+    # Its config.json.
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check(plan: Plan, model: ModelFiles, listing: Listing, folder: Path) -> CheckedModel:
@@ -59,7 +62,26 @@ def check(plan: Plan, model: ModelFiles, listing: Listing, folder: Path) -> Chec
         stored_in_4bit=stored_in_4bit,
         files=files,
     )
-    return CheckedModel(resolved, tokenizer, tensors, _generation_eos(folder, config), Shape.of(config))
+    return CheckedModel(resolved, tokenizer, tensors, _generation_eos(folder, config), Shape.of(config), config)
+
+
+def check_original(trained: CheckedModel, model: ModelFiles, listing: Listing, folder: Path) -> ResolvedModel:
+    """Check the 16-bit weights that a 4-bit model was made from; `folder` has their small files.
+
+    Raises:
+        ModelError: they are damaged, not in 16 bit or another model's.
+    """
+    config = _read_json(folder, "config.json", model.reference)
+    files = _used_files(listing, folder, model.reference)
+    tensors = read_tensors(model, [f for f in files if is_weights(f)])
+    original.check_listed(trained.tensors, tensors, trained.config, config)
+    return ResolvedModel(
+        revision=listing.revision,
+        reference=model.reference,
+        architecture=trained.resolved.architecture,
+        parameters=parameter_count(tensors.values(), packed=False),
+        files=files,
+    )
 
 
 def _read_json(folder: Path, name: str, reference: str) -> dict[str, Any]:
@@ -110,11 +132,8 @@ def _is_stored_in_4bit(config: Mapping[str, Any], reference: str) -> bool:
 
 
 def _check_against_plan(plan: Plan, config: Mapping[str, Any], stored_in_4bit: bool) -> None:
-    if stored_in_4bit and plan.export.gguf:
-        raise SettingsError(
-            "GGUF export of a 4-bit base is not supported yet: set model to the 16-bit repository it was made from "
-            "(model.quantization NF4 loads it in 4 bit all the same), or leave export.gguf out"
-        )
+    if plan.export.merges:
+        merge_base.choose(plan, stored_in_4bit=stored_in_4bit)
     if stored_in_4bit and plan.model.quantization == "None":
         raise SettingsError(
             "model.quantization is None, but the weights are stored in 4 bit; set it to NF4 or use a 16-bit repository"

@@ -7,15 +7,16 @@ arithmetic is in 32 bit and in bitsandbytes' order, so that every weight is its 
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 # bitsandbytes' own when weights are quantized on load.
 BLOCK = 64
 NESTED_BLOCK = 256
 # Of `weight`: what describes its codes.
 STATES = (".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4")
+Kind = Literal["nf4", "fp4"]
 _PARTS = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map")
 
 
@@ -46,6 +47,19 @@ class State:
         return math.prod(self.shape)
 
 
+def read_shape(weight: str, names: Mapping[str, Any], read: Callable[[str], Any]) -> tuple[int, ...]:
+    """Return the shape of a stored weight, as `read_state` does without its other tensors."""
+    return tuple(_described(weight, names, read)["shape"])
+
+
+def _described(weight: str, names: Mapping[str, Any], read: Callable[[str], Any]) -> dict[str, Any]:
+    name = state_name(weight, names)
+    if name is None:
+        raise KeyError(f"{weight}{STATES[0]}")
+    found: dict[str, Any] = json.loads(bytes(read(name).numpy()))
+    return found
+
+
 def read_state(weight: str, names: Mapping[str, Any], read: Callable[[str], Any]) -> State:
     """Return the state of a stored weight; `read` returns a tensor by its name.
 
@@ -53,10 +67,7 @@ def read_state(weight: str, names: Mapping[str, Any], read: Callable[[str], Any]
         KeyError: one of the tensors that belong to it is missing.
         ValueError: its description is damaged.
     """
-    name = state_name(weight, names)
-    if name is None:
-        raise KeyError(f"{weight}{STATES[0]}")
-    described = json.loads(bytes(read(name).numpy()))
+    described = _described(weight, names, read)
     absmax = read(f"{weight}.absmax")
     if "nested_blocksize" in described:
         absmax = unnested(
@@ -67,7 +78,10 @@ def read_state(weight: str, names: Mapping[str, Any], read: Callable[[str], Any]
             float(described["nested_offset"]),
         )
     return State(
-        absmax.float(), read(f"{weight}.quant_map").float(), int(described["blocksize"]), tuple(described["shape"])
+        absmax.float(),
+        read(f"{weight}.quant_map").float(),
+        int(described["blocksize"]),
+        tuple(described["shape"]),
     )
 
 
@@ -110,18 +124,23 @@ class Decoder:
         return found
 
 
-def quantize(pieces: Iterator[Any], shape: tuple[int, ...], run: Callable[..., Iterator[Any]] = map) -> tuple[Any, Any]:
-    """Quantize as bitsandbytes does on load: NF4 in blocks of 64, nested absmax. Returns codes (uint8 array) and State.
+def quantize(
+    pieces: Iterable[Callable[[], Any]],
+    shape: tuple[int, ...],
+    run: Callable[..., Iterable[Any]] = map,
+    kind: Kind = "nf4",
+) -> tuple[Any, State]:
+    """Quantize as bitsandbytes does on load, in blocks of 64 with nested absmax; return codes (uint8 array) and State.
 
-    `pieces` are the weight's consecutive parts in the precision of training, each a multiple of a block but the last;
-    `run` maps a function over them, in order.
+    `pieces` return the weight's consecutive parts in the precision of training, each a multiple of a block but the
+    last; `run` maps a function over them, in order.
     """
     import numpy as np
     import torch
     from bitsandbytes import functional
 
-    def quantized(piece: Any) -> tuple[Any, Any]:
-        codes, state = functional.quantize_4bit(piece.reshape(-1), blocksize=BLOCK, quant_type="nf4")
+    def quantized(read: Callable[[], Any]) -> tuple[Any, Any]:
+        codes, state = functional.quantize_4bit(read(), blocksize=BLOCK, quant_type=kind)
         return codes.reshape(-1).numpy(), state.absmax
 
     parts = list(run(quantized, pieces))
@@ -129,5 +148,5 @@ def quantize(pieces: Iterator[Any], shape: tuple[int, ...], run: Callable[..., I
     offset = absmax.mean()
     nested, state = functional.quantize_blockwise(absmax - offset, blocksize=NESTED_BLOCK)
     restored = unnested(nested, state.absmax, state.code, NESTED_BLOCK, offset)
-    values = functional.get_4bit_type("nf4", device="cpu")
+    values = functional.get_4bit_type(kind, device="cpu")
     return np.concatenate([codes for codes, _ in parts]), State(restored, values, BLOCK, shape)

@@ -37,7 +37,7 @@ from finetune_trainer.data.tokenization import Tokens, tokenize
 from finetune_trainer.data.tokenize import Stops, answers_warning, find_stops
 from finetune_trainer.errors import DatasetError
 from finetune_trainer.model_preflight import CheckedModel
-from finetune_trainer.prepared import Prepared, Question, ResolvedAdapter
+from finetune_trainer.prepared import Prepared, Question, ResolvedAdapter, ResolvedModel
 
 _REPORT_EVERY_ROWS = 200
 log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ def run(context: Context) -> StageResult:
     sources = dataset_sources.fetch(context, plan.dataset.sources)
     holdout_sources = dataset_sources.fetch(context, plan.dataset.holdout_sources)
     model, template = _check_model(context)
+    original = _check_original(context, model)
     earlier = adapter_source.resolve(context, model)
     # Before the rows are looked at: an identical job ends here.
     identity = run_id.compute(
@@ -65,6 +66,7 @@ def run(context: Context) -> StageResult:
         dataset_sources.sha256s(sources),
         dataset_sources.sha256s(holdout_sources),
         earlier,
+        original,
     )
     if (reused := reuse.find(context, identity)) is not None:
         return reused
@@ -72,7 +74,7 @@ def run(context: Context) -> StageResult:
     rows = _Rows(context, sources, holdout_sources)
     rows.tokenize(model.tokenizer, template, stops)
     rows.split()
-    description = _describe(context, identity, earlier, rows, model, template, stops)
+    description = _describe(context, identity, original, earlier, rows, model, template, stops)
     _upload(context, description, rows, time.monotonic() - started)
     return StageResult(
         stage="prepare",
@@ -80,7 +82,7 @@ def run(context: Context) -> StageResult:
         run_id=identity,
         dataset=description.dataset,
         memory=description.memory,
-        scratch=_scratch(context, model, rows),
+        scratch=_scratch(context, model, original, rows),
         model=ModelStatus(
             revision=model.resolved.revision,
             parameters=model.resolved.parameters,
@@ -119,6 +121,17 @@ def _check_model(context: Context) -> tuple[CheckedModel, ChatTemplate]:
         template.kind,
     )
     return model, template
+
+
+def _check_original(context: Context, trained: CheckedModel) -> ResolvedModel | None:
+    """Return the 16-bit weights that the adapter is merged into, where they are not the model's own."""
+    plan = context.plan.export
+    if not plan.merges or plan.original is None:
+        return None
+    with fetch.opened_model(context, plan=plan.original) as files_of_model:
+        listing = files_of_model.listing()
+        folder = fetch.fetch_metadata(context, files_of_model, listing, "original-metadata")
+        return model_preflight.check_original(trained, files_of_model, listing, folder)
 
 
 class _Rows:
@@ -204,6 +217,7 @@ class _Rows:
 def _describe(
     context: Context,
     identity: str,
+    original: ResolvedModel | None,
     earlier: ResolvedAdapter | None,
     rows: _Rows,
     model: CheckedModel,
@@ -236,6 +250,7 @@ def _describe(
     return Prepared(
         run_id=identity,
         model=model.resolved,
+        original=original,
         adapter=earlier,
         template=template.kind,
         chat_template=template.jinja,
@@ -251,7 +266,7 @@ def _describe(
     )
 
 
-def _scratch(context: Context, model: CheckedModel, rows: _Rows) -> ScratchStatus:
+def _scratch(context: Context, model: CheckedModel, original: ResolvedModel | None, rows: _Rows) -> ScratchStatus:
     lora, parameters = context.plan.training.lora, model.resolved.parameters
     assert parameters is not None  # the preflight counts them
     return disk.need(
@@ -261,6 +276,7 @@ def _scratch(context: Context, model: CheckedModel, rows: _Rows) -> ScratchStatu
         # Of a model whose config.json does not tell its sizes, the adapter is the small part that is not counted.
         adapter_parameters=model.shape.adapter_parameters(lora.rank, lora.target_modules) if model.shape else 0,
         rows_bytes=rows.tokenized.stat().st_size,
+        original_bytes=sum(file.size_bytes for file in original.files) if original else 0,
     )
 
 

@@ -61,6 +61,8 @@ class Prepared(Model):
 
     run_id: str
     model: ResolvedModel
+    # The 16-bit weights that the adapter is merged into, where they are not the model's own.
+    original: ResolvedModel | None = None
     adapter: ResolvedAdapter | None = None
     template: Literal["Model", "Alpaca", "Custom"]
     # The Jinja that rendered the rows, with everything it reads: renders every prompt, and is shipped as it is.

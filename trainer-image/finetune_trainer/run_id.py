@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from finetune_api.plan import PLAN_VERSION, Plan
+from finetune_trainer import merge_base
 from finetune_trainer.build_id import build_id
 from finetune_trainer.prepared import ResolvedAdapter, ResolvedModel
 
@@ -22,6 +23,7 @@ def compute(
     dataset_sha256s: Sequence[str],
     holdout_sha256s: Sequence[str] = (),
     adapter: ResolvedAdapter | None = None,
+    original: ResolvedModel | None = None,
 ) -> str:
     """Return the sha256 over data, model, template, settings and the trainer itself.
 
@@ -44,7 +46,9 @@ def compute(
         "dataset": {k: v for k, v in settings["dataset"].items() if k not in _PLACES},
         "training": {k: v for k, v in settings["training"].items() if k not in _WITHOUT_EFFECT},
         "evaluation": {k: v for k, v in settings["evaluation"].items() if k != "gate"},
-        "export": settings["export"],
+        "export": {k: v for k, v in settings["export"].items() if k not in ("mergeBase", "original")},
+        "mergeBase": merge_base.choose(plan, stored_in_4bit=model.stored_in_4bit) if plan.export.merges else None,
+        "original": original.revision if original else None,
         "job": plan.job.uid if plan.output.reuse == "Never" else None,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

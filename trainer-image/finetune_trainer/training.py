@@ -15,6 +15,7 @@ from finetune_api.status import Artifact, MemoryStatus
 from finetune_trainer import (
     adapter,
     adapter_source,
+    base_weights,
     gpu,
     load_model,
     memory_fit,
@@ -112,6 +113,10 @@ class Training:
             self._report("Loading")
             self._loading = True
             loaded = load_model.load(self.plan, weights, self.device, rung, start)
+            found = base_weights.loading(loaded.model, loaded.precision)
+            self.context.store.put_bytes(
+                f"{self.folder}/{base_weights.NAME}", found.model_dump_json(by_alias=True).encode()
+            )
         evaluation = Evaluation(self.context, self.prepared, loaded, holdout, rows)
         with self._timed("evaluateBase"):
             evaluation.before()

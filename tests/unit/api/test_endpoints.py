@@ -50,6 +50,18 @@ def test_every_server_of_a_job_is_known_with_its_field() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("place", "field", "url"),
+    [
+        ({"huggingFace": {"repository": "org/a"}}, "huggingFace", "https://huggingface.co"),
+        ({"s3": {"uri": "s3://models/a/", "endpoint": "https://minio.corp"}}, "s3.endpoint", "https://minio.corp"),
+    ],
+)
+def test_the_original_weights_are_among_them(place: dict[str, Any], field: str, url: str) -> None:
+    found = of_spec({**SPEC, "export": {"gguf": ["F16"], "originalModel": place}})
+    assert found[f"spec.export.originalModel.{field}"] == url
+
+
 def test_a_model_in_a_bucket_leads_to_the_server_of_the_output() -> None:
     spec = {
         **SPEC,

@@ -49,7 +49,7 @@ class Models:
         return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
     def merge(self) -> dict[str, Any]:
-        merge.merge(self.base, self.adapter, self.merged, lambda percent: None)
+        merge.merge(self.base, self.adapter, self.merged, None, None, lambda percent: None)
         weights: dict[str, Any] = self.load(self.merged).state_dict()
         return weights
 
