@@ -7,6 +7,7 @@ the version and the sources, and is linked from ``$FINETUNE_CACHE/bin``.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -23,6 +24,15 @@ _VERSION_PACKAGE = "k8s.io/component-base/version"
 
 
 @dataclass(frozen=True)
+class Header:
+    """A C header that a module needs and does not bring: a file of another module, and the path it is included by."""
+
+    module: str
+    file: str
+    path: str
+
+
+@dataclass(frozen=True)
 class Program:
     """One thing to build: a Go package of ours (``source``) or of a published module."""
 
@@ -34,10 +44,12 @@ class Program:
     tags: str = ""
     ldflags: str = ""
     cgo: bool = False
+    headers: tuple[Header, ...] = ()
 
     @property
     def key(self) -> str:
-        digest = hashlib.sha256(repr((self.version, self.tags, self.ldflags)).encode())
+        settings = (self.version, self.tags, self.ldflags) + ((self.headers,) if self.headers else ())
+        digest = hashlib.sha256(repr(settings).encode())
         if self.source is not None:
             for path in sorted(self.source.glob("*")):
                 if path.suffix == ".go" or path.name in ("go.mod", "go.sum"):
@@ -116,12 +128,30 @@ NODE = (
 )
 
 
-def build(*, node: bool) -> None:
-    """Builds what is missing and prints each step with its time in seconds.
+# Third parties that only the interop tests start; the cluster does not need them.
+INTEROP = (
+    Program(
+        name="ollama",
+        version=layout.OLLAMA_VERSION,
+        files=("ollama",),
+        packages=("github.com/ollama/ollama",),
+        cgo=True,
+        # Published modules leave out folders named vendor, and Ollama keeps this header in one.
+        headers=(
+            Header(f"github.com/gen2brain/malgo@v{layout.MALGO_VERSION}", "miniaudio.h", "miniaudio/miniaudio.h"),
+        ),
+    ),
+)
+
+GROUPS = {"control-plane": CONTROL_PLANE, "all": CONTROL_PLANE + NODE, "interop": INTEROP}
+
+
+def build(group: str) -> None:
+    """Builds what is missing of a group of `GROUPS` and prints each step with its time in seconds.
 
     Raises ClusterError if the Go toolchain is missing or a build fails.
     """
-    programs = CONTROL_PLANE + (NODE if node else ())
+    programs = GROUPS[group]
     if all(_linked(program) for program in programs):
         return
     with locked(cache() / "build.lock"):
@@ -151,6 +181,9 @@ def _build(program: Program) -> None:
     if program.tags:
         flags += ["-tags", program.tags]
     environment = {**os.environ, "CGO_ENABLED": "1" if program.cgo else "0"}
+    if program.headers:
+        include = _headers(program, parent)
+        environment |= {name: f"-O2 -I{include}" for name in ("CGO_CFLAGS", "CGO_CXXFLAGS")}
     if program.source is not None:
         command = [go(), "build", *flags, "-o", str(work / program.files[0]), "."]
         folder = program.source
@@ -175,6 +208,21 @@ def _build(program: Program) -> None:
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
+
+
+def _headers(program: Program, parent: Path) -> Path:
+    """The folder to include from. Its path is always the same: it is part of what Go's build cache goes by."""
+    folder = parent / f".{program.name}-include"
+    for header in program.headers:
+        command = [go(), "mod", "download", "-json", header.module]
+        # Outside any module, like the build itself.
+        found = subprocess.run(command, cwd=parent, stdout=subprocess.PIPE, check=False)
+        if found.returncode != 0:
+            raise ClusterError(f"downloading {header.module} failed: see the Go messages above")
+        target = folder / header.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(Path(json.loads(found.stdout)["Dir"]) / header.file, target)
+    return folder
 
 
 def _linked(program: Program) -> bool:

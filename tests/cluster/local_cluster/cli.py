@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from . import cluster, images, reset
 from .api import ApiError
-from .build import build
+from .build import GROUPS, build
 from .layout import DEFAULT_NAME, ClusterError, Layout, binaries
 from .processes import alive
 from .state import State
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     command = add("build", "Build the missing programs into $FINETUNE_CACHE/bin.")
-    command.add_argument("--only", choices=["control-plane", "all"], default="all")
+    command.add_argument("--only", choices=sorted(GROUPS), default="all")
 
     command = add("up", "Start a cluster, or whatever of it does not run.")
     command.add_argument(
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _dispatch(options: argparse.Namespace) -> int:
     if options.command == "build":
-        build(node=options.only == "all")
+        build(options.only)
         print(f"all programs are in {binaries()}")
         return 0
     layout = Layout(options.name)

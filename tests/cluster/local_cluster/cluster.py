@@ -24,7 +24,7 @@ def up(name: str, *, full: bool, extra: list[str]) -> State:
             "a full cluster needs root (network namespace, mounts, containers): run it with "
             "sudo, or use --control-plane-only"
         )
-    build(node=full)
+    build("all" if full else "control-plane")
     layout = Layout(name)
     started = time.monotonic()
     # Subnets are given out under one lock; the cluster's own lock guards all the rest.

@@ -13,6 +13,8 @@ RUNC_VERSION = "1.4.2"
 COREDNS_VERSION = "1.14.0"
 VERSITYGW_VERSION = "1.8.0"
 HELM_VERSION = "3.22.0"
+OLLAMA_VERSION = "0.17.4"
+MALGO_VERSION = "0.11.24"
 
 SOURCE = Path(__file__).resolve().parent.parent
 """The folder ``tests/cluster``: the Go module and this package."""
