@@ -5,7 +5,7 @@ import ctypes
 from collections.abc import Callable, Iterator
 
 # `ggml_log_level` in ggml.h.
-_ERROR = 3
+_ERROR = 4
 _LONGEST = 300
 
 
@@ -17,7 +17,7 @@ class LlamaLog:
 
     def take(self, level: int, text: bytes) -> None:
         """Read one piece of the log."""
-        line = text.decode(errors="replace").strip(" \n=")
+        line = " ".join(text.decode(errors="replace").replace("=", " ").split())
         if level == _ERROR and line:
             self.error = line[:_LONGEST]
 

@@ -1,0 +1,101 @@
+"""What a GGUF file says of itself, read without the weights.
+
+The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from finetune_trainer.errors import ModelError
+
+_MAGIC = b"GGUF"
+# 2 and 3 differ in nothing but that 3 may be big-endian.
+_VERSIONS = (2, 3)
+_FORMATS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_STRING, _ARRAY = 8, 9
+_LONGEST_STRING = 16 * 1024 * 1024
+_MOST_DIMENSIONS = 4
+
+Value = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Header:
+    """The head of one file."""
+
+    values: dict[str, Value]
+    # Lengths of the values that are arrays.
+    arrays: dict[str, int]
+    # By name; the fastest dimension first, as the file has it.
+    shapes: dict[str, tuple[int, ...]]
+
+
+def read(path: Path) -> Header:
+    """Read the head of `path`.
+
+    Raises:
+        ModelError: it is no GGUF file, or it is cut off.
+    """
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            return _read(file, size)
+    except (ValueError, struct.error) as error:
+        raise ModelError(f"{path.name} is no whole GGUF file: {error}") from error
+
+
+def _read(file: BinaryIO, size: int) -> Header:
+    if file.read(4) != _MAGIC or _number(file, "<I") not in _VERSIONS:
+        raise ValueError("it does not begin as one")
+    tensors, entries = int(_number(file, "<Q")), int(_number(file, "<Q"))
+    values: dict[str, Value] = {}
+    arrays: dict[str, int] = {}
+    for _ in range(entries):
+        key, kind = _string(file), int(_number(file, "<I"))
+        if kind == _ARRAY:
+            arrays[key] = _skip_array(file)
+        else:
+            values[key] = _value(file, kind)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for _ in range(tensors):
+        name, dimensions = _string(file), int(_number(file, "<I"))
+        if dimensions > _MOST_DIMENSIONS:
+            raise ValueError(f"{name} has {dimensions} dimensions")
+        shapes[name] = tuple(int(_number(file, "<Q")) for _ in range(dimensions))
+        _number(file, "<I")
+        if int(_number(file, "<Q")) > size - file.tell():
+            raise ValueError(f"{name} lies after its end")
+    return Header(values, arrays, shapes)
+
+
+def _number(file: BinaryIO, kind: str) -> int | float | bool:
+    found: int | float | bool = struct.unpack(kind, file.read(struct.calcsize(kind)))[0]
+    return found
+
+
+def _string(file: BinaryIO) -> str:
+    length = int(_number(file, "<Q"))
+    data = file.read(length) if length <= _LONGEST_STRING else b""
+    if len(data) != length:
+        raise ValueError("a text in its head is cut off")
+    return data.decode(errors="replace")
+
+
+def _value(file: BinaryIO, kind: int) -> Value:
+    if kind == _STRING:
+        return _string(file)
+    if kind not in _FORMATS:
+        raise ValueError(f"its head has a value of type {kind}")
+    return _number(file, _FORMATS[kind])
+
+
+def _skip_array(file: BinaryIO) -> int:
+    kind, length = int(_number(file, "<I")), int(_number(file, "<Q"))
+    if kind in _FORMATS:
+        file.seek(length * struct.calcsize(_FORMATS[kind]), 1)
+    else:
+        for _ in range(length):
+            _skip_array(file) if kind == _ARRAY else _value(file, kind)
+    return length
