@@ -223,6 +223,8 @@ class RunReport(Model):
     model: str | None = None
     revision: str | None = None
     method: str | None = None
+    # As they were applied, by field below spec, such as training.learningRate.
+    settings: dict[str, str] = {}
 
 
 class Report(Model):

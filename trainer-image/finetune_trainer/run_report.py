@@ -5,7 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune_api.layout import REPORT
-from finetune_api.report import DataReport, EvaluationReport, ExportReport, Report, StepValue, TrainingReport
+from finetune_api.report import (
+    DataReport,
+    EvaluationReport,
+    ExportReport,
+    Report,
+    RunReport,
+    StepValue,
+    TrainingReport,
+)
 from finetune_trainer.store import Store
 
 # More points than a drawing has pixels help nobody.
@@ -16,6 +24,7 @@ def add(
     store: Store,
     folder: str,
     *,
+    run: RunReport | None = None,
     data: DataReport | None = None,
     training: TrainingReport | None = None,
     evaluation: EvaluationReport | None = None,
@@ -24,7 +33,13 @@ def add(
 ) -> Report:
     """Put parts into the report of the run in `folder`, keep what it has, and return it. There need not be one yet."""
     report = read(store, folder)
-    changed: dict[str, Any] = {"data": data, "training": training, "evaluation": evaluation, "export": export}
+    changed: dict[str, Any] = {
+        "run": run,
+        "data": data,
+        "training": training,
+        "evaluation": evaluation,
+        "export": export,
+    }
     report = report.model_copy(
         update={name: part for name, part in changed.items() if part is not None}
         | {"timings": report.timings | {name: round(seconds, 1) for name, seconds in (timings or {}).items()}}
