@@ -120,7 +120,7 @@ def coach_rows(count: int, characters: int | None = None) -> list[dict[str, Any]
 def make_job(root: Path, model: Path | None = None, dropout: float = 0.05, **training: Any) -> Job:
     """Return a job that was prepared: of a real model, or of `model`; `training` replaces members of the plan's."""
     plan = trainer_job.make(root, model or model_dir(), coach_rows(100)).plan
-    _complete(plan, dropout, training)
+    complete(plan, dropout, training)
     plan["export"] = {"gguf": ["Q8_0"]}
     (root / "plan.json").write_text(json.dumps(plan))
     job = Job(root)
@@ -131,7 +131,7 @@ def make_job(root: Path, model: Path | None = None, dropout: float = 0.05, **tra
 def make_tiny_job(root: Path, model: Path, rows: list[dict[str, Any]], dropout: float = 0.05, **training: Any) -> Job:
     """Return a job of a small model that exports nothing and was prepared in this process."""
     plan = trainer_job.make(root, model, rows).plan
-    _complete(plan, dropout, training)
+    complete(plan, dropout, training)
     plan["evaluation"]["maxNewTokens"] = 2
     plan["export"] = {"gguf": []}
     (root / "plan.json").write_text(json.dumps(plan))
@@ -140,7 +140,8 @@ def make_tiny_job(root: Path, model: Path, rows: list[dict[str, Any]], dropout: 
     return job
 
 
-def _complete(plan: dict[str, Any], dropout: float, training: dict[str, Any]) -> None:
+def complete(plan: dict[str, Any], dropout: float, training: dict[str, Any]) -> None:
+    """Fill a plan for a short run in 32 bit; `training` replaces members of the plan's."""
     plan["model"]["quantization"] = "None"
     plan["training"] |= {
         "batchSize": 4,
