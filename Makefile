@@ -58,6 +58,10 @@ else
 	@echo "e2e tests skipped: kubelet and containerd need root"
 endif
 
+.PHONY: test-interop
+test-interop: programs venvs ## Run results in real third parties, which are built first (Ollama: 12 minutes, once)
+	hack/interop
+
 .PHONY: lint
 lint: venvs ## Check style, types and layers
 	$(DEV)/ruff check .

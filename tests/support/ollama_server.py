@@ -44,17 +44,17 @@ class Ollama:
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Return the answer of its API."""
-        request = Request(  # noqa: S310 - loopback
+        request = Request(
             f"http://{self.host}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urlopen(request, timeout=_ANSWER_SECONDS) as response:  # noqa: S310 - loopback
+        with urlopen(request, timeout=_ANSWER_SECONDS) as response:
             found: dict[str, Any] = json.loads(response.read())
             return found
 
     def ready(self) -> bool:
         """Whether it answers."""
         try:
-            with urlopen(f"http://{self.host}/api/version", timeout=5):  # noqa: S310 - loopback
+            with urlopen(f"http://{self.host}/api/version", timeout=5):
                 return True
         except (URLError, OSError):
             return False

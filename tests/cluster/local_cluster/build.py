@@ -183,7 +183,7 @@ def _build(program: Program) -> None:
     environment = {**os.environ, "CGO_ENABLED": "1" if program.cgo else "0"}
     if program.headers:
         include = _headers(program, parent)
-        environment |= {name: f"-O2 -I{include}" for name in ("CGO_CFLAGS", "CGO_CXXFLAGS")}
+        environment |= dict.fromkeys(("CGO_CFLAGS", "CGO_CXXFLAGS"), f"-O2 -I{include}")
     if program.source is not None:
         command = [go(), "build", *flags, "-o", str(work / program.files[0]), "."]
         folder = program.source
