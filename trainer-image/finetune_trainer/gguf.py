@@ -76,7 +76,7 @@ def quantize(
     parameters.nthread = cpus()
     if imatrix is not None:
         parameters.imatrix = imatrix.as_parameter()
-    progress, code = _Progress(), [1]
+    progress, code = QuantizerProgress(), [1]
     with written_whole(target) as partial, llama_log.heard(progress.listen) as log:
 
         def work() -> None:
@@ -115,7 +115,7 @@ def written_whole(target: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-class _Progress:
+class QuantizerProgress:
     """How far the quantizer is, from its log."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ _KEPT_CHARACTERS = 4000
 _PERCENT = re.compile(r"Writing:\s+(\d+)%")
 
 
-def run(script: str, arguments: Sequence[str], scratch: Path, advance: Callable[[int], None]) -> None:
+def run(script: str, arguments: Sequence[str], scratch: Path, advance: Callable[[int], None] | None = None) -> None:
     """Run one of the converters; `advance` is called with the percentage of bytes written.
 
     Raises:
@@ -45,7 +45,8 @@ def run(script: str, arguments: Sequence[str], scratch: Path, advance: Callable[
                 said = (said + line)[-_KEPT_CHARACTERS:]
             elif int(found[1]) > percent:
                 percent = int(found[1])
-                advance(percent)
+                if advance is not None:
+                    advance(percent)
         code = process.wait()
     except BaseException:
         process.kill()

@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,7 @@ _VOCABULARY = ("embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", 
 _PARTS = ("lora_a", "lora_b")
 
 
-def convert(
-    base: Path, adapter_folder: Path, target: Path, scratch: Path, advance: Callable[[int], None] = lambda percent: None
-) -> None:
+def convert(base: Path, adapter_folder: Path, target: Path, scratch: Path) -> None:
     """Write the adapter as a GGUF in 32 bit; of the base only config.json and the tokenizer are read.
 
     Raises:
@@ -36,7 +33,7 @@ def convert(
         alpha = _copy_adapter(adapter_folder, config, folders[1])
         with gguf.written_whole(target) as partial:
             arguments = [str(folders[1]), "--base", str(folders[0]), "--outfile", str(partial), "--outtype", "f32"]
-            llama_scripts.run("convert_lora_to_gguf.py", arguments, scratch, advance)
+            llama_scripts.run("convert_lora_to_gguf.py", arguments, scratch)
             _check(partial, alpha, len(weights))
     finally:
         for folder in folders:
