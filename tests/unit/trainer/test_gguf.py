@@ -79,7 +79,7 @@ def test_the_quantizers_log_gives_the_percentage_of_tensors_done() -> None:
 
 
 def test_an_iq_type_without_its_matrix_is_refused_with_the_reason(f16: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="to IQ2_M: .*requires an imatrix"):
+    with pytest.raises(ModelError, match=r"to IQ2_M: .*requires an imatrix"):
         gguf.quantize(f16, tmp_path / "small.gguf", "IQ2_M", lambda percent: None)
     assert list(tmp_path.iterdir()) == []
 
