@@ -37,7 +37,7 @@ def duration(seconds: float) -> str:
 
 
 def share(value: float) -> str:
-    """Return a share from 0 to 1 in percent; what is not all is never shown as all, nor what is something as nothing."""
+    """Return a share from 0 to 1 in percent. Nearly all is not shown as all, nor very little as nothing."""
     if not math.isfinite(value):
         return "not a number"
     if 0.9995 <= value < 1:
@@ -57,7 +57,7 @@ def figure(value: float) -> str:
 
 
 def words(name: str) -> str:
-    """Return a CamelCase or camelCase name as words: `nearDuplicates` as `Near duplicates`; acronyms stay as they are."""
+    """Return a CamelCase or camelCase name as words, acronyms as they are: `Near duplicates` of `nearDuplicates`."""
     parts = re.findall(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|[0-9]+", name)
     lower = [part if part.isupper() and len(part) > 1 else part.lower() for part in parts]
     return " ".join([lower[0][:1].upper() + lower[0][1:], *lower[1:]]) if lower else name

@@ -1,6 +1,6 @@
 """What each section of `report.html` says, from the report alone. Texts are plain: the template escapes them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune_api.report import (
@@ -15,6 +15,7 @@ from finetune_api.report import (
     Place,
     Report,
     RunReport,
+    SampleRow,
     TrainingReport,
 )
 from finetune_api.status import Artifact, Effective, MemoryStatus
@@ -270,7 +271,7 @@ def language_bars(data: DataReport) -> list[Bar]:
     return [Bar(name, share(value), _width(value, 1)) for name, value in shares]
 
 
-def timing_bars(timings: dict[str, float]) -> list[Bar]:
+def timing_bars(timings: Mapping[str, float]) -> list[Bar]:
     """Return the parts in the order in which they ran."""
     longest = max(timings.values(), default=0)
     order = list(_PARTS)
@@ -303,6 +304,25 @@ def merged_into(export: ExportReport) -> str | None:
 def kind(artifact: Artifact) -> str:
     """Return what a file is."""
     return _KINDS[artifact.type]
+
+
+def checksum_of(artifact: Artifact) -> str:
+    """Return what the checksum is taken of: of a folder, one file in it."""
+    if artifact.type == "MergedModel":
+        return "sha256 of SHA256SUMS"
+    if artifact.type == "LoRAAdapter":
+        return "sha256 of adapter_model.safetensors"
+    return "sha256"
+
+
+def settings(found: Mapping[str, str]) -> list[Pair]:
+    """Return the job's settings by field."""
+    return [Pair(*item) for item in found.items()]
+
+
+def sample_language(sample: SampleRow) -> str | None:
+    """Return the language of the row."""
+    return language("".join(segment.text for segment in sample.segments))
 
 
 def parity(export: ExportReport) -> list[ParityRow]:
