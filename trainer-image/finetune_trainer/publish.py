@@ -14,7 +14,7 @@ from finetune_api.report import ExportReport, Report
 from finetune_api.result import StageResult
 from finetune_api.spec import GGUFType, MergeBase
 from finetune_api.status import Artifact
-from finetune_trainer import manifest, rejected, reuse, run_report, serve_guide
+from finetune_trainer import manifest, rejected, report_html, reuse, run_description, run_report, serve_guide
 from finetune_trainer.adapter import CHAT_TEMPLATE
 from finetune_trainer.context import Context
 from finetune_trainer.errors import SettingsError
@@ -98,7 +98,7 @@ class Publisher:
         if finished.ggufs or finished.lora:
             self._put(f"{GGUF_FOLDER}/{CHAT_TEMPLATE}", self._prepared.chat_template)
         self._add_answers(finished.answers)
-        self._add_to_report(finished, artifacts)
+        self._put(_HTML, report_html.render(self._add_to_report(finished, artifacts)))
         self._put(_GUIDE, self._guide(finished))
         found = Manifest(
             run_id=self._prepared.run_id,
@@ -162,16 +162,20 @@ class Publisher:
         return run_report.add(
             self._store,
             self._run,
+            run=run_description.describe(self._context.plan, self._prepared, join_uri(self._store.uri, self._run)),
             evaluation=evaluation,
             export=ExportReport(merge_base=finished.merge_base, artifacts=artifacts),
             timings={"export": finished.seconds},
         )
 
     def _guide(self, finished: Finished) -> str:
-        ggufs = [(t, record.path) for t, record in finished.ggufs.items() if record.path is not None]
-        modelfiles = [record.path for record in finished.modelfiles.values() if record.path is not None]
-        uri = join_uri(self._store.uri, self._run)
-        return serve_guide.text(self._context.plan, self._prepared, uri, ggufs, modelfiles)
+        files = serve_guide.Files(
+            ggufs={t: record.path for t, record in finished.ggufs.items() if record.path is not None},
+            modelfiles={t: record.path for t, record in finished.modelfiles.items() if record.path is not None},
+            lora_gguf=finished.lora.path if finished.lora else None,
+            merged=MERGED_FOLDER if finished.merged else None,
+        )
+        return serve_guide.text(self._context.plan, self._prepared, join_uri(self._store.uri, self._run), files)
 
     def _put(self, path: str, text: str) -> None:
         self._store.put_bytes(f"{self._run}/{path}", text.encode())
