@@ -19,6 +19,8 @@ from tests.support.smollm2 import cache, model_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 6
+# As the trainer does, before torch is imported: threads that spin while they wait take the cores from those that work.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 _TIMEOUT_SECONDS = 600
 
 
