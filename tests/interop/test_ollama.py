@@ -25,7 +25,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     root = tmp_path_factory.mktemp("ollama-job")
     rows = [{"instruction": f"{i}번째 운동은 어떻게 하나요?", "input": "", "output": LEARNED} for i in range(80)]
     plan = trainer_job.make(root, model_dir(), rows).plan
-    complete(plan, 0.0, {"maxSteps": 30, "checkpointSteps": 30, "learningRate": 2e-3})
+    complete(plan, 0.0, {"maxSteps": 16, "checkpointSteps": 16, "learningRate": 2e-3})
     plan["dataset"] |= {"systemPrompt": SYSTEM, "duplicates": "Keep"}
     plan["evaluation"] = {"prompts": [QUESTION], "maxNewTokens": 24}
     plan["export"] = {"gguf": NAMES}
