@@ -3,8 +3,10 @@
 Real: SmolLM2's tokenizer and template; the templates of the other families, which the installed TRL has in
 `trl/chat_templates`; every family's own control tokens, whether it adds a BOS, its stop tokens, and how it cuts text
 before the merges. Built here: the vocabularies, which have one token for each byte and a few merges across places
-where a question ends (a family's own has some 100,000 and a licence), and Mistral's template, which is written after
-its documented form `[INST] question[/INST] answer</s>`, with the system message in the last question as Mistral does.
+where a question ends (a family's own has some 100,000 and a licence), and two templates that TRL has not. Mistral's is
+written after its documented form `[INST] question[/INST] answer</s>`, with the system message in the last question as
+Mistral does; Phi-4's after `<|im_start|>role<|im_sep|>content<|im_end|>`, turns with nothing between them, as
+Unsloth's table of chat templates has it. Phi-4's tokenizer is cl100k's, which cuts text as Llama 3's does.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,6 +37,15 @@ MISTRAL_JINJA = """{%- if messages[0]["role"] == "system" %}
     {%- endif %}
 {%- endfor %}
 """
+PHI_4_JINJA = """{%- for message in messages %}
+    {%- if message["role"] in ("system", "user", "assistant") %}
+        {{- "<|im_start|>" + message["role"] + "<|im_sep|>" + message["content"] + "<|im_end|>" }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- "<|im_start|>assistant<|im_sep|>" }}
+{%- endif %}
+"""
 # How Llama 3 and Qwen cut text; they differ in how many digits stay together.
 _CUT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -46,6 +57,7 @@ _LLAMA_3 = [
 _QWEN = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|vision_start|>"]
 _MISTRAL = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[TOOL_CALLS]"]
 _GEMMA = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
+_PHI_4 = ["<|endoftext|>", "<|fim_prefix|>", "<|im_start|>", "<|im_end|>", "<|im_sep|>", "<|dummy_85|>"]
 _PHI = ["<unk>", "<s>", "<|endoftext|>", "<|assistant|>", "<|system|>", "<|end|>", "<|user|>"]
 
 
@@ -199,6 +211,18 @@ def _phi() -> Any:
     )
 
 
+def _phi_4() -> Any:
+    return _finish(
+        _byte_level("{1,3}"),
+        _PHI_4,
+        bos="<|endoftext|>",
+        eos="<|im_end|>",
+        pad="<|dummy_85|>",
+        template=PHI_4_JINJA,
+        adds_bos=False,
+    )
+
+
 def _smollm2() -> Any:
     from transformers import AutoTokenizer
 
@@ -221,5 +245,6 @@ FAMILIES = (
     Family("gemma-2", _gemma("gemma"), ("<eos>", "<end_of_turn>")),
     Family("gemma-3", _gemma("gemma3"), ("<eos>", "<end_of_turn>")),
     Family("phi-3.5", _phi, ("<|endoftext|>", "<|assistant|>", "<|end|>")),
+    Family("phi-4", _phi_4, ("<|endoftext|>", "<|im_end|>")),
     Family("smollm2", _smollm2, ("<|im_end|>",)),
 )

@@ -45,7 +45,6 @@ def build(
     rung: Rung,
 ) -> Any:
     """See `methods.build`."""
-    from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
     class Tokenized(DPOTrainer):  # type: ignore[misc]
@@ -57,18 +56,11 @@ def build(
         def rows_of(self, inputs: Any) -> int:
             return len(inputs["input_ids"]) // 2
 
-    dataset = Dataset.from_dict(
-        {
-            "prompt_ids": [r.prompt_ids for r in rows],
-            "chosen_ids": [r.chosen_ids for r in rows],
-            "rejected_ids": [r.rejected_ids for r in rows],
-        }
-    )
     trainer = preference.weighted(Tokenized, [len(step) for step in steps])(
         model=loaded.model,
         processing_class=loaded.tokenizer,
         args=DPOConfig(**settings(plan, loaded.precision, len(steps), folder, rung)),
-        train_dataset=dataset.select([index for step in steps for index in step]),
+        train_dataset=preference.dataset(rows).select([index for step in steps for index in step]),
         callbacks=[callback(progress), preference.drop_reference()],
     )
     preference.set_reference(loaded.model, continued=plan.model.adapter is not None)

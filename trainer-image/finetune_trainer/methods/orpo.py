@@ -41,7 +41,6 @@ def build(
     """See `methods.build`."""
     # The pinned version is the one that is tested; that a later one may differ is nothing to warn a user of.
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
-    from datasets import Dataset
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
     class Tokenized(ORPOTrainer):  # type: ignore[misc]
@@ -59,18 +58,11 @@ def build(
         def rows_of(self, inputs: Any) -> int:
             return len(inputs["chosen_input_ids"])
 
-    dataset = Dataset.from_dict(
-        {
-            "prompt_ids": [r.prompt_ids for r in rows],
-            "chosen_ids": [r.chosen_ids for r in rows],
-            "rejected_ids": [r.rejected_ids for r in rows],
-        }
-    )
     trainer = preference.weighted(Tokenized, [len(step) for step in steps])(
         model=loaded.model,
         processing_class=loaded.tokenizer,
         args=ORPOConfig(**settings(plan, loaded.precision, len(steps), folder, rung)),
-        train_dataset=dataset,
+        train_dataset=preference.dataset(rows),
         callbacks=[callback(progress)],
     )
     names = ["prompt_ids", "chosen_ids", "rejected_ids"]

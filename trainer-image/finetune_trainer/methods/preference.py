@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from finetune_api.plan import Plan, PreferencePlan
+from finetune_trainer.training_rows import PreferenceRow
 
 REFERENCE = "ref"
 
@@ -12,6 +13,19 @@ def of(plan: Plan) -> PreferencePlan:
     """Return the method's own settings."""
     assert plan.training.preference is not None
     return plan.training.preference
+
+
+def dataset(rows: Sequence[PreferenceRow]) -> Any:
+    """Return a datasets.Dataset with the rows' token ids."""
+    from datasets import Dataset
+
+    return Dataset.from_dict(
+        {
+            "prompt_ids": [r.prompt_ids for r in rows],
+            "chosen_ids": [r.chosen_ids for r in rows],
+            "rejected_ids": [r.rejected_ids for r in rows],
+        }
+    )
 
 
 def dropout_disabled(plan: Plan) -> bool:
