@@ -4,7 +4,7 @@ Whatever is made gets its name when it is whole. In a folder that outlived a kil
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from finetune_trainer import adapter, base_weights, gguf, merge, merge_base, oll
 from finetune_trainer.checkpoints import sha256_of
 from finetune_trainer.context import Context
 from finetune_trainer.data import template
+from finetune_trainer.data.example import Message
 from finetune_trainer.errors import ModelError, SettingsError
 from finetune_trainer.fetch import fetch_original, fetch_weights
 from finetune_trainer.prepared import Prepared
@@ -88,8 +89,8 @@ class ExportFiles:
         """What Ollama has to know of every GGUF of this model."""
         description = self._prepared
 
-        def rendered(prompt: str) -> str:
-            return template.render_prompt(self.tokenizer, description.chat_template, description.system_prompt, prompt)
+        def rendered(messages: Sequence[Message]) -> str:
+            return template.render(self.tokenizer, description.chat_template, messages, generate=True)
 
         return ollama.describe(
             rendered,

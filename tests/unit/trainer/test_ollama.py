@@ -1,6 +1,6 @@
 """A TEMPLATE for Ollama is written only if it renders what was trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -8,6 +8,7 @@ import pytest
 from finetune_api.plan import DatasetPlan
 from finetune_trainer import ollama, template_choice
 from finetune_trainer.data import template
+from finetune_trainer.data.example import Message
 from tests.support.tokenizer_families import FAMILIES, Family
 
 LLAMA_3 = (
@@ -22,12 +23,34 @@ DATASET = DatasetPlan.model_validate(
 )
 
 
+# It trims what it is given, takes no system message, and puts it before the first question.
+GEMMA = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] | trim + '\n\n' %}"
+    "{% set messages = messages[1:] %}{% else %}{% set system = '' %}{% endif %}"
+    "{% for m in messages %}{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else 'user') + '\n' "
+    "+ (system if loop.first else '') + m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+    "{{ '<start_of_turn>model\n' }}"
+)
+EARLIER = [("스쿼트는?", "천천히 하세요."), ("몇 번?", "열 번요.")]
+
+
 def rendered(tokenizer: Any, jinja: str, system: str | None) -> Callable[[str], str]:
     return lambda prompt: template.render_prompt(tokenizer, jinja, system, prompt)
 
 
+def conversation(tokenizer: Any, jinja: str, system: str | None, prompt: str) -> str:
+    """What the chat template makes of `prompt` after EARLIER."""
+    messages = template.conversation(system, EARLIER[0][0])
+    for (_, answer), question in zip(EARLIER, [EARLIER[1][0], prompt], strict=True):
+        messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": question}]
+    return template.render(tokenizer, jinja, messages, generate=True)
+
+
 def describe(tokenizer: Any, jinja: str, system: str | None, bos: str | None = None) -> ollama.Modelfile:
-    return ollama.describe(rendered(tokenizer, jinja, system), bos, system, ["<|im_end|>"], 512)
+    def text(messages: Sequence[Message]) -> str:
+        return template.render(tokenizer, jinja, messages, generate=True)
+
+    return ollama.describe(text, bos, system, ["<|im_end|>"], 512)
 
 
 @pytest.mark.parametrize("system", ["You are a coach.", None])
@@ -63,12 +86,57 @@ def test_every_family_renders_as_training_did(family: Family, system: str | None
 
 def test_a_template_of_the_jobs_own_is_written_out(tokenizer: Any) -> None:
     made = describe(tokenizer, UNKNOWN, "Coach.")
-    assert (made.template, made.system) == ("[system]{{ .System }}[user]{{ .Prompt }}[assistant]", "Coach.")
+    assert (made.template, made.system) == (
+        "{{ if .System }}[system]{{ .System }}{{ end }}[user]{{ .Prompt }}[assistant]{{ .Response }}",
+        "Coach.",
+    )
+
+
+@pytest.mark.parametrize("system", ["  너는 코치다. ", None])
+@pytest.mark.parametrize("name", ["ChatML", "Llama 3", "Gemma", "own"])
+def test_earlier_turns_are_rendered_as_training_did(tokenizer: Any, name: str, system: str | None) -> None:
+    jinja = {"ChatML": tokenizer.chat_template, "Llama 3": LLAMA_3, "Gemma": GEMMA, "own": UNKNOWN}[name]
+    bos = tokenizer.bos_token if "bos_token" in jinja else None
+    made = describe(tokenizer, jinja, system, bos)
+    assert made.template is not None
+    text = ollama.render(made.template, made.system, "또?", EARLIER)
+    assert text == conversation(tokenizer, jinja, system, "또?").removeprefix(bos or "")
+    assert not made.one_question
+
+
+def test_a_template_that_writes_earlier_turns_otherwise_is_for_one_question(tokenizer: Any) -> None:
+    made = describe(tokenizer, UNKNOWN.replace("[{{ m['role'] }}]", "[{{ loop.index }}]"), None)
+    assert made.one_question
+    assert "one question" in ollama.text(made, "coach.gguf").splitlines()[0]
+
+
+def test_a_template_that_takes_one_question_only_is_for_one_question(tokenizer: Any) -> None:
+    assert describe(
+        tokenizer, "{% if messages[1:] %}{{ raise_exception('no') }}{% endif %}" + UNKNOWN, None
+    ).one_question
 
 
 @pytest.mark.parametrize("jinja", ["{{ '{{' }}" + UNKNOWN, UNKNOWN.replace("m['content']", "m['content'] | upper")])
-def test_what_ollama_cannot_say_is_left_to_the_file(tokenizer: Any, jinja: str) -> None:
-    assert describe(tokenizer, jinja, None).template is None
+def test_what_ollama_cannot_say_makes_a_modelfile_that_is_refused(tokenizer: Any, jinja: str) -> None:
+    lines = ollama.text(describe(tokenizer, jinja, None), "coach.gguf").splitlines()
+    assert all(line.startswith("#") for line in lines)
+    assert "llama-server --jinja" in lines[0]
+
+
+def test_invisible_characters_of_the_template_are_written_as_go_strings() -> None:
+    made = ollama.Modelfile("\u00a0{{ .Prompt }}", None, (), 512)
+    assert 'TEMPLATE """{{ "\\U000000a0" }}{{ .Prompt }}"""' in ollama.text(made, "coach.gguf").splitlines()
+
+
+@pytest.mark.parametrize("system", ["한국어\u00a0코치", 'Say """\nhi'])
+def test_a_system_prompt_that_a_modelfile_cannot_hold_is_said(system: str) -> None:
+    made = ollama.text(ollama.Modelfile("{{ .Prompt }}", system, (), 512), "coach.gguf")
+    assert "Send the system prompt" in made.splitlines()[0]
+
+
+@pytest.mark.parametrize("system", ["코치", "두 줄\n코치\t👩‍🏫".replace("\u200d", "")])
+def test_of_a_system_prompt_that_it_can_hold_nothing_is_said(system: str) -> None:
+    assert not ollama.text(ollama.Modelfile("{{ .Prompt }}", system, (), 512), "coach.gguf").startswith("#")
 
 
 def test_the_modelfile_names_the_file_beside_it_and_each_stop() -> None:
