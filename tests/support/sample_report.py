@@ -129,7 +129,10 @@ _DATA: dict[str, Any] = {
         "place": {"source": "상담기록_2025.csv", "number": 7, "unit": "row"},
         "segments": [
             {"text": "<|im_start|>system\n친절한 상담원입니다.<|im_end|>\n", "learned": False},
-            {"text": "<|im_start|>user\n영업시간이 어떻게 되나요?<|im_end|>\n<|im_start|>assistant\n", "learned": False},
+            {
+                "text": "<|im_start|>user\n영업시간이 어떻게 되나요?<|im_end|>\n<|im_start|>assistant\n",
+                "learned": False,
+            },
             {"text": "평일 오전 9시부터 오후 6시까지입니다. 🕘<|im_end|>", "learned": True},
             {"text": "\n", "learned": False},
         ],
@@ -190,14 +193,14 @@ _CONTENT: dict[str, Any] = {
         "standardError": 0.031,
         "forgetting": 0.084,
         "warnings": [
-            "Overfitting: the hold-out loss rose after step 240, so that step was kept; train fewer steps or add examples."
+            "Overfitting: the hold-out loss rose after step 240, which was kept; train fewer steps or add examples."
         ],
         "answers": _ANSWERS,
     },
     "export": {
         "mergeBase": "Original",
         "artifacts": [
-            _artifact("Adapter", "LoRAAdapter", "adapter/", 132_187_888),
+            _artifact("Adapter", "LoRAAdapter", "adapter/adapter_model.safetensors", 132_187_888),
             _artifact(
                 "F16",
                 "GGUF",

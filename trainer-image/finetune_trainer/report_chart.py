@@ -60,7 +60,7 @@ def loss_chart(
     if not points:
         return None
     values = [p.value for p in points]
-    labels = max(3, width // 110)
+    labels = max(3, width // 80)
     y_scale = ticks(min(values), max(values), 5)
     x_scale = ticks(0, max(1, kept_step, *(p.step for p in points)), labels, whole=True)
     last = max(1, kept_step, *(p.step for p in points))

@@ -48,11 +48,11 @@ def share(value: float) -> str:
 
 
 def figure(value: float) -> str:
-    """Return a loss or a divergence with three decimals."""
+    """Return a loss or a divergence with three decimals, or with four where three show nothing."""
     if not math.isfinite(value):
         return "not a number"
     if value and abs(value) < _SMALLEST:
-        return f"{value:.1e}"
+        return f"{value:.4f}" if abs(value) >= _SMALLEST / 10 else f"{value:.0e}"
     return f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"
 
 

@@ -138,7 +138,7 @@ def verdict(evaluation: EvaluationReport | None) -> tuple[Badge, str]:
     if evaluation is None:
         return Badge("No verdict", "plain"), _NOT_JUDGED
     text, tone = _VERDICTS[evaluation.verdict]
-    return Badge(text, tone), evaluation.sentence
+    return Badge(text, tone), evaluation.sentence.replace(" +- ", " ± ")
 
 
 def run_facts(run: RunReport) -> list[Pair]:
@@ -157,7 +157,7 @@ def key_figures(report: Report) -> list[Pair]:
         base, tuned = evaluation.holdout_loss_base, evaluation.holdout_loss_tuned
         if base is not None and tuned is not None:
             rows = "1 row" if evaluation.holdout_rows == 1 else f"{evaluation.holdout_rows:,} rows"
-            found.append(Pair("Loss on hold-out rows", f"{figure(base)} → {figure(tuned)}", f"{rows}; lower is better"))
+            found.append(Pair("Loss on hold-out rows", f"{base:.2f} → {tuned:.2f}", f"{rows}; lower is better"))
         if evaluation.reward_accuracy is not None:
             margin = evaluation.reward_margin
             note = "" if margin is None else f"reward margin {figure(margin)}"
@@ -245,9 +245,16 @@ def checks(found: Sequence[CheckReport]) -> list[Check]:
     """Return the checks, the gravest first."""
     order = list(_SEVERITIES)
     return [
-        Check(words(c.name), Badge(*_SEVERITIES[c.severity]), c.message, [place(p) for p in c.places])
+        Check(words(c.name), Badge(*_SEVERITIES[c.severity]), sentence(c.message), [place(p) for p in c.places])
         for c in sorted(found, key=lambda c: order.index(c.severity))
     ]
+
+
+def sentence(text: str) -> str:
+    """Return a message that elsewhere follows a name as a sentence of its own. A field at its start stays as it is."""
+    first = text.partition(" ")[0]
+    start = text if "." in first else text[:1].upper() + text[1:]
+    return start if start.endswith((".", "!", "?")) else f"{start}."
 
 
 def place(found: Place) -> str:
@@ -307,12 +314,8 @@ def kind(artifact: Artifact) -> str:
 
 
 def checksum_of(artifact: Artifact) -> str:
-    """Return what the checksum is taken of: of a folder, one file in it."""
-    if artifact.type == "MergedModel":
-        return "sha256 of SHA256SUMS"
-    if artifact.type == "LoRAAdapter":
-        return "sha256 of adapter_model.safetensors"
-    return "sha256"
+    """Return what the checksum is taken of: of a folder, the list in it."""
+    return "sha256 of SHA256SUMS" if artifact.type == "MergedModel" else "sha256"
 
 
 def settings(found: Mapping[str, str]) -> list[Pair]:
