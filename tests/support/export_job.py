@@ -15,7 +15,7 @@ import pytest
 from finetune_api.layout import JobLayout
 from finetune_api.result import StageResult
 from finetune_api.status import Artifact
-from finetune_trainer import gguf, parity
+from finetune_trainer import gguf, gguf_check, imatrix, lora_gguf, parity
 from finetune_trainer.file_store import FileStore
 from finetune_trainer.parity import Figures
 from finetune_trainer.reference import Prompt, Reference
@@ -95,6 +95,9 @@ class QuickParts:
         """Replace the parts."""
         patch.setattr(gguf, "convert", self._convert)
         patch.setattr(gguf, "quantize", self._quantize)
+        patch.setattr(gguf_check, "check", lambda *_, **__: None)
+        patch.setattr(lora_gguf, "convert", self._convert_lora)
+        patch.setattr(imatrix, "compute", self._importance)
         patch.setattr(parity, "check", self._check)
         patch.setattr(parity, "answers", self._answers)
 
@@ -106,6 +109,15 @@ class QuickParts:
         self.calls.append(f"quantize {gguf_type}")
         self._write(target, gguf_type, source.read_bytes())
 
+    def _convert_lora(self, base: Path, adapter: Path, target: Path, *_: Any, **__: Any) -> None:
+        self.calls.append("convert LoRA")
+        self._write(target, "LoRA", (adapter / "adapter_model.safetensors").read_bytes())
+
+    def _importance(self, source: Path, rows: list[list[int]], *_: Any, **__: Any) -> str:
+        assert rows
+        self.calls.append("importance")
+        return "an importance matrix"
+
     def _write(self, target: Path, gguf_type: str, made_of: bytes) -> None:
         seed = hashlib.sha256(gguf_type.encode() + made_of).hexdigest()
         data = random.Random(seed).randbytes(SIZES.get(gguf_type, OTHER_SIZE))
@@ -115,9 +127,10 @@ class QuickParts:
                 file.write(data[start : start + step])
                 time.sleep(self.seconds / _WRITES)
 
-    def _check(self, path: Path, gguf_type: str, *_: Any, **__: Any) -> Figures:
+    def _check(self, path: Path, gguf_type: str, *_: Any, lora: Path | None = None, **__: Any) -> Figures:
+        gguf_type = gguf_type if lora is None else "LoRA"
         self.calls.append(f"prove {gguf_type}")
-        figures = Figures(top1=0.98765, nll=2.0, nll_base=3.0, nll_tuned=2.0)
+        figures = Figures(top1=0.98765, nll=2.0, nll_base=3.0, nll_tuned=2.0, kl=0.00123)
         if gguf_type in self.refused:
             raise parity.Rejected(f"the {gguf_type} file is not the model that was trained", figures)
         return figures

@@ -30,6 +30,7 @@ from finetune_trainer.upload import Uploader
 # Names of records, beside the types of `export.gguf`.
 _SOURCE = "Source"
 _MERGED = "Merged"
+_LORA = "LoRA"
 
 
 def run(context: Context) -> StageResult:
@@ -93,7 +94,10 @@ class _Export:
         self._clock = clock
 
     def make(self) -> None:
-        """Make what is missing, one file after another; the last uploads may be under way still."""
+        """Make what is missing, one file after another; the last upload may be under way still."""
+        # First: it is made soonest, and what is wrong with it shows before hours of other work.
+        if self._plan.lora_gguf and self._state.find(_LORA) is None:
+            self._make_lora()
         missing = [t for t in self._plan.gguf if not self._is_done(t)]
         needs_merged = self._plan.merged and self._state.find(_MERGED) is None
         if not missing and not needs_merged:
@@ -105,14 +109,14 @@ class _Export:
             self._finish("F16", source, proof, is_source=True)
         if "BF16" in missing:
             path = self._files.converted("BF16")
-            self._finish("BF16", path, self._prove("BF16", path))
+            self._finish("BF16", path, self._prove("BF16", path, "BF16"))
         if needs_merged:
             self._upload_merged(proof)
         else:
             self._files.remove_merged()
         for gguf_type in (t for t in missing if not gguf.is_converted(t)):
             path = self._files.quantized(source, gguf_type)
-            self._finish(gguf_type, path, self._prove(gguf_type, path))
+            self._finish(gguf_type, path, self._prove(gguf_type, path, gguf_type))
         self._uploader.wait()
         source.unlink()
 
@@ -121,7 +125,7 @@ class _Export:
         return Finished(
             ggufs={t: self._record(t) for t in self._plan.gguf},
             modelfiles={t: self._record(_modelfile(t)) for t in self._plan.gguf},
-            lora=None,
+            lora=self._record(_LORA) if self._plan.lora_gguf else None,
             merged=self._record(_MERGED) if self._plan.merged else None,
             merge_base=self._merge_base if self._plan.merges else None,
             seconds=seconds,
@@ -135,23 +139,40 @@ class _Export:
     def _is_done(self, gguf_type: GGUFType) -> bool:
         return all(self._state.find(name) is not None for name in (gguf_type, _modelfile(gguf_type)))
 
+    def _make_lora(self) -> None:
+        """Prove the adapter's GGUF on a GGUF of the base, and start its upload.
+
+        Raises:
+            SettingsError: there are no 16-bit weights to prove it on.
+        """
+        if self._prepared.model.stored_in_4bit and self._plan.original is None:
+            raise SettingsError(
+                "export.loraGGUF is proven on the model's 16-bit weights, and the model has its weights in 4 bit only; "
+                "set export.originalModel to the 16-bit repository it was made from"
+            )
+        path, base = self._files.lora_gguf(), self._files.base_gguf()
+        proof = self._prove(_LORA, base, "F16", lora=path)
+        base.unlink()
+        self._upload(_LORA, path, proof)
+
     def _source_parity(self, source: Path) -> Parity:
         """Prove the file that the others are made of, unless an earlier attempt has done so."""
         checksum = sha256_of(source)
         for record in (self._state.find("F16"), self._state.find(_SOURCE)):
             if record is not None and record.sha256 == checksum and record.parity is not None:
                 return record.parity
-        found = self._prove("F16", source)
+        found = self._prove("F16", source, "F16")
         self._state.keep(_SOURCE, None, source.stat().st_size, checksum, found)
         return found
 
-    def _prove(self, gguf_type: GGUFType, path: Path) -> Parity:
-        """Compare a file with the trained model.
+    def _prove(self, name: str, path: Path, gguf_type: GGUFType, lora: Path | None = None) -> Parity:
+        """Compare a file, or a base's file with `lora` beside it, with the trained model.
 
         Raises:
             ModelError: it is another model. It lies below rejected/ then.
         """
         self._uploader.check()
+        trained_in_4bit = self._context.plan.model.quantization == "NF4"
         try:
             with self._clock.part("prove", "Proving"):
                 figures = parity.check(
@@ -159,16 +180,18 @@ class _Export:
                     gguf_type,
                     self._files.reference,
                     self._files.tokenizer.bos_token,
-                    self._context.plan.model.quantization == "NF4",
+                    trained_in_4bit=trained_in_4bit,
+                    merge_base=self._merge_base,
+                    lora=lora,
                 )
         except parity.Rejected as error:
             # What was finished before is recorded before the stage ends.
             self._uploader.wait()
-            trained_in_4bit = self._context.plan.model.quantization == "NF4"
-            advised = rejected.advice(gguf_type, trained_in_4bit, self._merge_base)
+            advised = rejected.advice(None if lora else gguf_type, trained_in_4bit, self._merge_base)
             with self._clock.part("upload", "Uploading") as advance:
-                name = self._gguf_name(gguf_type)
-                refused = rejected.keep(self._context.store, self._run, name, path, error, advised, advance)
+                refused = rejected.keep(
+                    self._context.store, self._run, self._gguf_name(name), lora or path, error, advised, advance
+                )
             raise refused from error
         return Parity(
             kl=_decimal(figures.kl), top1=_decimal(figures.top1), retained_gain=_decimal(figures.retained_gain)
@@ -176,7 +199,6 @@ class _Export:
 
     def _finish(self, gguf_type: GGUFType, path: Path, proof: Parity, *, is_source: bool = False) -> None:
         """Let a proven file answer, and start its upload; the source of others stays on the disk."""
-        name = self._gguf_name(gguf_type)
         with self._clock.part("answer", "Evaluating"):
             answers = parity.answers(
                 path,
@@ -184,17 +206,31 @@ class _Export:
                 self._prepared.stop_token_ids,
                 self._context.plan.evaluation.max_new_tokens,
             )
-        modelfile = ollama.text(self._files.modelfile, name).encode()
+        modelfile = ollama.text(self._files.modelfile, self._gguf_name(gguf_type)).encode()
+        self._upload(gguf_type, path, proof, answers, modelfile, is_source=is_source)
+
+    def _upload(
+        self,
+        name: str,
+        path: Path,
+        proof: Parity,
+        answers: list[str] | None = None,
+        modelfile: bytes | None = None,
+        *,
+        is_source: bool = False,
+    ) -> None:
+        """Start the upload of one GGUF, and record it when it is in its place."""
 
         def upload(progress: Progress) -> None:
-            key = f"{GGUF_FOLDER}/Modelfile-{gguf_type}"
-            self._state.forget(_modelfile(gguf_type))
-            self._context.store.put_bytes(f"{self._run}/{key}", modelfile)
-            self._state.keep(_modelfile(gguf_type), key, len(modelfile), hashlib.sha256(modelfile).hexdigest())
-            key = f"{GGUF_FOLDER}/{name}"
-            self._state.forget(gguf_type)
+            if modelfile is not None:
+                key = f"{GGUF_FOLDER}/{_modelfile(name)}"
+                self._state.forget(_modelfile(name))
+                self._context.store.put_bytes(f"{self._run}/{key}", modelfile)
+                self._state.keep(_modelfile(name), key, len(modelfile), hashlib.sha256(modelfile).hexdigest())
+            key = f"{GGUF_FOLDER}/{self._gguf_name(name)}"
+            self._state.forget(name)
             self._context.store.put_file(f"{self._run}/{key}", path, progress)
-            self._state.keep(gguf_type, key, path.stat().st_size, sha256_of(path), proof, answers)
+            self._state.keep(name, key, path.stat().st_size, sha256_of(path), proof, answers)
             if not is_source:
                 path.unlink()
 
@@ -233,15 +269,15 @@ class _Export:
             self._state.keep(name, key, size, checksum)
         return checksum
 
-    def _gguf_name(self, gguf_type: str) -> str:
-        return f"{self._context.plan.job.name}-{gguf_type}.gguf"
+    def _gguf_name(self, name: str) -> str:
+        return f"{self._context.plan.job.name}-{name}.gguf"
 
     @property
     def _merge_base(self) -> MergeBase:
         return merge_base.choose(self._context.plan, stored_in_4bit=self._prepared.model.stored_in_4bit)
 
 
-def _modelfile(gguf_type: GGUFType) -> str:
+def _modelfile(gguf_type: str) -> str:
     return f"Modelfile-{gguf_type}"
 
 

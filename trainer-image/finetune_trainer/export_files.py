@@ -3,14 +3,26 @@
 Whatever is made gets its name when it is whole. In a folder that outlived a killed attempt it is not made again.
 """
 
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from finetune_api.spec import GGUFType
-from finetune_trainer import adapter, base_weights, gguf, merge, merge_base, ollama, prepared, reference
+from finetune_trainer import (
+    adapter,
+    base_weights,
+    gguf,
+    gguf_check,
+    imatrix,
+    lora_gguf,
+    merge,
+    merge_base,
+    ollama,
+    prepared,
+    reference,
+    training_rows,
+)
 from finetune_trainer.checkpoints import sha256_of
 from finetune_trainer.context import Context
 from finetune_trainer.data import template
@@ -38,6 +50,7 @@ class ExportFiles:
         self._run = context.layout.run(description.run_id)
         self._folder = folder
         self._clock = clock
+        self._measured: imatrix.ImportanceMatrix | None = None
 
     @cached_property
     def base(self) -> Path:
@@ -130,34 +143,59 @@ class ExportFiles:
         return base_weights.Loading.model_validate_json(data)
 
     def remove_merged(self) -> None:
-        """Free the disk of what is not needed any more."""
+        """Free the disk of the merged weights; what else is in the folder describes every file that is made of them."""
         (self._folder / _WHOLE).unlink(missing_ok=True)
-        shutil.rmtree(self._folder / _MERGED, ignore_errors=True)
+        for path in (self._folder / _MERGED).glob("*.safetensors"):
+            path.unlink()
+
+    @cached_property
+    def _expected(self) -> gguf_check.Expected:
+        folder = self._folder / _MERGED
+        return gguf_check.expected(folder if (folder / "config.json").is_file() else self.merged())
 
     def converted(self, gguf_type: GGUFType) -> Path:
         """A 16-bit GGUF of the merged model."""
-
-        def make(partial: Path) -> None:
+        path = self._folder / f"{gguf_type}.gguf"
+        if not path.exists():
             merged = self.merged()
             with self._clock.part("convert", "Converting") as advance:
-                gguf.convert(merged, partial, gguf_type, self._context.scratch, advance)
-
-        return self._made(f"{gguf_type}.gguf", make)
+                gguf.convert(merged, path, gguf_type, self._context.scratch, advance)
+        gguf_check.check(path, gguf_type, self._expected)
+        return path
 
     def quantized(self, source: Path, gguf_type: GGUFType) -> Path:
-        """A smaller GGUF of the 16-bit one."""
-
-        def make(partial: Path) -> None:
-            with self._clock.part("quantize", "Quantizing") as advance:
-                gguf.quantize(source, partial, gguf_type, advance)
-
-        return self._made(f"{gguf_type}.gguf", make)
-
-    def _made(self, name: str, make: Callable[[Path], None]) -> Path:
-        path = self._folder / name
+        """A smaller GGUF of the F16 one."""
+        path = self._folder / f"{gguf_type}.gguf"
         if not path.exists():
-            partial = self._folder / f"{name}.part"
-            partial.unlink(missing_ok=True)
-            make(partial)
-            partial.replace(path)
+            importance = self._importance(source) if imatrix.needed(gguf_type) else None
+            with self._clock.part("quantize", "Quantizing") as advance:
+                gguf.quantize(source, path, gguf_type, advance, importance)
+        gguf_check.check(path, gguf_type, self._expected, source)
+        return path
+
+    def _importance(self, source: Path) -> imatrix.ImportanceMatrix:
+        """Measured on the training rows, once for all types that need it."""
+        if self._measured is None:
+            rows = self._folder / "train.parquet"
+            self._context.store.get_file(f"{self._run}/{prepared.TRAIN_ROWS}", rows)
+            chosen = imatrix.choose(training_rows.read(rows, self._context.plan.training.method))
+            with self._clock.part("importance", "Quantizing") as advance:
+                self._measured = imatrix.compute(source, chosen, advance)
+        return self._measured
+
+    def base_gguf(self) -> Path:
+        """The model without the adapter as an F16 GGUF, which the adapter's own is proven on."""
+        path = self._folder / "base-F16.gguf"
+        if not path.exists():
+            weights = self.base if self._original is None else self._original
+            with self._clock.part("convert", "Converting") as advance:
+                gguf.convert(weights, path, "F16", self._context.scratch, advance)
+        return path
+
+    def lora_gguf(self) -> Path:
+        """The adapter alone as a GGUF."""
+        path = self._folder / "LoRA.gguf"
+        if not path.exists():
+            with self._clock.part("convert", "Converting"):
+                lora_gguf.convert(self.base, self.adapter, path, self._context.scratch)
         return path

@@ -31,6 +31,11 @@ def template(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     return root
 
 
+def ask_for(job: TrainerJob, **export: Any) -> None:
+    """Change what the plan asks for, which the run id does not see: prepare is done."""
+    job.plan["export"] = export
+
+
 @pytest.fixture
 def job(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainerJob:
     shutil.copytree(template / "output", tmp_path / "output")
@@ -81,10 +86,52 @@ def test_all_types_come_from_one_conversion_and_each_is_proven(job: TrainerJob, 
     ]
 
 
+def test_small_types_are_made_with_one_importance_matrix(job: TrainerJob, parts: QuickParts) -> None:
+    ask_for(job, gguf=["Q8_0", "IQ3_M", "IQ2_M"])
+    assert job.run("export") == 0
+    assert parts.calls.count("importance") == 1
+    assert parts.calls.index("importance") > parts.calls.index("prove Q8_0")
+
+
+def test_the_adapter_s_own_file_is_proven_on_the_base(job: TrainerJob, parts: QuickParts) -> None:
+    ask_for(job, gguf=[], loraGGUF=True)
+    assert job.run("export") == 0
+    assert parts.calls == ["convert LoRA", "convert F16", "prove LoRA"]
+    (artifact,) = job.result()["artifacts"]
+    assert (artifact["type"], artifact["path"]) == ("LoRAGGUF", "gguf/coach-LoRA.gguf")
+    assert artifact["parity"]["kl"] == "0.0012"
+    parts.calls.clear()
+    assert job.run("export") == 0
+    assert parts.calls == []
+
+
+def test_a_refused_adapter_file_is_kept(job: TrainerJob, parts: QuickParts) -> None:
+    ask_for(job, gguf=["F16"], loraGGUF=True)
+    parts.refused.add("LoRA")
+    assert job.run("export") == 66
+    assert (run_folder(job) / "rejected/coach-LoRA.gguf").stat().st_size == export_job.OTHER_SIZE
+    assert "without export.loraGGUF" in job.result()["message"]
+
+
+def test_only_the_adapter_needs_no_weights_at_all(job: TrainerJob, parts: QuickParts) -> None:
+    ask_for(job, gguf=[])
+    assert job.run("export") == 0
+    assert parts.calls == []
+    assert not (run_folder(job) / "gguf").exists()
+    assert "merge" not in job.result()["timings"]
+
+
+def test_the_page_of_the_run_is_listed(job: TrainerJob, parts: QuickParts) -> None:
+    assert job.run("export") == 0
+    assert "report.html" in {f["path"] for f in manifest(job)["files"]}
+    page = (run_folder(job) / "report.html").read_text()
+    assert "coach-Q8_0.gguf" in page
+
+
 def test_the_figures_of_the_proof_are_with_the_artifact(job: TrainerJob, parts: QuickParts) -> None:
     assert job.run("export") == 0
     by_name = {a["name"]: a for a in job.result()["artifacts"]}
-    proof = {"top1": "0.9877", "retainedGain": "1.0000"}
+    proof = {"kl": "0.0012", "top1": "0.9877", "retainedGain": "1.0000"}
     assert [by_name[name]["parity"] for name in ("F16", "Q4_K_M", "Q8_0", "Merged")] == [proof] * 4
     listed = {a["name"]: a.get("parity") for a in manifest(job)["artifacts"]}
     assert listed["Q4_K_M"] == proof
@@ -173,7 +220,7 @@ def test_the_next_file_is_made_while_one_is_uploaded(
             assert quantizing.wait(30), "Q8_0 is made only after the upload of Q4_K_M"
         put_file(self, key, path, progress)
 
-    def check(path: Path, gguf_type: str, *rest: Any) -> Any:
+    def check(path: Path, gguf_type: str, *_: Any, **__: Any) -> Any:
         if gguf_type == "Q8_0":
             quantizing.set()
         return parts._check(path, gguf_type)
