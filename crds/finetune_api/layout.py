@@ -41,6 +41,10 @@ class JobLayout:
         """Finds a complete run of any job of this namespace."""
         return f"{self.namespace}/.index/{run_id}.json"
 
+    def model_hashes(self, folder: str) -> str:
+        """The checksums of a mounted model's files; `folder` is a hash that tells the folders apart."""
+        return f"{self.namespace}/.index/models/{folder}.json"
+
     def result(self, stage: Stage) -> str:
         """The StageResult that a finished stage left for the next one."""
         return f"{self.state}/{stage}.json"

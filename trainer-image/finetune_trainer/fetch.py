@@ -11,6 +11,7 @@ from finetune_api.progress import Activity
 from finetune_trainer.context import Context
 from finetune_trainer.errors import ModelError, SettingsError
 from finetune_trainer.folder_model import FolderModel
+from finetune_trainer.hash_cache import HashCache
 from finetune_trainer.hub_model import HubModel
 from finetune_trainer.model_files import Listing, ModelFiles, is_weights
 from finetune_trainer.open_store import open_s3
@@ -23,9 +24,9 @@ _FOLDER = "model"
 
 @contextmanager
 def opened_model(
-    context: Context, commit: str | None = None, plan: ModelPlan | WeightsPlan | None = None
+    context: Context, pinned: ResolvedModel | None = None, plan: ModelPlan | WeightsPlan | None = None
 ) -> Iterator[ModelFiles]:
-    """Open the plan's model, or the one that `plan` names; `commit` pins a hub's.
+    """Open the plan's model, or the one that `plan` names; `pinned` is what prepare found there.
 
     Raises:
         SettingsError: the plan names no model.
@@ -34,11 +35,17 @@ def opened_model(
     plan = plan or context.plan.model
     model: ModelFiles
     if plan.hub:
-        model = HubModel(plan.hub, commit)
+        model = HubModel(plan.hub, pinned.revision if pinned else None)
     elif plan.s3:
         model = S3Model(open_s3(plan.s3))
     elif plan.path:
-        model = FolderModel(Path(plan.path).resolve(), lambda done, total: _report(context, "Checking", done, total))
+        folder = Path(plan.path).resolve()
+        model = FolderModel(
+            folder,
+            lambda done, total: _report(context, "Checking", done, total),
+            known=pinned.files if pinned else (),
+            cache=None if pinned else HashCache(context.store, context.layout, folder),
+        )
     else:
         raise SettingsError("the plan has no model; set spec.model")
     try:
@@ -72,10 +79,11 @@ def _fetch_pinned(
     context: Context, resolved: ResolvedModel, plan: ModelPlan | WeightsPlan | None, folder: Path
 ) -> Path:
     context.reporter.report("Downloading" if plan is None or plan.path is None else "Checking")
-    with opened_model(context, resolved.revision, plan) as model:
+    with opened_model(context, resolved, plan) as model:
         found = {f.path: f for f in model.listing().files}
         for file in resolved.files:
-            if found.get(file.path) != file:
+            now = found.get(file.path)
+            if now is None or (now.size_bytes, now.identity) != (file.size_bytes, file.identity):
                 raise ModelError(
                     f"{resolved.reference}: {file.path} changed after prepare had checked it; create the job anew, "
                     "and do not write to a model's folder while jobs use it"

@@ -20,6 +20,8 @@ class ModelFile(Model):
     size_bytes: int
     # Of a hub file: its blob id; of an S3 object: its ETag; of a local file: sha256 of its bytes.
     identity: str
+    # Of a local file: when its bytes or its name last changed (ns since 1970); None while that is too fresh to trust.
+    changed_ns: int | None = None
 
 
 class ResolvedModel(Model):
