@@ -7,6 +7,7 @@ import pytest
 
 from tests.support import s3_server, tiny_model, trainer_job
 from tests.support.s3_server import S3Server
+from tests.support.source_servers import hub, web  # noqa: F401 - fixtures
 from tests.support.trainer_job import TrainerJob
 
 

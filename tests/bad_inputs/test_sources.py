@@ -1,37 +1,26 @@
 """Dataset files on the web and on a hub that cannot be had, and servers that are not allowed."""
 
 import hashlib
+import json
 import shutil
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import hub_server, s3_server, web_server
+from tests.support import s3_server, web_server
 from tests.support.hub_server import HubServer
-from tests.support.trainer_job import TrainerJob, alpaca_rows, write_rows
+from tests.support.trainer_job import TrainerJob, alpaca_rows
 from tests.support.web_server import Answer, WebServer
 
-BODY = b'{"instruction": "a", "output": "b"}\n'
+BODY = "".join(json.dumps(row) + "\n" for row in alpaca_rows(60)).encode()
 SHA256 = hashlib.sha256(BODY).hexdigest()
 
 
 @pytest.fixture
-def web() -> Iterator[WebServer]:
-    with web_server.running() as server:
-        server.answers["/data.jsonl"] = Answer(body=BODY)
-        yield server
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[HubServer]:
-    with hub_server.running(tmp_path / "hub") as server:
-        folder = server.root / "datasets" / "org" / "coach"
-        folder.mkdir(parents=True)
-        write_rows(folder / "train.jsonl", alpaca_rows(60))
-        yield server
+def body() -> bytes:
+    return BODY
 
 
 def _source(job: TrainerJob, **members: Any) -> None:
@@ -98,11 +87,11 @@ def test_other_bytes(job: TrainerJob, web: WebServer) -> None:
 
 
 def test_server_that_stops_in_the_middle(job: TrainerJob, web: WebServer) -> None:
-    web.answers["/data.jsonl"] = Answer(body=BODY, length=1000)
+    web.answers["/data.jsonl"] = Answer(body=BODY, length=10000)
     _url(job, f"{web.url}/data.jsonl")
     assert _outcome(job) == (
         69,
-        f'source "coach": {web.url}/data.jsonl: the server stopped after {len(BODY)} of 1000 bytes; try again',
+        f'source "coach": {web.url}/data.jsonl: the server stopped after {len(BODY)} of 10000 bytes; try again',
     )
 
 
@@ -315,7 +304,6 @@ def test_what_the_hub_does_not_have(
 
 
 def test_private_dataset_without_a_token(job: TrainerJob, hub: HubServer) -> None:
-    shutil.copytree(hub.root / "datasets" / "org" / "coach", hub.root / "datasets" / "org" / "private-coach")
     _hub(job, hub, repository="org/private-coach")
     assert _outcome(job) == (
         77,
@@ -325,7 +313,6 @@ def test_private_dataset_without_a_token(job: TrainerJob, hub: HubServer) -> Non
 
 
 def test_private_dataset_with_another_token(job: TrainerJob, hub: HubServer, tmp_path: Path) -> None:
-    shutil.copytree(hub.root / "datasets" / "org" / "coach", hub.root / "datasets" / "org" / "private-coach")
     token = tmp_path / "hf" / "token"
     token.parent.mkdir()
     token.write_text("wrong")

@@ -1,7 +1,6 @@
 """Dataset files from a path, a bucket, a hub and the web arrive as they are."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from finetune_trainer.errors import DatasetError
 from finetune_trainer.file_store import FileStore
 from finetune_trainer.reporter import ProgressReporter
 from finetune_trainer.stop import StopFlag
-from tests.support import https_server, hub_server, web_server
+from tests.support import https_server, web_server
 from tests.support.hub_server import COMMIT, TOKEN, HubServer
 from tests.support.s3_server import S3Server
 from tests.support.trainer_job import TrainerJob
@@ -45,19 +44,8 @@ def _url(server: WebServer, path: str = "/data.jsonl") -> dict[str, str]:
 
 
 @pytest.fixture
-def web() -> Iterator[WebServer]:
-    with web_server.running() as server:
-        server.answers["/data.jsonl"] = Answer(body=BODY)
-        yield server
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[HubServer]:
-    with hub_server.running(tmp_path / "hub") as server:
-        folder = server.root / "datasets" / "org" / "private-coach"
-        folder.mkdir(parents=True)
-        (folder / "train.jsonl").write_bytes(BODY)
-        yield server
+def body() -> bytes:
+    return BODY
 
 
 def test_path_is_used_in_place(job: TrainerJob) -> None:
