@@ -12,11 +12,11 @@ from finetune_trainer import evaluation_warnings, forgetting, prepared, referenc
 from finetune_trainer.context import Context
 from finetune_trainer.curve import Curve
 from finetune_trainer.errors import SettingsError
-from finetune_trainer.evaluate import Answer, row_losses
+from finetune_trainer.evaluate import Answer
 from finetune_trainer.load_model import LoadedModel
 from finetune_trainer.prepared import Prepared
 from finetune_trainer.questions import Questions, longer_outputs
-from finetune_trainer.reference import Reference, ReferenceRow
+from finetune_trainer.reference import Reference
 from finetune_trainer.rewards import Rewards, rewards
 from finetune_trainer.scores import Score, score
 from finetune_trainer.stop import StopRequested
@@ -47,9 +47,9 @@ class Evaluation:
         self._prepared = description
         self._folder = context.layout.run(description.run_id)
         self._questions = Questions(loaded, description, context.plan.evaluation.max_new_tokens)
-        self._compared = reference.choose(holdout)
+        self._compared = reference.choose(holdout, trained)
         self._base_scores: list[Score] = []
-        self._base_likelihoods: list[float] = []
+        self._base_log_probabilities: list[list[float]] = []
         self._base_answers: list[Answer] = []
         self._instructed_answers: list[Answer] | None = None
         self._reference: Reference | None = None
@@ -65,7 +65,7 @@ class Evaluation:
             SettingsError: its hold-out loss is no finite number.
         """
         self._base_scores = self._scores(None, self._progress(0, 40))
-        self._base_likelihoods = row_losses(self._loaded, self._compared, self._progress(40, 50))
+        self._base_log_probabilities = reference.log_probabilities(self._loaded, self._compared, self._progress(40, 50))
         self._base_answers = self._questions.ask_without_system_prompt(self._progress(50, 75))
         if self._prepared.system_prompt is not None:
             self._instructed_answers = self._questions.ask(self._progress(75, 100))
@@ -152,20 +152,13 @@ class Evaluation:
         return scores
 
     def _compare_with_reference(self, advance: Callable[[int], None]) -> Reference:
-        tuned = row_losses(self._loaded, self._compared, advance)
-        best = reference.top1(self._loaded, self._compared)
-        rows = [
-            ReferenceRow(
-                row_id=row.row_id,
-                input_ids=row.input_ids,
-                completion_mask=row.completion_mask,
-                nll_base=before,
-                nll_tuned=after,
-                top1=tokens,
-            )
-            for row, before, after, tokens in zip(self._compared, self._base_likelihoods, tuned, best, strict=True)
-        ]
-        return Reference(prompts=self._questions.prompts, rows=rows)
+        rows = reference.compare(self._loaded, self._compared, self._base_log_probabilities, advance)
+        return Reference(
+            prompts=self._questions.prompts,
+            probes=reference.probes(self._loaded.tokenizer),
+            rows=rows,
+            parameters=self._prepared.model.parameters,
+        )
 
     def _progress(self, start: int, end: int, step: int | None = None) -> Callable[[int], None]:
         total = None if step is None else self._prepared.total_steps

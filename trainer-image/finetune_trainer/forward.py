@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from finetune_trainer.load_model import LoadedModel
 
 # Positions whose probabilities are computed at once: in 32 bit, all of a long row's would need gigabytes.
-_POSITIONS_AT_ONCE = 256
+POSITIONS_AT_ONCE = 256
 
 
 @contextmanager
@@ -37,8 +37,8 @@ def answer_log_probability(loaded: LoadedModel, prompt: Sequence[int], answer: S
         logits = loaded.model(input_ids=ids).logits[0, first - 1 : -1]
     wanted = ids[0, first:]
     total = 0.0
-    for start in range(0, len(wanted), _POSITIONS_AT_ONCE):
-        part = slice(start, start + _POSITIONS_AT_ONCE)
+    for start in range(0, len(wanted), POSITIONS_AT_ONCE):
+        part = slice(start, start + POSITIONS_AT_ONCE)
         scores = logits[part].float()
         total += float((scores.gather(1, wanted[part, None])[:, 0] - scores.logsumexp(dim=1)).sum())
     return total

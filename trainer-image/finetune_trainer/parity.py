@@ -1,82 +1,28 @@
-"""Does a GGUF answer as the model that was trained? Measured on rows that neither learned.
+"""Does a GGUF predict as the model that was trained? Measured on rows that neither saw, as far as there are enough.
 
-The hold-out rows go through llama.cpp token by token as they are (teacher forcing), and what it predicts is compared
-with what the tuned model predicted in train:
-
-- top-1 agreement: the share of supervised tokens for which both find the same token most likely;
-- loss: the mean negative log-likelihood of those tokens, in nats;
-- retained gain: (base - GGUF) / (base - tuned), where training gained enough to measure. It is asked of the 16-bit
-  file, which is always measured; in a small file the loss of quantizing would be taken for a loss of what was learned.
-
-The limits come from SmolLM2-135M-Instruct, a small and therefore sensitive model, after six steps of training in 32
-bit: 2,141 tokens, loss 2.396 before and 2.178 after.
-
-    file          base F16   F16     BF16    Q8_0    Q6_K    Q5_K_M  Q4_K_M
-    top-1         0.840      1.000   0.976   0.947   0.909   0.805   0.818
-    loss          2.396      2.178   2.205   2.175   2.188   2.266   2.248
-    retained gain 0.00       1.00    0.88    1.01    0.95    0.60    0.68
-
-A model that was trained in 4 bit is compared with an export from the original 16-bit weights: the weights themselves
-differ then, so the limits widen. They still refuse what is broken, but a small gain drowns in that difference: on the
-same model trained in 4 bit (2.654 before, 2.341 after) the right F16 file has top-1 0.640 and loss 2.217, and a file of
-the base, 0.612 and 2.396, would pass. That the adapter is in the file is made sure of by merging alone then.
+The rows go through llama.cpp token by token as they are (teacher forcing), and what it predicts is compared with what
+the tuned model predicted in train. `parity_figures` says what is measured, `parity_limits` what is asked for. Beside
+that, questions and bundled texts have to be split into the very tokens of the model's own tokenizer.
 """
 
+import ctypes
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune_api.spec import GGUFType
+from finetune_api.spec import GGUFType, MergeBase
+from finetune_trainer import parity_limits
 from finetune_trainer.errors import ModelError
 from finetune_trainer.gguf import cpus
-from finetune_trainer.reference import Prompt, Reference, ReferenceRow
+from finetune_trainer.parity_figures import Figures as Figures
+from finetune_trainer.parity_figures import Tokens, divergence, figures
+from finetune_trainer.reference import Probe, Prompt, Reference, ReferenceRow
+
+# In 64 bit, as many of a vocabulary of 128,256 take 131 MB, and as much again while they are summed up.
+_POSITIONS_AT_ONCE = 128
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a file has to reach."""
-
-    top1: float
-    # Nats above the tuned model's loss.
-    loss: float
-    retained_gain: float | None
-
-
-_LIMITS: dict[GGUFType, Limits] = {
-    "F16": Limits(0.95, 0.05, 0.9),
-    # Eight bits of precision round away a part of what a short training changed.
-    "BF16": Limits(0.90, 0.20, 0.7),
-    "Q8_0": Limits(0.90, 0.05, None),
-    "Q6_K": Limits(0.85, 0.10, None),
-    "Q5_K_M": Limits(0.70, 0.25, None),
-    "Q4_K_M": Limits(0.70, 0.30, None),
-}
-# Added to a file's own rounding is that of training in 4 bit: a right Q4_K_M of SmolLM2-135M then agrees on 64 %. What
-# training gained is judged on the 16-bit file.
-_TRAINED_IN_4BIT = Limits(0.55, 0.60, 0.7)
-# A smaller gain, in nats, says nothing about what was retained.
-_MEASURABLE_GAIN = 0.1
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What was measured; losses in nats per token."""
-
-    top1: float
-    nll: float
-    nll_base: float
-    nll_tuned: float
-    kl: float | None = None
-
-    @property
-    def retained_gain(self) -> float | None:
-        """None where training gained too little to tell."""
-        gain = self.nll_base - self.nll_tuned
-        return (self.nll_base - self.nll) / gain if gain >= _MEASURABLE_GAIN else None
 
 
 class Rejected(ModelError):  # noqa: N818 - what became of a file, as people call it
@@ -87,41 +33,13 @@ class Rejected(ModelError):  # noqa: N818 - what became of a file, as people cal
         self.figures = figures
 
 
-def limits(gguf_type: GGUFType, trained_in_4bit: bool) -> Limits:
-    """Return what a file of this type has to reach."""
-    own = _LIMITS[gguf_type]
-    if not trained_in_4bit:
-        return own
-    wide = _TRAINED_IN_4BIT
-    return Limits(
-        min(own.top1, wide.top1),
-        max(own.loss, wide.loss),
-        None if own.retained_gain is None else wide.retained_gain,
-    )
-
-
-def judge(figures: Figures, required: Limits) -> str | None:
-    """Return what is wrong, or None."""
-    gain = figures.retained_gain
-    if figures.top1 < required.top1:
-        return (
-            f"it predicts {figures.top1:.0%} of the tokens as the trained model does, "
-            f"at least {required.top1:.0%} is needed"
-        )
-    if figures.nll > figures.nll_tuned + required.loss:
-        return f"its loss is {figures.nll:.2f}, the trained model's is {figures.nll_tuned:.2f}"
-    if gain is not None and required.retained_gain is not None and gain < required.retained_gain:
-        return f"it keeps {gain:.0%} of what training gained, at least {required.retained_gain:.0%} is needed"
-    return None
-
-
 class GGUFModel:
     """A GGUF in llama.cpp, on the CPU."""
 
-    def __init__(self, path: Path, context_tokens: int, *, every_logit: bool) -> None:
+    def __init__(self, path: Path, context_tokens: int, lora: Path | None = None) -> None:
+        """`lora`: a LoRA GGUF to apply to it."""
         import llama_cpp
 
-        self._path = path
         threads = cpus()
         self._llama: Any = llama_cpp.Llama(
             model_path=str(path),
@@ -129,7 +47,7 @@ class GGUFModel:
             n_threads=threads,
             n_threads_batch=threads,
             n_gpu_layers=0,
-            logits_all=every_logit,
+            lora_path=str(lora) if lora else None,
             verbose=False,
         )
 
@@ -137,23 +55,55 @@ class GGUFModel:
         """Free the memory."""
         self._llama.close()
 
-    def tokenize(self, text: str, bos: str | None) -> list[int]:
-        """Return the ids of rendered text, as a server makes them: one BOS where the model has one."""
-        add_bos = not (bos and text.startswith(bos))
+    def tokenize(self, text: str, *, add_bos: bool) -> list[int]:
+        """Return the ids of rendered text, as a server makes them."""
         return list(self._llama.tokenize(text.encode(), add_bos=add_bos, special=True))
 
-    def predictions(self, row: ReferenceRow) -> tuple[list[int], list[float]]:
-        """Return the most likely token and the true one's negative log-likelihood, by supervised token."""
+    def predictions(self, row: ReferenceRow) -> Tokens:
+        """Return how it predicts the supervised tokens of a row."""
         import numpy as np
 
+        ids, log_top, rest = np.array(row.top_ids), np.array(row.top), np.array(row.rest)
+        truth = np.array([row.input_ids[i] for i in row.positions])
+        file, kl, agrees, done = [], [], [], 0
+        for logits in self._logits(row.input_ids, [i - 1 for i in row.positions]):
+            part = slice(done, done + len(logits))
+            done = part.stop
+            total = _log_sum(logits)
+            file.append(np.take_along_axis(logits, truth[part, None], axis=1)[:, 0] - total)
+            agrees.append(logits.argmax(axis=1) == ids[part, 0])
+            top = np.take_along_axis(logits, ids[part], axis=1) - total[:, None]
+            np.put_along_axis(logits, ids[part], -np.inf, axis=1)
+            kl.append(divergence(log_top[part], rest[part], top, _log_sum(logits) - total))
+        base, tuned = np.array(row.base), np.array(row.tuned)
+        return Tokens(base, tuned, np.concatenate(file), np.concatenate(kl), np.concatenate(agrees))
+
+    def _logits(self, tokens: Sequence[int], positions: Sequence[int]) -> Iterator[Any]:
+        """Yield the logits at `positions`, in 64 bit, of a few at a time.
+
+        llama.cpp keeps those of a whole batch, 262 MB of a vocabulary of 128,256. The binding's own way keeps them for
+        all tokens of a row, answer or question, and copies them once more.
+        """
+        import llama_cpp
+        import numpy as np
+
+        context, batch = self._llama._ctx, self._llama._batch
+        wanted, width = set(positions), self._llama.n_vocab()
         self._llama.reset()
-        self._llama.eval(row.input_ids)
-        positions = [i for i in range(1, len(row.input_ids)) if row.completion_mask[i]]
-        logits = self._llama.scores[[i - 1 for i in positions]].astype(np.float64)
-        peak = logits.max(axis=1, keepdims=True)
-        normalizer = np.log(np.exp(logits - peak).sum(axis=1)) + peak[:, 0]
-        truth = logits[np.arange(len(positions)), [row.input_ids[i] for i in positions]]
-        return logits.argmax(axis=1).tolist(), (normalizer - truth).tolist()
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context.ctx), True)
+        for start in range(0, len(tokens), self._llama.n_batch):
+            part = tokens[start : start + self._llama.n_batch]
+            batch.set_batch(batch=part, n_past=start, logits_all=False)
+            asked = [start + i in wanted for i in range(len(part))]
+            for i, output in enumerate(asked):
+                batch.batch.logits[i] = output
+            context.decode(batch)
+            if not (rows := sum(asked)):
+                continue
+            address = ctypes.cast(context.get_logits(), ctypes.POINTER(ctypes.c_float))
+            logits = np.ctypeslib.as_array(address, shape=(rows, width))
+            for first in range(0, rows, _POSITIONS_AT_ONCE):
+                yield logits[first : first + _POSITIONS_AT_ONCE].astype(np.float64)
 
     def answer(self, prompt: Sequence[int], stop_token_ids: Sequence[int], max_new_tokens: int) -> str:
         """Return the greedy answer up to the first stop token."""
@@ -170,62 +120,78 @@ class GGUFModel:
         return text.decode("utf-8", errors="ignore").strip()
 
 
-def measure(model: GGUFModel, rows: Sequence[ReferenceRow]) -> Figures:
-    """Compare the file with the reference, token by token."""
-    agreed = tokens = 0
-    nll = base = tuned = 0.0
-    for row in rows:
-        best, losses = model.predictions(row)
-        agreed += sum(ours == theirs for ours, theirs in zip(best, row.top1, strict=True))
-        tokens += len(losses)
-        nll += sum(losses)
-        base += row.nll_base * len(losses)
-        tuned += row.nll_tuned * len(losses)
-    return Figures(agreed / tokens, nll / tokens, base / tokens, tuned / tokens)
+def _log_sum(logits: Any) -> Any:
+    """Return ln sum exp of each row."""
+    import numpy as np
+
+    peak = logits.max(axis=1, keepdims=True)
+    return np.log(np.exp(logits - peak).sum(axis=1)) + peak[:, 0]
 
 
-def check_tokens(model: GGUFModel, prompts: Sequence[Prompt], bos: str | None) -> None:
+def check_tokens(model: GGUFModel, prompts: Sequence[Prompt], probes: Sequence[Probe], bos: str | None) -> None:
     """Make sure that the file's tokenizer is the one of training.
 
     Raises:
         ModelError: it is not.
     """
-    for number, prompt in enumerate(prompts, 1):
-        if model.tokenize(prompt.text, bos) != prompt.input_ids:
-            raise ModelError(
-                f"the GGUF's tokenizer splits question {number} into other tokens than the model's own: "
-                "llama.cpp does not know this tokenizer; use the adapter with another server, and leave out export.gguf"
-            )
+    wrong = [
+        f"question {number}"
+        for number, prompt in enumerate(prompts, 1)
+        # One BOS where the model has one.
+        if model.tokenize(prompt.text, add_bos=not (bos and prompt.text.startswith(bos))) != prompt.input_ids
+    ]
+    wrong += [
+        f"the test text with {probe.name}"
+        for probe in probes
+        if model.tokenize(probe.text, add_bos=False) != probe.input_ids
+    ]
+    if wrong:
+        raise ModelError(
+            f"the GGUF's tokenizer splits {wrong[0]} into other tokens than the model's own: "
+            "llama.cpp does not know this tokenizer; use the adapter with another server, and leave out export.gguf"
+        )
 
 
-def check(path: Path, gguf_type: GGUFType, reference: Reference, bos: str | None, trained_in_4bit: bool) -> Figures:
-    """Measure one file.
+def check(
+    path: Path,
+    gguf_type: GGUFType,
+    reference: Reference,
+    bos: str | None,
+    *,
+    trained_in_4bit: bool,
+    merge_base: MergeBase = "Original",
+    lora: Path | None = None,
+) -> Figures:
+    """Measure one file, or `lora` on the base's file.
 
     Raises:
-        ModelError: it is not as good as it has to be.
+        Rejected: it is not as good as it has to be.
+        ModelError: it has another tokenizer, or there is nothing to compare it with.
     """
-    longest = max((len(row.input_ids) for row in reference.rows), default=1)
-    model = GGUFModel(path, longest, every_logit=True)
+    if not reference.rows:
+        raise ModelError("there is no answer that a GGUF could be compared on; add rows with shorter questions")
+    model = GGUFModel(path, max(len(row.input_ids) for row in reference.rows), lora)
     try:
-        check_tokens(model, reference.prompts, bos)
-        figures = measure(model, reference.rows)
+        check_tokens(model, reference.prompts, reference.probes, bos)
+        found = figures([model.predictions(row) for row in reference.rows])
     finally:
         model.close()
-    log.info(
-        "%s: top-1 %.3f, loss %.3f; base %.3f, trained model %.3f",
-        *(gguf_type, figures.top1, figures.nll, figures.nll_base, figures.nll_tuned),
+    log.info("%s: %s", "LoRA" if lora else gguf_type, found)
+    required = parity_limits.limits(
+        gguf_type,
+        other_weights=trained_in_4bit and (merge_base == "Original" or lora is not None),
+        parameters=reference.parameters,
     )
-    if (wrong := judge(figures, limits(gguf_type, trained_in_4bit))) is not None:
-        raise Rejected(
-            f"the {gguf_type} file is not the model that was trained: {wrong}; it was not published", figures
-        )
-    return figures
+    if (wrong := parity_limits.judge(found, required)) is not None:
+        name = "LoRA GGUF" if lora else f"{gguf_type} file"
+        raise Rejected(f"the {name} is not the model that was trained: {wrong}; it was not published", found)
+    return found
 
 
 def answers(path: Path, prompts: Sequence[Prompt], stop_token_ids: Sequence[int], max_new_tokens: int) -> list[str]:
     """Let one file answer the questions."""
     longest = max((len(prompt.input_ids) for prompt in prompts), default=0)
-    model = GGUFModel(path, longest + max_new_tokens, every_logit=False)
+    model = GGUFModel(path, longest + max_new_tokens)
     try:
         return [model.answer(prompt.input_ids, stop_token_ids, max_new_tokens) for prompt in prompts]
     finally:
