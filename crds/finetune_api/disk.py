@@ -1,6 +1,6 @@
 """How much a stage writes to its scratch space, from what prepare knows of the model and the rows."""
 
-from finetune_api.plan import Plan
+from finetune_api.plan import ExportPlan, Plan
 from finetune_api.status import ScratchStatus
 
 _MIB = 1024 * 1024
@@ -12,6 +12,9 @@ _MOMENTS_BYTES = {"AdamW8bit": 2, "AdamW": 8}
 # An old checkpoint goes when the new one is written.
 _CHECKPOINTS = 2
 _16_BIT = 2
+# Of a 16-bit file: Q8_0 has 8.5 bits per weight. IQ and K types are smaller, also where llama.cpp takes another type
+# for rows that are no multiple of 256.
+_LARGEST_QUANTIZED = 8.5 / 16
 
 
 def need(
@@ -41,12 +44,27 @@ def need(
     adapters = adapter * (3 if plan.model.adapter else 2)
     train = fetched + rows_bytes + _CHECKPOINTS * checkpoint + adapters
     export = max(adapter, rows_bytes)
-    if plan.export.gguf:
-        # The merged model and what is converted from it. Quantized files are smaller than the merged model, and are
-        # made one at a time after it is gone.
-        converted = 2 if "BF16" in plan.export.gguf else 1
-        export = fetched + original + adapter + (1 + converted) * parameters * _16_BIT
+    if plan.export.merges or plan.export.lora_gguf:
+        # The rows are what an importance matrix is measured on.
+        export = fetched + original + adapter + rows_bytes + _made(plan.export, parameters * _16_BIT, adapter)
     return ScratchStatus(train_mib=_mib(train), export_mib=_mib(export))
+
+
+def _made(export: ExportPlan, model_16_bit: int, adapter: int) -> int:
+    """Return the bytes of what export makes at most at one time.
+
+    A file is made while the one before it is uploaded, and the F16 file, which the others are made of, stays.
+    """
+    if not export.merges:
+        # The adapter's GGUF, and one of the base that it is proven on.
+        return adapter + model_16_bit
+    quantized = [gguf_type for gguf_type in export.gguf if gguf_type not in ("F16", "BF16")]
+    # The merged model and what is converted from it. Two quantized files are not more than it is.
+    made = (3 if "BF16" in export.gguf else 2) * model_16_bit
+    if export.merged and quantized:
+        # It goes only when it is uploaded, and the first quantized file is made meanwhile.
+        made = max(made, 2 * model_16_bit + int(model_16_bit * _LARGEST_QUANTIZED))
+    return made + (adapter if export.lora_gguf else 0)
 
 
 def _mib(size: int) -> int:

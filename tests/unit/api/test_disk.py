@@ -17,15 +17,18 @@ SIZES = {
     "parameters": 4 * 1024**3,
     "adapter_parameters": 256 * 1024**2,
     "rows_bytes": 512 * 1024**2,
+    "original_bytes": 16 * 1024**3,
 }
 
 
-def needed(model: dict[str, Any] = BUCKET, gguf: tuple[str, ...] = (), **training: Any) -> ScratchStatus:
+def needed(
+    model: dict[str, Any] = BUCKET, gguf: tuple[str, ...] = (), made: dict[str, Any] | None = None, **training: Any
+) -> ScratchStatus:
     spec = {
         "model": model,
         "dataset": {"sources": [{"s3": {"uri": "s3://data/train.jsonl"}}]},
         "training": training,
-        "export": {"gguf": list(gguf)},
+        "export": {"gguf": list(gguf)} | (made or {}),
         "output": {"s3": {"uri": "s3://results/"}},
     }
     job = FineTuneJob.model_validate({"metadata": {"name": "a", "namespace": "b", "uid": "c"}, "spec": spec})
@@ -67,11 +70,32 @@ def test_export_of_the_adapter_alone_reads_one_file_at_a_time() -> None:
 
 
 def test_export_has_the_base_the_merged_model_and_the_f16_file_at_once() -> None:
-    assert export(gguf=("F16",)) == 8 * GIB + GIB + 8 * GIB + 8 * GIB + GIB
+    assert export(gguf=("F16",)) == 8 * GIB + GIB + GIB // 2 + 8 * GIB + 8 * GIB + GIB
 
 
-def test_quantized_files_come_when_the_merged_model_is_gone() -> None:
-    assert export(gguf=("Q8_0", "Q4_K_M")) == export(gguf=("F16",))
+@pytest.mark.parametrize("gguf", [("Q8_0", "Q4_K_M"), ("Q6_K", "IQ2_M", "F16")])
+def test_quantized_files_come_when_the_merged_model_is_gone(gguf: tuple[str, ...]) -> None:
+    assert export(gguf=gguf) == export(gguf=("F16",))
+
+
+def test_a_merged_model_that_is_published_is_there_while_the_first_quantized_file_is_made() -> None:
+    alone = export(gguf=("F16",))
+    assert export(made={"merged": True}) == alone
+    assert export(gguf=("F16",), made={"merged": True}) == alone
+    assert export(gguf=("IQ2_M",), made={"merged": True}) - alone == 8 * GIB * 17 // 32
+    assert export(gguf=("BF16", "IQ2_M"), made={"merged": True}) == export(gguf=("BF16",))
+
+
+def test_the_adapters_gguf_is_proven_on_one_of_the_base() -> None:
+    assert export(made={"loraGGUF": True}) == 8 * GIB + GIB + GIB // 2 + GIB + 8 * GIB + GIB
+
+
+def test_the_adapters_gguf_may_be_under_way_while_the_model_is_merged() -> None:
+    assert export(gguf=("Q8_0",), made={"loraGGUF": True}) - export(gguf=("Q8_0",)) == GIB
+
+
+def test_the_original_model_is_fetched_too() -> None:
+    assert export(gguf=("Q8_0",), made={"originalModel": BUCKET}) - export(gguf=("Q8_0",)) == 16 * GIB
 
 
 def test_the_bf16_file_lies_beside_the_f16_file() -> None:
