@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import tiny_model
 from tests.support.platform import CLUSTER, Platform, bring_up, run
 
 from .jobs import Watch
@@ -28,6 +29,15 @@ def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
     yield bring_up(say)
     if os.environ.get("CLUSTER") != "current":
         run(CLUSTER, "down")
+
+
+@pytest.fixture(scope="session")
+def random_model(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URI of a model of random weights, which trains in seconds: for tests that are not about the result."""
+    folder, s3 = tiny_model.build(tmp_path_factory.mktemp("models") / "tiny"), platform.s3()
+    for path in folder.iterdir():
+        s3.upload_file(str(path), "models", f"random/{path.name}")
+    return "s3://models/random/"
 
 
 @pytest.fixture

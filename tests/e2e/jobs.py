@@ -72,26 +72,14 @@ def stage(job: dict[str, Any], name: str) -> dict[str, Any]:
     return next((s for s in job.get("status", {}).get("stages", []) if s["name"] == name), {})
 
 
-def wait_for_step(platform: Platform, namespace: str, name: str, step: int) -> None:
-    """Wait until training has done that many optimizer steps."""
-
-    def reached() -> bool:
-        with tolerated_outage():
-            status = platform.job(namespace, name).get("status", {})
-            assert "failure" not in status, status["failure"]
-            progress = status.get("progress", {})
-            return progress.get("stage") == "train" and (progress.get("step") or 0) >= step
-        return False
-
-    platform.wait(f"step {step} of {namespace}/{name}", reached, 600)
-
-
 def wait_for_stage(platform: Platform, namespace: str, name: str, stage_name: str) -> None:
     """Wait until a stage's pod runs."""
 
     def running() -> bool:
-        pods = live_pods(platform, namespace, stage_name)
-        return any(p["status"].get("phase") == "Running" for p in pods)
+        with tolerated_outage():
+            pods = live_pods(platform, namespace, stage_name)
+            return any(p["status"].get("phase") == "Running" for p in pods)
+        return False
 
     platform.wait(f"a running {stage_name} pod of {namespace}/{name}", running, 600)
 
