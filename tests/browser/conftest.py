@@ -53,6 +53,16 @@ def windows(browser: Browser) -> Windows:
     }
 
 
+@pytest.fixture(scope="session")
+def sample(windows: Windows, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """Return the sample report's page, for tests that only look."""
+    path = tmp_path_factory.mktemp("sample") / "report.html"
+    path.write_text(render(sample_report()), encoding="utf-8")
+    page = windows[WIDTHS[-1], SCHEMES[0]].new_page()
+    page.goto(path.as_uri())
+    return page
+
+
 @pytest.fixture
 def open_report(windows: Windows, tmp_path: Path) -> Iterator[Open]:
     """Return a function that renders a report, the sample one by default, and opens it from a file."""

@@ -85,15 +85,15 @@ def test_labels_in_the_curve_are_large_enough_to_read(open_report: Open, width: 
     assert min(heights) >= 11
 
 
-def test_headings_go_down_one_level_at_a_time(open_report: Open) -> None:
-    levels = open_report().page.eval_on_selector_all("h1,h2,h3,h4,h5,h6", "all => all.map(h => +h.tagName[1])")
+def test_headings_go_down_one_level_at_a_time(sample: Page) -> None:
+    levels = sample.eval_on_selector_all("h1,h2,h3,h4,h5,h6", "all => all.map(h => +h.tagName[1])")
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
-def test_every_picture_has_a_name_or_is_left_to_the_text_beside_it(open_report: Open) -> None:
-    unnamed = open_report().page.eval_on_selector_all(
+def test_every_picture_has_a_name_or_is_left_to_the_text_beside_it(sample: Page) -> None:
+    unnamed = sample.eval_on_selector_all(
         "svg,img",
         "all => all.filter(s => s.getAttribute('aria-hidden') !== 'true' && !s.querySelector('title')?.textContent)"
         ".length",
@@ -101,17 +101,15 @@ def test_every_picture_has_a_name_or_is_left_to_the_text_beside_it(open_report: 
     assert unnamed == 0
 
 
-def test_every_table_has_a_caption_and_its_headers_a_scope(open_report: Open) -> None:
-    page = open_report().page
-    assert page.locator("table:not(:has(> caption))").count() == 0
-    assert page.locator("th:not([scope])").count() == 0
+def test_every_table_has_a_caption_and_its_headers_a_scope(sample: Page) -> None:
+    assert sample.locator("table:not(:has(> caption))").count() == 0
+    assert sample.locator("th:not([scope])").count() == 0
 
 
-def test_every_link_leads_to_a_place_on_the_page(open_report: Open) -> None:
-    page = open_report().page
-    targets = page.eval_on_selector_all("a", "all => all.map(a => a.getAttribute('href'))")
+def test_every_link_leads_to_a_place_on_the_page(sample: Page) -> None:
+    targets = sample.eval_on_selector_all("a", "all => all.map(a => a.getAttribute('href'))")
     assert targets
-    assert [t for t in targets if not t.startswith("#") or page.locator(t).count() != 1] == []
+    assert [t for t in targets if not t.startswith("#") or sample.locator(t).count() != 1] == []
 
 
 def test_the_first_tab_stop_skips_to_the_content(open_report: Open) -> None:
@@ -174,7 +172,7 @@ def test_a_report_without_a_part_has_no_gaps(open_report: Open, part: str) -> No
     assert "None" not in page.inner_text("body").split()
 
 
-def test_answers_in_korean_are_marked_as_korean(open_report: Open) -> None:
-    korean = open_report().page.locator("p.text[lang=ko]")
+def test_answers_in_korean_are_marked_as_korean(sample: Page) -> None:
+    korean = sample.locator("p.text[lang=ko]")
     assert korean.count() >= 5
     assert all(max(text) >= "가" for text in korean.all_inner_texts())
