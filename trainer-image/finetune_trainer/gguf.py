@@ -76,11 +76,13 @@ def quantize(
     parameters.nthread = cpus()
     if imatrix is not None:
         parameters.imatrix = imatrix.as_parameter()
-    progress, code = QuantizerProgress(), [1]
-    with written_whole(target) as partial, llama_log.heard(progress.listen) as log:
+    progress, failed = QuantizerProgress(), ["it did not start"]
+    with written_whole(target) as partial:
 
         def work() -> None:
-            code[0] = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(partial), parameters)
+            with llama_log.heard(progress.listen) as log:
+                code = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(partial), parameters)
+            failed[0] = "" if code == 0 else log.error or str(code)
 
         # In a thread, so that this one can be told to stop: llama.cpp cannot be interrupted.
         thread = threading.Thread(target=work, daemon=True)
@@ -91,8 +93,8 @@ def quantize(
             if progress.percent > said:
                 said = progress.percent
                 advance(said)
-        if code[0] != 0:
-            raise ModelError(f"llama.cpp could not quantize the model to {gguf_type}: {log.error or code[0]}")
+        if failed[0]:
+            raise ModelError(f"llama.cpp could not quantize the model to {gguf_type}: {failed[0]}")
     advance(100)
 
 

@@ -80,6 +80,11 @@ def test_an_id_that_the_tokenizer_has_not_may_be_the_configs(file: Path) -> None
     gguf_check.check(file, "F16", Expected({"eos": 2}, {2}, TEMPLATE, 64, 2))
 
 
+def test_padding_may_be_missing(file: Path) -> None:
+    write(file, tokenizer__ggml__padding_token_id=None)
+    gguf_check.check(file, "F16", WANTED)
+
+
 def test_an_end_of_turn_token_of_the_tokenizer_passes(file: Path) -> None:
     write(file, tokenizer__ggml__eot_token_id=4)
     gguf_check.check(file, "F16", WANTED)
