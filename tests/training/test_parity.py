@@ -1,0 +1,170 @@
+"""A GGUF of the trained model passes the proof; one of the base, or with an adapter gone wrong, does not."""
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from finetune_api.plan import Plan
+from finetune_api.spec import GGUFType, MergeBase
+from finetune_trainer import adapter, base_weights, gguf, load_model, lora_gguf, merge, parity, reference, training_rows
+from finetune_trainer.base_weights import Loading
+from finetune_trainer.errors import ModelError
+from finetune_trainer.parity import Figures, Rejected
+from finetune_trainer.reference import Reference
+from finetune_trainer.rung import Rung
+from tests.support.smollm2 import cache, model_dir
+from tests.training.conftest import Job
+
+pytestmark = [pytest.mark.training, pytest.mark.timeout(900)]
+# Of the reference: what is right and what is wrong differs by far more than these leave to chance.
+ROWS = 8
+TYPES: tuple[GGUFType, ...] = ("F16", "Q8_0", "Q4_K_M")
+# Halved: what an export does that takes rank-stabilized LoRA of rank 4 for the plain one.
+WRONG = ("base", "permuted", "flipped", "halved")
+
+
+def _scrambled(source: Path, target: Path, how: str) -> Path:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(source, target)
+    numbers = torch.Generator().manual_seed(1)
+    tensors = load_file(target / adapter.WEIGHTS)
+    for name, tensor in tensors.items():
+        if "lora_B" in name:
+            changed = {
+                # The merge refuses an adapter of zeros; rounded to F16, this one changes nothing.
+                "base": tensor * 1e-9,
+                "permuted": tensor[torch.randperm(len(tensor), generator=numbers)],
+                "flipped": -tensor,
+                "halved": tensor / 2,
+            }
+            tensors[name] = changed[how].contiguous()
+    save_file(tensors, target / adapter.WEIGHTS)
+    return target
+
+
+@dataclass
+class Files:
+    """GGUFs of one adapter, each made once. `in_4bit`: how it was loaded onto weights in 4 bit."""
+
+    folder: Path
+    adapter: Path
+    in_4bit: Loading
+    made: dict[tuple[str, MergeBase, GGUFType], Path] = field(default_factory=dict)
+
+    def get(self, how: str, merge_base: MergeBase, gguf_type: GGUFType) -> Path:
+        key = (how, merge_base, gguf_type)
+        if key not in self.made:
+            self.made[key] = self.folder / f"{'-'.join(key)}.gguf"
+            if gguf_type == "F16":
+                self._convert(how, merge_base, self.made[key])
+            else:
+                gguf.quantize(self.get(how, merge_base, "F16"), self.made[key], gguf_type, lambda percent: None)
+        return self.made[key]
+
+    def _convert(self, how: str, merge_base: MergeBase, target: Path) -> None:
+        merged = self.folder / "merged"
+        if (how, merge_base) == ("base", "Original"):
+            shutil.copytree(model_dir(), merged)
+        else:
+            folder = self.folder / f"adapter-{how}"
+            if not folder.exists():
+                _ = shutil.copytree(self.adapter, folder) if how == "right" else _scrambled(self.adapter, folder, how)
+            loaded = self.in_4bit if merge_base == "Trained" else None
+            merge.merge(model_dir(), folder, merged, None, loaded, lambda percent: None)
+        gguf.convert(merged, target, "F16", self.folder, lambda percent: None)
+        shutil.rmtree(merged)
+
+
+@dataclass
+class Case:
+    """What export would compare with."""
+
+    reference: Reference
+    trained_in_4bit: bool
+    merge_base: MergeBase
+
+    def check(self, path: Path, gguf_type: GGUFType, lora: Path | None = None) -> Figures:
+        return parity.check(
+            path,
+            gguf_type,
+            self.reference,
+            None,
+            trained_in_4bit=self.trained_in_4bit,
+            merge_base=self.merge_base,
+            lora=lora,
+        )
+
+
+@pytest.fixture(scope="module")
+def on_4bit(trained: Job) -> tuple[Reference, Loading]:
+    """What the adapter makes of the model in 4 bit."""
+    plan = json.loads((trained.root / "plan.json").read_text())
+    plan["model"]["quantization"] = "NF4"
+    loaded = load_model.load(Plan.model_validate(plan), model_dir(), None, Rung(1, "None"))
+    rows = reference.choose(training_rows.read(trained.run / "prepared/holdout.parquet", "SFT"), [])[:ROWS]
+    base = reference.log_probabilities(loaded, rows, lambda percent: None)
+    adapter.start_from(loaded.model, trained.run / "adapter")
+    compared = reference.compare(loaded, rows, base, lambda percent: None)
+    found = Reference(prompts=[], rows=compared, parameters=134_515_008)
+    return found, base_weights.loading(loaded.model, loaded.precision)
+
+
+@pytest.fixture(scope="module")
+def files(trained: Job, on_4bit: tuple[Reference, Loading], tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return Files(tmp_path_factory.mktemp("files"), trained.run / "adapter", on_4bit[1])
+
+
+@pytest.fixture(autouse=True)
+def converter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMA_CPP_DIR", str(cache() / "llama.cpp"))
+
+
+@pytest.fixture(params=["16 bit", "4 bit, original weights", "4 bit, weights of training"])
+def case(request: pytest.FixtureRequest, trained: Job, on_4bit: tuple[Reference, Loading]) -> Case:
+    if request.param == "16 bit":
+        written = Reference.model_validate_json((trained.run / "prepared" / reference.NAME).read_text())
+        return Case(written.model_copy(update={"rows": written.rows[:ROWS]}), False, "Original")
+    return Case(on_4bit[0], True, "Original" if request.param.endswith("original weights") else "Trained")
+
+
+@pytest.mark.parametrize("gguf_type", TYPES)
+def test_the_trained_model_passes(case: Case, files: Files, gguf_type: GGUFType) -> None:
+    figures = case.check(files.get("right", case.merge_base, gguf_type), gguf_type)
+    assert figures.slope == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize("gguf_type", TYPES)
+@pytest.mark.parametrize("how", WRONG)
+def test_another_model_is_refused(case: Case, files: Files, how: str, gguf_type: GGUFType) -> None:
+    with pytest.raises(Rejected, match="is not the model that was trained") as refused:
+        case.check(files.get(how, case.merge_base, gguf_type), gguf_type)
+    assert refused.value.figures.tokens > 500
+
+
+@pytest.mark.parametrize("how", ["right", "halved"])
+def test_the_adapter_alone_is_judged_on_the_base(trained: Job, files: Files, case: Case, how: str) -> None:
+    folder = files.folder / f"lora-{how}"
+    if not folder.exists():
+        _ = shutil.copytree(files.adapter, folder) if how == "right" else _scrambled(files.adapter, folder, how)
+        lora_gguf.convert(model_dir(), folder, folder / "lora.gguf", files.folder)
+    base = files.get("base", "Original", "F16")
+    if how == "right":
+        case.check(base, "F16", lora=folder / "lora.gguf")
+    else:
+        with pytest.raises(Rejected, match="the LoRA GGUF is not the model that was trained"):
+            case.check(base, "F16", lora=folder / "lora.gguf")
+
+
+def test_the_file_splits_the_probes_as_the_models_own_tokenizer(trained: Job, files: Files) -> None:
+    written = Reference.model_validate_json((trained.run / "prepared" / reference.NAME).read_text())
+    model = parity.GGUFModel(files.get("right", "Original", "F16"), 8)
+    parity.check_tokens(model, written.prompts, written.probes, None)
+    wrong = [probe.model_copy(update={"input_ids": [*probe.input_ids, 1]}) for probe in written.probes[1:2]]
+    with pytest.raises(ModelError, match="splits the test text with emoji into other tokens"):
+        parity.check_tokens(model, [], wrong, None)
+    model.close()
