@@ -5,6 +5,8 @@ import re
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 _SMALLEST = 0.001
+# A sign does not stand alone on a line.
+_PERCENT = "\u00a0%"
 
 
 def size(size_bytes: int) -> str:
@@ -41,10 +43,10 @@ def share(value: float) -> str:
     if not math.isfinite(value):
         return "not a number"
     if 0.9995 <= value < 1:
-        return "over 99.9 %"
+        return f"over 99.9{_PERCENT}"
     if 0 < value < 0.0005:
-        return "under 0.1 %"
-    return f"{100 * value:.1f} %".replace(".0 %", " %")
+        return f"under 0.1{_PERCENT}"
+    return f"{100 * value:.1f}".removesuffix(".0") + _PERCENT
 
 
 def figure(value: float) -> str:

@@ -47,7 +47,11 @@ def test_times_have_their_two_largest_units(given: float, wanted: str) -> None:
     [(0, "0 %"), (1, "100 %"), (0.9127, "91.3 %"), (0.9, "90 %"), (0.99996, "over 99.9 %"), (0.0001, "under 0.1 %")],
 )
 def test_shares_are_in_percent(given: float, wanted: str) -> None:
-    assert share(given) == wanted
+    assert share(given).replace("\u00a0", " ") == wanted
+
+
+def test_the_sign_of_percent_stays_with_its_number() -> None:
+    assert share(0.5) == "50\u00a0%"
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_key_figures_of_preferences_have_the_accuracy() -> None:
         verdict="Better", sentence="", holdout_rows=9, reward_accuracy=0.81, reward_margin=1.204
     )
     (found,) = view.key_figures(Report(evaluation=evaluation))
-    assert (found.text, found.note) == ("81 %", "reward margin 1.204")
+    assert (found.text, found.note) == ("81\u00a0%", "reward margin 1.204")
 
 
 def test_the_curve_in_words_names_the_lowest_holdout_loss_and_the_kept_step() -> None:
@@ -160,8 +160,8 @@ def test_figures_beside_their_limits_are_met_or_missed() -> None:
     (row,) = view.parity(_export(Parity(kl="0.0500", top1="0.8900"), limits))
     assert [(p.text, p.limit, p.met) for p in row.proofs] == [
         ("0.050", "at most 0.050", True),
-        ("89 %", "at least 90 %", False),
-        ("not measured", "at least 90 %", None),
+        ("89\u00a0%", "at least 90\u00a0%", False),
+        ("not measured", "at least 90\u00a0%", None),
     ]
 
 
