@@ -179,7 +179,7 @@ def check(
     log.info("%s: %s", "LoRA" if lora else gguf_type, found)
     required = parity_limits.limits(
         gguf_type,
-        other_weights=trained_in_4bit and (merge_base == "Original" or lora is not None),
+        other_weights=parity_limits.are_other_weights(trained_in_4bit, merge_base, beside_base=lora is not None),
         parameters=reference.parameters,
     )
     if (wrong := parity_limits.judge(found, required)) is not None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from finetune_api.spec import GGUFType
+from finetune_api.spec import GGUFType, MergeBase
 from finetune_trainer.parity_figures import Figures
 
 
@@ -54,6 +54,11 @@ def limits(gguf_type: GGUFType, *, other_weights: bool, parameters: int | None) 
     if parameters is not None and parameters < _SMALL_MODEL:
         own = replace(own, kl=own.kl * _SMALL.kl, top1=1 - (1 - own.top1) * _SMALL.top1)
     return own
+
+
+def are_other_weights(trained_in_4bit: bool, merge_base: MergeBase | None, *, beside_base: bool) -> bool:
+    """Whether a file was not made of the weights that training saw. `beside_base`: of an adapter on the base's file."""
+    return trained_in_4bit and (merge_base == "Original" or beside_base)
 
 
 def judge(figures: Figures, required: Limits) -> str | None:

@@ -14,7 +14,16 @@ from finetune_api.report import ExportReport, Report
 from finetune_api.result import StageResult
 from finetune_api.spec import GGUFType, MergeBase
 from finetune_api.status import Artifact
-from finetune_trainer import manifest, rejected, report_html, reuse, run_description, run_report, serve_guide
+from finetune_trainer import (
+    export_limits,
+    manifest,
+    rejected,
+    report_html,
+    reuse,
+    run_description,
+    run_report,
+    serve_guide,
+)
 from finetune_trainer.adapter import CHAT_TEMPLATE
 from finetune_trainer.context import Context
 from finetune_trainer.errors import SettingsError
@@ -40,7 +49,6 @@ class Finished:
     lora: Record | None
     merged: Record | None
     merge_base: MergeBase | None
-    seconds: float
 
     @property
     def artifacts(self) -> list[Artifact]:
@@ -86,8 +94,19 @@ class Publisher:
         self._trained = trained
         self._run = context.layout.run(description.run_id)
 
-    def publish(self, finished: Finished) -> None:
-        """Write it all.
+    def completed(self) -> list[Artifact] | None:
+        """Return what export made if an earlier attempt completed this very run, and make sure that it is found."""
+        found = manifest.read_complete(self._store, self._run)
+        if found is None or found.plan != self._context.plan.to_json() or found.versions != manifest.versions():
+            return None
+        own = self._trained.artifacts
+        if any(artifact not in found.artifacts for artifact in own):
+            return None
+        reuse.publish(self._context, self._run, found)
+        return [artifact for artifact in found.artifacts if artifact not in own]
+
+    def publish(self, finished: Finished, seconds: float) -> None:
+        """Write it all; `seconds` were spent on it.
 
         Raises:
             StageError: the bucket cannot be written, or train's files are gone.
@@ -98,7 +117,7 @@ class Publisher:
         if finished.ggufs or finished.lora:
             self._put(f"{GGUF_FOLDER}/{CHAT_TEMPLATE}", self._prepared.chat_template)
         self._add_answers(finished.answers)
-        self._put(_HTML, report_html.render(self._add_to_report(finished, artifacts)))
+        self._put(_HTML, report_html.render(self._add_to_report(finished, artifacts, seconds)))
         self._put(_GUIDE, self._guide(finished))
         found = Manifest(
             run_id=self._prepared.run_id,
@@ -151,7 +170,7 @@ class Publisher:
             question["gguf"] = texts
         self._put(ANSWERS, json.dumps(content, ensure_ascii=False, indent=2))
 
-    def _add_to_report(self, finished: Finished, artifacts: list[Artifact]) -> Report:
+    def _add_to_report(self, finished: Finished, artifacts: list[Artifact], seconds: float) -> Report:
         evaluation = run_report.read(self._store, self._run).evaluation
         if evaluation is not None:
             answered = [
@@ -164,8 +183,18 @@ class Publisher:
             self._run,
             run=run_description.describe(self._context.plan, self._prepared, join_uri(self._store.uri, self._run)),
             evaluation=evaluation,
-            export=ExportReport(merge_base=finished.merge_base, artifacts=artifacts),
-            timings={"export": finished.seconds},
+            export=ExportReport(
+                merge_base=finished.merge_base,
+                artifacts=artifacts,
+                limits=export_limits.of(
+                    finished.artifacts,
+                    finished.ggufs,
+                    trained_in_4bit=self._context.plan.model.quantization == "NF4",
+                    merge_base=finished.merge_base,
+                    parameters=self._prepared.model.parameters,
+                ),
+            ),
+            timings={"export": seconds},
         )
 
     def _guide(self, finished: Finished) -> str:
