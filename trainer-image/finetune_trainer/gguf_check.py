@@ -45,7 +45,7 @@ def expected(model: Path) -> Expected:
     return Expected(
         special_ids={name: number for name, number in ids.items() if number is not None},
         control_ids=frozenset(tokenizer.added_tokens_decoder),
-        chat_template=template.read_text() if template.is_file() else None,
+        chat_template=template.read_text(encoding="utf-8") if template.is_file() else tokenizer.chat_template,
         tokens=len(tokenizer),
         layers=int(config.get("text_config", config)["num_hidden_layers"]),
     )

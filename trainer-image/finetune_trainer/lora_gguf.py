@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer import gguf, gguf_header, llama_scripts
+from finetune_trainer import gguf, gguf_header, llama_scripts, lora_weights
 from finetune_trainer.adapter import CONFIG, TOKENIZER_FILES, WEIGHTS
 from finetune_trainer.errors import ModelError
 
@@ -57,15 +57,6 @@ def refusal(config: dict[str, Any], weights: set[str]) -> str | None:
     return None
 
 
-def alpha(config: dict[str, Any]) -> float:
-    """Return the alpha that is right for llama.cpp, which scales by alpha / r.
-
-    Rank-stabilized LoRA scales by alpha / sqrt(r) (https://arxiv.org/abs/2312.03732).
-    """
-    value = float(config["lora_alpha"])
-    return value * math.sqrt(int(config["r"])) if config.get("use_rslora") else value
-
-
 def _adapted(path: Path) -> set[str]:
     """Base weights that the adapter changes."""
     from safetensors import safe_open
@@ -93,7 +84,8 @@ def _copy_base(base: Path, target: Path) -> None:
 
 def _copy_adapter(folder: Path, config: dict[str, Any], target: Path) -> float:
     target.mkdir(parents=True)
-    scaled = alpha(config)
+    # llama.cpp scales by alpha / r whatever the adapter was trained with.
+    scaled = lora_weights.scale(config) * int(config["r"])
     (target / CONFIG).write_text(json.dumps(config | {"lora_alpha": scaled, "use_rslora": False}))
     (target / WEIGHTS).symlink_to((folder / WEIGHTS).resolve())
     return scaled

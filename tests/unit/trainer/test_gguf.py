@@ -1,5 +1,6 @@
 """Every type is made of one F16 file, and nothing that is not whole gets its name."""
 
+import os
 from pathlib import Path
 from typing import get_args
 
@@ -109,6 +110,27 @@ open(sys.argv[3], "w").write(sys.argv[5])
     gguf.convert(tmp_path, tmp_path / "BF16.gguf", "BF16", tmp_path, said.append)
     assert said == [0, 40, 100]
     assert (tmp_path / "BF16.gguf").read_text() == "bf16"
+
+
+def test_what_interrupts_ends_the_converter_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = """import os, sys, time
+open(sys.argv[3], "w").write(str(os.getpid()))
+sys.stderr.write("\\rWriting:   1%|\\rWriting:   2%|")
+sys.stderr.flush()
+time.sleep(60)
+"""
+    converter(tmp_path, program, monkeypatch)
+    processes: list[int] = []
+
+    def interrupt(percent: int) -> None:
+        processes.append(int((tmp_path / ".F16.gguf.part").read_text()))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        gguf.convert(tmp_path, tmp_path / "F16.gguf", "F16", tmp_path, interrupt)
+    with pytest.raises(ProcessLookupError):
+        os.kill(processes[0], 0)
+    assert not list(tmp_path.glob("*F16*"))
 
 
 def test_a_model_that_cannot_be_converted_is_refused_with_the_converters_last_line(

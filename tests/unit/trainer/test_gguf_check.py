@@ -117,6 +117,15 @@ def test_the_folder_of_a_model_says_what_is_expected(tiny: Path) -> None:
     assert 2 in found.control_ids
 
 
+def test_a_template_may_lie_in_the_tokenizers_settings(tiny: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny, model)
+    (model / "chat_template.jinja").unlink()
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": TEMPLATE}))
+    assert gguf_check.expected(model).chat_template == TEMPLATE
+
+
 def test_layers_of_a_model_of_text_and_images_are_those_of_its_text(tiny: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny, tmp_path / "model")
     config = json.loads((tiny / "config.json").read_text())
