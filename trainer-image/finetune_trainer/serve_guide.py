@@ -59,6 +59,9 @@ def _gguf(plan: Plan, gguf_type: str, path: str, modelfile: str) -> list[str]:
             f"ollama create {name} -f {modelfile.rpartition('/')[2]}",
             f"ollama run {name}",
         ),
+        "If Ollama cannot write this model's chat template, or not that of longer conversations, the Modelfile's first "
+        "line says so; use llama.cpp's server then.",
+        "",
         "llama.cpp's server, with the chat template that is in the file:",
         "",
         *_shell(f"llama-server -m {path} --jinja -c {plan.model.max_sequence_length}"),
