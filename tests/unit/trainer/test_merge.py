@@ -1,6 +1,8 @@
 """The merged weights are the base plus what was learned, and anything else is refused."""
 
+import itertools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 
 from finetune_trainer import merge
+from finetune_trainer.base_weights import Loading
 from finetune_trainer.errors import ModelError
 
 
@@ -48,8 +51,8 @@ class Models:
 
         return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
-    def merge(self) -> dict[str, Any]:
-        merge.merge(self.base, self.adapter, self.merged, None, None, lambda percent: None)
+    def merge(self, original: Path | None = None, loaded: Loading | None = None) -> dict[str, Any]:
+        merge.merge(self.base, self.adapter, self.merged, original, loaded, lambda percent: None)
         weights: dict[str, Any] = self.load(self.merged).state_dict()
         return weights
 
@@ -80,6 +83,26 @@ def test_it_equals_peft_to_the_last_f16_bit(models: Models, rslora: bool, tied: 
         torch.testing.assert_close(tensor, theirs[name].half().float(), rtol=2**-10, atol=2**-24, msg=name)
 
 
+def test_pieces_are_whole_rows_and_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merge, "_PIECE", 1000)
+    found = list(merge.pieces((100, 48), 64))
+    assert found[0] == (0, 960)
+    assert found[-1][1] == 4800
+    assert all(start % 192 == 0 and stop == after for (start, stop), (after, _) in itertools.pairwise(found))
+
+
+def test_pieces_make_the_same_as_the_whole(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    models.make()
+    whole = models.merge()
+    shutil.rmtree(models.merged)
+    monkeypatch.setattr(merge, "_PIECE", 100)
+    for name, tensor in models.merge().items():
+        # A product of fewer rows may be summed in another order.
+        torch.testing.assert_close(tensor, whole[name], rtol=2**-10, atol=2**-24, msg=name)
+
+
 def test_sharded_models_stay_sharded(models: Models) -> None:
     models.make(shard="20KB")
     models.merge()
@@ -99,6 +122,55 @@ def test_the_template_of_training_replaces_the_models_own(models: Models) -> Non
     models.merge()
     assert (models.merged / "chat_template.jinja").read_text() == "trained"
     assert json.loads((models.merged / "tokenizer_config.json").read_text()) == {"eos_token": "</s>"}
+
+
+def test_what_an_attempt_left_whole_is_kept(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    models.make(shard="20KB")
+    write, written = merge._Writer._write_file, []
+
+    def killed_at_the_second(self: Any, names: list[str], target: Path) -> None:
+        if written:
+            target.write_bytes(b"half")
+            raise KeyboardInterrupt
+        written.append(target.name.removesuffix(".part"))
+        write(self, names, target)
+
+    monkeypatch.setattr(merge._Writer, "_write_file", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        models.merge()
+    assert sorted(p.name for p in models.merged.glob("*.safetensors")) == sorted(written)
+    before = {name: (models.merged / name).stat().st_ino for name in written}
+    monkeypatch.setattr(merge._Writer, "_write_file", write)
+    models.merge()
+    assert {name: (models.merged / name).stat().st_ino for name in written} == before
+    assert not list(models.merged.glob("*.part"))
+
+
+def test_what_was_made_of_another_adapter_is_made_again(models: Models) -> None:
+    import torch
+
+    models.make()
+    before = models.merge()
+    change(models.adapter, lambda t: t.update({A_B: t[A_B] * 2}))
+    after = models.merge()
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert not torch.equal(before[name], after[name])
+
+
+def test_progress_ends_at_100(models: Models) -> None:
+    models.make(shard="20KB")
+    told: list[int] = []
+    merge.merge(models.base, models.adapter, models.merged, None, None, told.append)
+    assert told == sorted(told)
+    assert told[-1] == 100
+
+
+def test_a_target_that_was_not_reached_stays_as_it_is(models: Models) -> None:
+    models.make()
+    change(models.adapter, lambda t: t.update({A_B: t[A_B] * 0}))
+    merged, base = models.merge(), models.load(models.base).state_dict()
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert bool((merged[name] == base[name].half().float()).all())
 
 
 def test_an_untrained_adapter_is_refused(models: Models) -> None:
