@@ -22,8 +22,13 @@ pytestmark = [pytest.mark.training, pytest.mark.timeout(900)]
 # Of the reference: what is right and what is wrong differs by far more than these leave to chance.
 ROWS = 8
 TYPES: tuple[GGUFType, ...] = ("F16", "Q8_0", "Q4_K_M")
-# Halved: what an export does that takes rank-stabilized LoRA of rank 4 for the plain one.
-WRONG = ("base", "permuted", "flipped", "halved")
+# Permuted rows are another module's; halved is what an export does that takes rank-stabilized LoRA of rank 4 for plain.
+WRONG: tuple[tuple[str, GGUFType], ...] = (
+    *(("base", gguf_type) for gguf_type in TYPES),
+    ("permuted", "Q8_0"),
+    ("flipped", "Q4_K_M"),
+    ("halved", "F16"),
+)
 
 
 def _scrambled(source: Path, target: Path, how: str) -> Path:
@@ -36,8 +41,6 @@ def _scrambled(source: Path, target: Path, how: str) -> Path:
     for name, tensor in tensors.items():
         if "lora_B" in name:
             changed = {
-                # The merge refuses an adapter of zeros; rounded to F16, this one changes nothing.
-                "base": tensor * 1e-9,
                 "permuted": tensor[torch.randperm(len(tensor), generator=numbers)],
                 "flipped": -tensor,
                 "halved": tensor / 2,
@@ -57,6 +60,7 @@ class Files:
     made: dict[tuple[str, MergeBase, GGUFType], Path] = field(default_factory=dict)
 
     def get(self, how: str, merge_base: MergeBase, gguf_type: GGUFType) -> Path:
+        merge_base = "Original" if how == "base" else merge_base
         key = (how, merge_base, gguf_type)
         if key not in self.made:
             self.made[key] = self.folder / f"{'-'.join(key)}.gguf"
@@ -68,7 +72,7 @@ class Files:
 
     def _convert(self, how: str, merge_base: MergeBase, target: Path) -> None:
         merged = self.folder / "merged"
-        if (how, merge_base) == ("base", "Original"):
+        if how == "base":
             shutil.copytree(model_dir(), merged)
         else:
             folder = self.folder / f"adapter-{how}"
@@ -100,6 +104,11 @@ class Case:
         )
 
 
+def _written(job: Job) -> Reference:
+    found = Reference.model_validate_json((job.run / "prepared" / reference.NAME).read_text())
+    return found.model_copy(update={"rows": found.rows[:ROWS]})
+
+
 @pytest.fixture(scope="module")
 def on_4bit(trained: Job) -> tuple[Reference, Loading]:
     """What the adapter makes of the model in 4 bit."""
@@ -127,8 +136,7 @@ def converter(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=["16 bit", "4 bit, original weights", "4 bit, weights of training"])
 def case(request: pytest.FixtureRequest, trained: Job, on_4bit: tuple[Reference, Loading]) -> Case:
     if request.param == "16 bit":
-        written = Reference.model_validate_json((trained.run / "prepared" / reference.NAME).read_text())
-        return Case(written.model_copy(update={"rows": written.rows[:ROWS]}), False, "Original")
+        return Case(_written(trained), False, "Original")
     return Case(on_4bit[0], True, "Original" if request.param.endswith("original weights") else "Trained")
 
 
@@ -138,30 +146,27 @@ def test_the_trained_model_passes(case: Case, files: Files, gguf_type: GGUFType)
     assert figures.slope == pytest.approx(1, abs=0.2)
 
 
-@pytest.mark.parametrize("gguf_type", TYPES)
-@pytest.mark.parametrize("how", WRONG)
+@pytest.mark.parametrize(("how", "gguf_type"), WRONG)
 def test_another_model_is_refused(case: Case, files: Files, how: str, gguf_type: GGUFType) -> None:
     with pytest.raises(Rejected, match="is not the model that was trained") as refused:
         case.check(files.get(how, case.merge_base, gguf_type), gguf_type)
-    assert refused.value.figures.tokens > 500
+    assert refused.value.figures.tokens > 400
 
 
-@pytest.mark.parametrize("how", ["right", "halved"])
-def test_the_adapter_alone_is_judged_on_the_base(trained: Job, files: Files, case: Case, how: str) -> None:
-    folder = files.folder / f"lora-{how}"
-    if not folder.exists():
-        _ = shutil.copytree(files.adapter, folder) if how == "right" else _scrambled(files.adapter, folder, how)
-        lora_gguf.convert(model_dir(), folder, folder / "lora.gguf", files.folder)
-    base = files.get("base", "Original", "F16")
+@pytest.mark.parametrize("how", ["right", "flipped"])
+def test_the_adapter_alone_is_judged_on_the_base(trained: Job, files: Files, how: str, tmp_path: Path) -> None:
+    folder = files.adapter if how == "right" else _scrambled(files.adapter, tmp_path / "adapter", how)
+    lora_gguf.convert(model_dir(), folder, tmp_path / "lora.gguf", tmp_path)
+    base, case = files.get("base", "Original", "F16"), Case(_written(trained), False, "Original")
     if how == "right":
-        case.check(base, "F16", lora=folder / "lora.gguf")
+        case.check(base, "F16", lora=tmp_path / "lora.gguf")
     else:
         with pytest.raises(Rejected, match="the LoRA GGUF is not the model that was trained"):
-            case.check(base, "F16", lora=folder / "lora.gguf")
+            case.check(base, "F16", lora=tmp_path / "lora.gguf")
 
 
 def test_the_file_splits_the_probes_as_the_models_own_tokenizer(trained: Job, files: Files) -> None:
-    written = Reference.model_validate_json((trained.run / "prepared" / reference.NAME).read_text())
+    written = _written(trained)
     model = parity.GGUFModel(files.get("right", "Original", "F16"), 8)
     parity.check_tokens(model, written.prompts, written.probes, None)
     wrong = [probe.model_copy(update={"input_ids": [*probe.input_ids, 1]}) for probe in written.probes[1:2]]

@@ -19,7 +19,7 @@ from finetune_trainer.load_model import LoadedModel, for_training
 from finetune_trainer.training_rows import BinaryRow, PreferenceRow, SFTRow
 
 NAME = "reference.json"
-# Most likely tokens that are kept of each position. SmolLM2's have 96 % of the probability.
+# Most likely tokens that are kept of each position: 87 % of the probability where SmolLM2-135M is asked in Korean.
 TOP = 64
 _ANSWER_TOKENS = 2000
 # With questions: llama.cpp reads 20 tokens of an 8B model a second on two cores, 5 minutes for this many.
