@@ -1,7 +1,8 @@
-"""The report's page in Debian's Chromium."""
+"""The report's page in Chromium."""
 
 import itertools
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from finetune_api.report import Report
 from finetune_trainer.report_html import render
 from tests.support.sample_report import sample_report
 
-_CHROMIUM = Path("/usr/bin/chromium")
+_BROWSERS = ("chromium", "google-chrome")
 WIDTHS = (360, 1280)
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
@@ -34,12 +35,13 @@ Windows = dict[tuple[int, str], BrowserContext]
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    if not _CHROMIUM.exists():
-        pytest.fail(f"{_CHROMIUM} is missing: run hack/prerequisites")
+    found = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if found is None:
+        pytest.fail("there is no Chromium or Google Chrome: run hack/prerequisites, or install one")
     # Chromium's own sandbox does not start as root; the page is made by this very program.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=_CHROMIUM, args=arguments)
+        started = playwright.chromium.launch(executable_path=found, args=arguments)
         yield started
         started.close()
 
