@@ -76,6 +76,50 @@ def test_the_modelfile_names_a_file_that_is_there(exported: Job) -> None:
     assert (path.parent / first.removeprefix("FROM ")).is_file()
 
 
+@pytest.fixture(scope="module")
+def full(trained: Job, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """Everything that export can make of the same adapter."""
+    job = trained.copied(tmp_path_factory.mktemp("full"))
+    plan = json.loads((job.root / "plan.json").read_text())
+    plan["export"] = {"gguf": ["F16", "Q4_K_M", "IQ4_XS"], "loraGGUF": True, "merged": True}
+    (job.root / "plan.json").write_text(json.dumps(plan))
+    assert job.finish_here("export") == 0, job.said("export")
+    return job
+
+
+def test_every_kind_of_file_is_proven(full: Job) -> None:
+    artifacts = {a["name"]: a for a in json.loads((full.run / "manifest.json").read_text())["artifacts"]}
+    proven = {name: a["parity"] for name, a in artifacts.items() if a["type"] not in ("LoRAAdapter", "Modelfile")}
+    assert proven.keys() == {"F16", "Q4_K_M", "IQ4_XS", "LoRA", "Merged"}
+    assert float(proven["F16"]["top1"]) > 0.97
+    assert float(proven["LoRA"]["top1"]) > 0.97
+    assert float(proven["Q4_K_M"]["kl"]) > float(proven["F16"]["kl"])
+    assert proven["Merged"] == proven["F16"]
+
+
+def test_the_merged_model_is_the_one_that_was_trained(full: Job) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    merged = full.run / "merged"
+    model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32, local_files_only=True)
+    (row, *_) = reference(full).rows
+    with torch.no_grad():
+        ids = torch.tensor([row.input_ids])
+        labels = ids.masked_fill(torch.tensor([row.completion_mask]) == 0, -100)
+        loss = float(model(input_ids=ids, labels=labels).loss)
+    described = json.loads((full.run / "report.json").read_text())["export"]["artifacts"]
+    assert "Merged" in {a["name"] for a in described}
+    assert loss == pytest.approx(row.nll_tuned, abs=0.02)
+    assert (merged / "chat_template.jinja").read_text() == (full.run / "adapter/chat_template.jinja").read_text()
+
+
+def test_timings_tell_every_part(full: Job) -> None:
+    assert {"fetch", "merge", "convert", "quantize", "importance", "prove", "answer", "upload", "handOff"} <= (
+        full.result()["timings"].keys()
+    )
+
+
 @pytest.fixture
 def converter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLAMA_CPP_DIR", str(cache() / "llama.cpp"))
@@ -103,7 +147,7 @@ def test_a_scrambled_adapter_is_refused(trained: Job, tmp_path: Path) -> None:
         if "lora_B" in name:
             tensors[name] = tensor[torch.randperm(len(tensor), generator=generator)].clone()
     save_file(tensors, adapter / WEIGHTS)
-    merge.merge(model_dir(), adapter, tmp_path / "merged", lambda percent: None)
+    merge.merge(model_dir(), adapter, tmp_path / "merged", None, None, lambda percent: None)
     gguf.convert(tmp_path / "merged", tmp_path / "scrambled.gguf", "F16", tmp_path, lambda percent: None)
     with pytest.raises(ModelError, match="is not the model that was trained"):
         parity.check(tmp_path / "scrambled.gguf", "F16", reference(trained), None, trained_in_4bit=False)

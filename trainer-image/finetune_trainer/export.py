@@ -43,6 +43,21 @@ def run(context: Context) -> StageResult:
     description, trained = outcome.read_prepared(context), outcome.read(context, "train")
     if trained.run_id != description.run_id:
         raise SettingsError("train has not finished for the data that prepare made last; run train again")
+    publisher = Publisher(context, description, trained)
+    artifacts = publisher.completed()
+    if artifacts is None:
+        finished = _make(context, description, trained, clock)
+        with clock.part("handOff", "Uploading"):
+            publisher.publish(finished, time.monotonic() - started)
+        artifacts = finished.artifacts
+    context.store.delete(context.layout.checkpoints)
+    return StageResult(
+        stage="export", exit_code=ExitCode.OK, run_id=description.run_id, artifacts=artifacts, timings=clock.timings
+    )
+
+
+def _make(context: Context, description: Prepared, trained: StageResult, clock: StageClock) -> Finished:
+    """Bring everything that the plan asks for into the bucket."""
     run_folder = context.layout.run(description.run_id)
     adapter_sha256 = next(a.sha256 for a in trained.artifacts if a.type == "LoRAAdapter")
     made = Made(run_id=description.run_id, adapter_sha256=adapter_sha256, trainer=build_id())
@@ -59,17 +74,7 @@ def run(context: Context) -> StageResult:
         export.make()
         uploader.wait()
     clock.add("upload", uploader.seconds)
-    with clock.part("handOff", "Uploading"):
-        finished = export.finished(time.monotonic() - started)
-        Publisher(context, description, trained).publish(finished)
-    context.store.delete(context.layout.checkpoints)
-    return StageResult(
-        stage="export",
-        exit_code=ExitCode.OK,
-        run_id=description.run_id,
-        artifacts=finished.artifacts,
-        timings=clock.timings,
-    )
+    return export.finished()
 
 
 class _Export:
@@ -120,7 +125,7 @@ class _Export:
         self._uploader.wait()
         source.unlink()
 
-    def finished(self, seconds: float) -> Finished:
+    def finished(self) -> Finished:
         """Return what is in the bucket, once `make` is done."""
         return Finished(
             ggufs={t: self._record(t) for t in self._plan.gguf},
@@ -128,7 +133,6 @@ class _Export:
             lora=self._record(_LORA) if self._plan.lora_gguf else None,
             merged=self._record(_MERGED) if self._plan.merged else None,
             merge_base=self._merge_base if self._plan.merges else None,
-            seconds=seconds,
         )
 
     def _record(self, name: str) -> Record:
