@@ -16,6 +16,7 @@ from finetune_api.report import (
     Report,
     RunReport,
     SampleRow,
+    StepValue,
     TrainingReport,
 )
 from finetune_api.status import Artifact, Effective, MemoryStatus
@@ -48,6 +49,7 @@ _MERGE_BASES = {
 }
 _PARTS = {
     "prepare": "Prepare the data",
+    "check": "Check the GPU and the rows",
     "fetch": "Fetch the model",
     "load": "Load the model",
     "evaluateBase": "Evaluate before training",
@@ -182,20 +184,21 @@ def curve_summary(training: TrainingReport) -> str:
     """Return in words what the loss curve shows."""
     said = []
     if training.loss:
-        first, last = training.loss[0], training.loss[-1]
-        said.append(
-            f"Training loss from {figure(first.value)} at step {first.step:,} to {figure(last.value)} "
-            f"at step {last.step:,}."
-        )
+        said.append(f"Training loss {_from_to(training.loss)}.")
     if training.holdout_loss:
-        first, last = training.holdout_loss[0], training.holdout_loss[-1]
         best = min(training.holdout_loss, key=lambda p: p.value)
-        said.append(
-            f"Loss on hold-out rows from {figure(first.value)} at step {first.step:,} to {figure(last.value)} "
-            f"at step {last.step:,}, lowest {figure(best.value)} at step {best.step:,}."
-        )
+        lowest = f", lowest {_at(best)}" if len(training.holdout_loss) > 1 else ""
+        said.append(f"Loss on hold-out rows {_from_to(training.holdout_loss)}{lowest}.")
     said.append(f"The model of step {training.kept_step:,} is kept.")
     return " ".join(said)
+
+
+def _from_to(points: Sequence[StepValue]) -> str:
+    return _at(points[0]) if len(points) == 1 else f"from {_at(points[0])} to {_at(points[-1])}"
+
+
+def _at(point: StepValue) -> str:
+    return f"{figure(point.value)} at step {point.step:,}"
 
 
 def questions(answers: Sequence[AnswerReport]) -> list[Question]:

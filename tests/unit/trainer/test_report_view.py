@@ -14,6 +14,7 @@ from finetune_api.report import (
     Lengths,
     ParityLimits,
     Report,
+    StepValue,
     TrainingReport,
 )
 from finetune_api.status import Artifact, Effective, MemoryStatus, Parity
@@ -69,6 +70,11 @@ def test_the_curve_in_words_names_the_lowest_holdout_loss_and_the_kept_step() ->
     training = sample_report().training
     assert training is not None
     assert "lowest 1.429 at step 240. The model of step 240 is kept." in view.curve_summary(training)
+
+
+def test_a_single_measurement_has_neither_a_start_nor_a_lowest() -> None:
+    training = TrainingReport(steps=6, loss=[], holdout_loss=[StepValue(step=6, value=3.043)], kept_step=6)
+    assert view.curve_summary(training) == "Loss on hold-out rows 3.043 at step 6. The model of step 6 is kept."
 
 
 def test_a_run_without_losses_has_a_summary_too() -> None:
