@@ -170,13 +170,6 @@ CASES = [
         "use the 16-bit repository or one in bitsandbytes 4-bit",
     ),
     Case(
-        "GGUF of a 4-bit base",
-        _four_bit("export", "gguf", ["Q4_K_M"]),
-        64,
-        "GGUF export of a 4-bit base is not supported yet: set model to the 16-bit repository it was made from "
-        "(model.quantization NF4 loads it in 4 bit all the same), or leave export.gguf out",
-    ),
-    Case(
         "4-bit base as 16-bit",
         _four_bit("model", "quantization", "None"),
         64,
