@@ -10,10 +10,11 @@ from pathlib import Path
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.layout import MANIFEST
+from finetune_api.report import ParityLimits
 from finetune_api.result import StageResult
 from finetune_api.spec import GGUFType, MergeBase
 from finetune_api.status import Parity
-from finetune_trainer import gguf, merge_base, ollama, outcome, parity, rejected
+from finetune_trainer import gguf, merge_base, ollama, outcome, parity, parity_limits, rejected
 from finetune_trainer.build_id import build_id
 from finetune_trainer.checkpoints import sha256_of
 from finetune_trainer.context import Context
@@ -133,7 +134,25 @@ class _Export:
             lora=self._record(_LORA) if self._plan.lora_gguf else None,
             merged=self._record(_MERGED) if self._plan.merged else None,
             merge_base=self._merge_base if self._plan.merges else None,
+            limits=self._limits(),
         )
+
+    def _limits(self) -> dict[str, ParityLimits]:
+        """Return what each file had to reach, by the artifact's name."""
+        types: dict[str, GGUFType] = {t: t for t in self._plan.gguf}
+        types |= {_MERGED: "F16"} if self._plan.merged else {}
+        types |= {_LORA: "F16"} if self._plan.lora_gguf else {}
+        found = {}
+        for name, gguf_type in types.items():
+            required = parity_limits.limits(
+                gguf_type,
+                other_weights=parity_limits.are_other_weights(
+                    self._trained_in_4bit, self._merge_base, beside_base=name == _LORA
+                ),
+                parameters=self._files.reference.parameters,
+            )
+            found[name] = ParityLimits(kl=required.kl, top1=required.top1, retained_gain=required.retained_gain)
+        return found
 
     def _record(self, name: str) -> Record:
         record = self._state.find(name)
@@ -176,7 +195,6 @@ class _Export:
             ModelError: it is another model. It lies below rejected/ then.
         """
         self._uploader.check()
-        trained_in_4bit = self._context.plan.model.quantization == "NF4"
         try:
             with self._clock.part("prove", "Proving"):
                 figures = parity.check(
@@ -184,14 +202,14 @@ class _Export:
                     gguf_type,
                     self._files.reference,
                     self._files.tokenizer.bos_token,
-                    trained_in_4bit=trained_in_4bit,
+                    trained_in_4bit=self._trained_in_4bit,
                     merge_base=self._merge_base,
                     lora=lora,
                 )
         except parity.Rejected as error:
             # What was finished before is recorded before the stage ends.
             self._uploader.wait()
-            advised = rejected.advice(None if lora else gguf_type, trained_in_4bit, self._merge_base)
+            advised = rejected.advice(None if lora else gguf_type, self._trained_in_4bit, self._merge_base)
             with self._clock.part("upload", "Uploading") as advance:
                 refused = rejected.keep(
                     self._context.store, self._run, self._gguf_name(name), lora or path, error, advised, advance
@@ -275,6 +293,10 @@ class _Export:
 
     def _gguf_name(self, name: str) -> str:
         return f"{self._context.plan.job.name}-{name}.gguf"
+
+    @property
+    def _trained_in_4bit(self) -> bool:
+        return self._context.plan.model.quantization == "NF4"
 
     @property
     def _merge_base(self) -> MergeBase:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune_api.layout import MANIFEST, join_uri
-from finetune_api.report import ExportReport, Report
+from finetune_api.report import ExportReport, ParityLimits, Report
 from finetune_api.result import StageResult
 from finetune_api.spec import GGUFType, MergeBase
 from finetune_api.status import Artifact
@@ -49,6 +49,8 @@ class Finished:
     lora: Record | None
     merged: Record | None
     merge_base: MergeBase | None
+    # By the artifact's name.
+    limits: Mapping[str, ParityLimits]
 
     @property
     def artifacts(self) -> list[Artifact]:

@@ -137,6 +137,7 @@ def test_the_figures_of_the_proof_are_with_the_artifact(job: TrainerJob, parts: 
     assert listed["Q4_K_M"] == proof
     report = json.loads((run_folder(job) / "report.json").read_text())
     assert {a["name"]: a.get("parity") for a in report["export"]["artifacts"]} == listed
+    assert report["export"]["limits"].keys() == {"F16", "Q4_K_M", "Q8_0", "Merged"}
 
 
 def test_the_merged_model_is_one_artifact_with_a_list_of_checksums(job: TrainerJob, parts: QuickParts) -> None:
