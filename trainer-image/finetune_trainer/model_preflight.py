@@ -52,7 +52,7 @@ def check(plan: Plan, model: ModelFiles, listing: Listing, folder: Path) -> Chec
     _check_target_modules(plan.training.lora.target_modules, tensors)
     tokenizer = _load_tokenizer(folder, reference)
     _check_vocabulary(tokenizer, tensors, reference)
-    if plan.export.gguf:
+    if plan.export.merges or plan.export.lora_gguf:
         _check_convertible(folder, reference)
     resolved = ResolvedModel(
         revision=listing.revision,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from finetune_api.plan import Plan
+from finetune_trainer.errors import ModelError
 from finetune_trainer.folder_model import FolderModel
 from finetune_trainer.model_preflight import CheckedModel, check
 from tests.support import tiny_model
@@ -66,3 +67,15 @@ def test_generation_config_adds_its_stops(
     path = folder / "generation_config.json"
     path.write_text(json.dumps(generation)) if generation is not None else path.unlink()
     assert _check(job, folder).generation_eos == expected
+
+
+@pytest.mark.parametrize("export", [{"gguf": ["F16"]}, {"gguf": [], "merged": True}, {"gguf": [], "loraGGUF": True}])
+def test_whatever_export_proves_as_a_gguf_must_be_convertible(
+    job: TrainerJob, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export: dict[str, Any]
+) -> None:
+    (tmp_path / "convert_hf_to_gguf.py").write_text("import sys; sys.exit(1)")
+    monkeypatch.setenv("LLAMA_CPP_DIR", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    job.plan["export"] = export
+    with pytest.raises(ModelError, match="cannot be converted to GGUF"):
+        _check(job, tiny)
