@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,8 +22,8 @@ def binary() -> Path | None:
 
 
 @contextmanager
-def running(root: Path) -> Iterator[str]:
-    """Yield the base URL."""
+def running(root: Path) -> Iterator[Callable[[], str]]:
+    """Start a server; what is yielded waits until it answers, which takes seconds, and returns the base URL."""
     program = binary()
     assert program is not None, "hack/venv mlflow installs the server"
     root.mkdir(parents=True, exist_ok=True)
@@ -39,9 +39,13 @@ def running(root: Path) -> Iterator[str]:
             command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=root, start_new_session=True
         )
     url = f"http://127.0.0.1:{port}"
-    try:
+
+    def ready() -> str:
         _wait(process, url, root)
-        yield url
+        return url
+
+    try:
+        yield ready
     finally:
         # With its workers, and at once: nobody reads what it would still write, and asked politely it takes seconds.
         os.killpg(process.pid, signal.SIGKILL)

@@ -1,5 +1,6 @@
 """The real tokenizer, loaded once, and one tiny model."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from tests.support.s3_server import S3Server
 from tests.support.smollm2 import model_dir
 from tests.support.source_servers import hub, web  # noqa: F401 - fixtures
 from tests.support.trainer_job import TrainerJob
+
+# As the trainer does, before torch is imported: threads that spin while they wait take the cores from those that work.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,16 @@ PREPARED = Prepared(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def starting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str] | None]:
+    """Comes up while the other tests run."""
+    if mlflow_server.binary() is None:
+        yield None
+        return
+    with mlflow_server.running(tmp_path_factory.mktemp("mlflow")) as ready:
+        yield ready
+
+
 class Silent:
     def report(self, activity: Any, **figures: Any) -> None:
         pass
@@ -300,13 +310,12 @@ def refusing() -> Iterator[tuple[str, list[str]]]:
         thread.join()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@pytest.fixture
+def server(starting_server: Callable[[], str] | None) -> str:
     pytest.importorskip("mlflow")
-    if mlflow_server.binary() is None:
+    if starting_server is None:
         pytest.skip("the MLflow server is not installed (hack/venv mlflow)")
-    with mlflow_server.running(tmp_path_factory.mktemp("mlflow")) as url:
-        yield url
+    return starting_server()
 
 
 def runs_of(url: str) -> list[Any]:
