@@ -34,8 +34,9 @@ import training
 
 CASES = ["nf4", "merge", "copy", "unsloth", "merge-trained", "merge-4bit", "F16", "Q8_0", "Q4_K_M"]
 RANK = 16
-# Weights of the layers that are compared in the case nf4.
-NF4_SHAPES = ((4096, 4096), (1024, 4096), (1000, 4032), (48, 40))
+# Weights of the layers that are compared in the case nf4. In rows that are no multiple of 64 bitsandbytes' CPU kernel
+# takes another block's absmax, so there the last one differs without a GPU.
+NF4_SHAPES = ((4096, 4096), (1024, 4096), (1000, 4032), (96, 160))
 
 
 def main() -> int:

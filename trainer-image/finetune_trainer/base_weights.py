@@ -36,12 +36,13 @@ class Loading(Model):
 
 def loading(model: Any, precision: Precision) -> Loading:
     """Return how `model`, with its adapter, was loaded."""
-    in_4bit = [
+    # A layer with LoRA shows the weight of the layer in it too.
+    in_4bit = dict.fromkeys(
         name.removeprefix("base_model.model.").removesuffix(".base_layer")
         for name, module in model.named_modules()
         if getattr(getattr(module, "weight", None), "quant_state", None) is not None
-    ]
-    return Loading(precision=precision, in_4bit=in_4bit)
+    )
+    return Loading(precision=precision, in_4bit=list(in_4bit))
 
 
 class BaseWeight:

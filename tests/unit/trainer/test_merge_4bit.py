@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from finetune_trainer import merge, nf4
-from finetune_trainer.base_weights import BaseWeights, Loading
+from finetune_trainer.base_weights import BaseWeights, Loading, loading
 from finetune_trainer.errors import ModelError
 from finetune_trainer.original import check_same
 from finetune_trainer.weights import weight_files
@@ -35,7 +35,7 @@ class Models:
         config = LlamaConfig(
             vocab_size=64,
             hidden_size=64,
-            # A multiple of 64: for others the CPU kernel of bitsandbytes takes the wrong absmax, and the GPU one does not.
+            # A multiple of 64: in other rows the CPU kernel of bitsandbytes takes another block's absmax.
             intermediate_size=192,
             num_hidden_layers=2,
             num_attention_heads=4,
@@ -74,6 +74,7 @@ class Models:
         )
         model.save_pretrained(self.rounded, max_shard_size=shard)
         (self.rounded / "tokenizer_config.json").write_text("{}")
+        self.loaded_model = model
         self.in_4bit = {name: m for name, m in model.named_modules() if type(m).__name__ == "Linear4bit"}
 
     @staticmethod
@@ -124,6 +125,14 @@ def models(tmp_path: Path) -> Models:
 
 def _ignore(percent: int) -> None:
     pass
+
+
+def test_what_was_loaded_in_4_bit_has_the_names_of_the_files(models: Models) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    models.make(skip=(_LAYER,))
+    tuned = get_peft_model(models.loaded_model, LoraConfig(r=4, target_modules=list(_TARGETS)))
+    assert loading(tuned, "bf16") == models.loaded
 
 
 def test_stored_weights_are_read_as_bitsandbytes_computes_with_them(models: Models) -> None:

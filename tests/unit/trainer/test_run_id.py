@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.plan import GatePlan, Plan, S3Target, SourcePlan
+from finetune_api.plan import GatePlan, Plan, S3Target, SourcePlan, WeightsPlan
 from finetune_trainer.prepared import ModelFile, ResolvedAdapter, ResolvedModel
 from finetune_trainer.run_id import compute
 from tests.support.trainer_job import TrainerJob
@@ -41,6 +41,7 @@ def _changed(plan: Plan, section: str, **members: Any) -> Plan:
         ("training", {"keep": "Last"}),
         ("evaluation", {"prompts": ["a"]}),
         ("export", {"gguf": ["Q8_0"]}),
+        ("export", {"gguf": ["Q8_0"], "merge_base": "Trained"}),
     ],
 )
 def test_settings_that_matter_change_it(plan: Plan, section: str, members: dict[str, Any]) -> None:
@@ -98,3 +99,21 @@ def test_job_that_reuses_nothing_has_runs_of_its_own(plan: Plan) -> None:
     never = _changed(plan, "output", reuse="Never")
     uids = [_changed(never, "job", uid=uid) for uid in ("1", "1", "2")]
     assert len({compute(p, MODEL, "Model", ["d"]) for p in uids}) == 2
+
+
+def test_what_is_merged_into_by_default_is_no_other_run(plan: Plan) -> None:
+    default = _changed(plan, "export", gguf=["Q8_0"])
+    named = _changed(plan, "export", gguf=["Q8_0"], merge_base="Original")
+    trained = _changed(plan, "export", gguf=["Q8_0"], merge_base="Trained")
+    ids = [compute(p, MODEL, "Model", ["d"]) for p in (default, named, trained)]
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_the_original_counts_by_its_files_and_not_by_its_place(plan: Plan) -> None:
+    stored = MODEL.model_copy(update={"stored_in_4bit": True})
+
+    def identity(path: str, revision: str) -> str:
+        merging = _changed(plan, "export", gguf=["Q8_0"], original=WeightsPlan(path=path))
+        return compute(merging, stored, "Model", ["d"], original=MODEL.model_copy(update={"revision": revision}))
+
+    assert identity("/a", "r1") == identity("/b", "r1") != identity("/a", "r2")
