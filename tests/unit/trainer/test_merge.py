@@ -126,7 +126,8 @@ def test_the_template_of_training_replaces_the_models_own(models: Models) -> Non
 
 def test_what_an_attempt_left_whole_is_kept(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     models.make(shard="20KB")
-    write, written = merge._Writer._write_file, []
+    write = merge._Writer._write_file
+    written: list[str] = []
 
     def killed_at_the_second(self: Any, names: list[str], target: Path) -> None:
         if written:
