@@ -114,8 +114,8 @@ def compared_with_reference(method: Method) -> bool:
     """Return whether the loss compares the model with itself before training, so that both have to compute alike.
 
     Unsloth compiles each layer twice, with gradients for the policy and without for the reference, and the two round
-    BF16 at other places: on an H100 an untrained policy differed from its reference by 0.36 nats a row, and DPO began at
-    0.700 instead of log 2. Not compiled, the two are equal to the last bit.
+    BF16 at other places: on an H100 an untrained policy differed from its reference by 0.36 nats a row, and DPO began
+    at 0.700 instead of log 2. Not compiled, the two are equal to the last bit.
     """
     return method in ("DPO", "KTO")
 
