@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -79,8 +80,13 @@ def test_job_survives_operator_kills_api_server_restart_and_kill_9_of_the_traine
     platform: Platform, namespace: str, random_model: str, watch: Callable[[str, str], Watch]
 ) -> None:
     pods = watch("pods", namespace)
-    changes = {"training__maxSteps": FAULTS_STEPS, "training__checkpoint": {"everySteps": 20}, "export__gguf": []}
-    uid = create(platform, namespace, demo_job("faults", model__s3={"uri": random_model}, **changes))
+    changes: dict[str, Any] = {
+        "training__maxSteps": FAULTS_STEPS,
+        "training__checkpoint": {"everySteps": 20},
+        "export__gguf": [],
+    }
+    changes |= {"model__s3": {"uri": random_model}, "model__quantization": "None"}
+    uid = create(platform, namespace, demo_job("faults", **changes))
     wait_for_stage(platform, namespace, "faults", "prepare")
     kill_operator(platform)
     wait_for_stage(platform, namespace, "faults", "train")
