@@ -17,15 +17,25 @@ def kept_folder(scratch: Path, prefix: str, made_from: str) -> Iterator[Path]:
     folder = scratch.parent / f"{prefix}-{made_from}"
     for old in scratch.parent.glob(f"{prefix}-*"):
         if old != folder:
-            shutil.rmtree(old, ignore_errors=True)
+            with _locked(old) as free:
+                if free:
+                    shutil.rmtree(old, ignore_errors=True)
     folder.mkdir(exist_ok=True)
+    with _locked(folder) as free:
+        try:
+            yield folder if free else scratch
+        finally:
+            if free:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Yield whether no other process uses the folder; inside, none does. The lock goes with its process."""
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            yield scratch
+            yield False
             return
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        yield True

@@ -166,6 +166,14 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
         assert (first != private, second) == (True, private)
 
 
+def test_a_folder_of_something_else_in_use_is_left_alone(tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    with kept_folder(private, "export-1", "a") as first:
+        (first / "x").touch()
+        with kept_folder(private, "export-1", "b"):
+            assert (first / "x").exists()
+
+
 _HOLD = """
 import sys, time
 from pathlib import Path
