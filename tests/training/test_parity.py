@@ -143,7 +143,7 @@ def case(request: pytest.FixtureRequest, trained: Job, on_4bit: tuple[Reference,
 @pytest.mark.parametrize("gguf_type", TYPES)
 def test_the_trained_model_passes(case: Case, files: Files, gguf_type: GGUFType) -> None:
     figures = case.check(files.get("right", case.merge_base, gguf_type), gguf_type)
-    assert figures.slope == pytest.approx(1, abs=0.2)
+    assert figures.slope == pytest.approx(1, abs=0.3)
 
 
 @pytest.mark.parametrize(("how", "gguf_type"), WRONG)
