@@ -8,7 +8,15 @@ from typing import Any
 from finetune_api.plan import DatasetPlan
 from finetune_trainer.data import template_kwargs
 from finetune_trainer.data.example import Message
-from finetune_trainer.data.template import ALPACA_JINJA, ChatTemplate, RenderError, encode, own_jinja, render
+from finetune_trainer.data.template import (
+    ALPACA_JINJA,
+    ChatTemplate,
+    RenderError,
+    encode,
+    own_jinja,
+    render,
+    with_date,
+)
 from finetune_trainer.errors import ModelError, SettingsError
 from finetune_trainer.model_files import ModelFiles
 from finetune_trainer.safetensors_header import Tensor, read_rows
@@ -62,7 +70,9 @@ def choose(dataset: DatasetPlan, tokenizer: Any, weights: Weights | None, refere
             f"{reference} is a base model: its weights were never trained on {', '.join(unknown)} of its chat "
             "template; set dataset.promptTemplate to Alpaca or use the -Instruct repository"
         )
-    return ChatTemplate("Model", template_kwargs.write_into(_with_system(tokenizer, own), dataset.chat_template_kwargs))
+    return ChatTemplate(
+        "Model", template_kwargs.write_into(with_date(_with_system(tokenizer, own)), dataset.chat_template_kwargs)
+    )
 
 
 def _alpaca(dataset: DatasetPlan) -> ChatTemplate:
@@ -76,7 +86,7 @@ def _alpaca(dataset: DatasetPlan) -> ChatTemplate:
 
 def _custom(path: Path, dataset: DatasetPlan, tokenizer: Any, weights: Weights | None, reference: str) -> ChatTemplate:
     jinja = _read(path)
-    template = ChatTemplate("Custom", template_kwargs.write_into(jinja, dataset.chat_template_kwargs))
+    template = ChatTemplate("Custom", template_kwargs.write_into(with_date(jinja), dataset.chat_template_kwargs))
     if unknown := _untrained(tokenizer, template, weights):
         raise ModelError(
             f"{reference} was never trained on {', '.join(unknown)}, which the chat template of dataset.templateRef "

@@ -162,6 +162,17 @@ def test_a_model_without_a_template_gets_alpaca(bare: Any, tiny: Path) -> None:
         choose(_dataset(promptTemplate="Model"), bare, _weights(tiny), "m")
 
 
+def test_a_template_that_reads_the_date_brings_that_of_training(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer, "chat_template", "{{ date_string }}" + tokenizer.chat_template)
+    jinja = choose(_dataset(), tokenizer, None, "org/model").jinja
+    found = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "?"}], chat_template=jinja, tokenize=False, date_string="31 Dec 2099"
+    )
+    assert found.startswith("26 Jul 2024")
+
+
 def test_values_are_in_the_template_that_is_chosen(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokenizer, "chat_template", PLAIN + "{{ thinking }}")
     chosen = choose(_dataset(chatTemplateKwargs={"thinking": "false"}), tokenizer, None, "m")

@@ -27,6 +27,7 @@ ALPACA_JINJA = (
 # Some templates print the date. A pinned one keeps the tokens the same from day to day; it is the default of the
 # Llama 3.1 template itself.
 _DATE = date(2024, 7, 26)
+_DATE_STRING = _DATE.strftime("%d %b %Y")
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,11 @@ def own_jinja(tokenizer: Any) -> str | None:
     return str(own) if own else None
 
 
+def with_date(jinja: str) -> str:
+    """Return the template with the date of training in it, if it reads one: servers pass none, or that of the day."""
+    return f"{{% set date_string = '{_DATE_STRING}' %}}{jinja}" if "date_string" in jinja else jinja
+
+
 def render(tokenizer: Any, jinja: str, messages: Sequence[Message], *, generate: bool) -> str:
     """Return the text of a conversation; with `generate`, it ends where the model's answer begins.
 
@@ -87,7 +93,7 @@ def render(tokenizer: Any, jinja: str, messages: Sequence[Message], *, generate:
                 chat_template=jinja,
                 add_generation_prompt=generate,
                 tokenize=False,
-                date_string=_DATE.strftime("%d %b %Y"),
+                date_string=_DATE_STRING,
                 strftime_now=_DATE.strftime,
             )
         )
