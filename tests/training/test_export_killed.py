@@ -6,6 +6,7 @@ import multiprocessing
 import random
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from finetune_api.plan import S3Target
 from finetune_trainer.file_store import FileStore
 from finetune_trainer.s3_store import S3Store
-from tests.support import export_job
+from tests.support import export_job, s3_server, tiny_model
 from tests.support.export_attempt import attempt
 from tests.support.export_job import LAYOUT
 from tests.support.s3_server import S3Server
@@ -98,8 +99,16 @@ class Bucket:
 
 
 @pytest.fixture(scope="module")
-def trained(s3: S3Server, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Bucket:
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server.running(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def prepared(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Bucket:
+    """A bucket as train leaves it."""
     root = tmp_path_factory.mktemp("trained")
+    tiny = tiny_model.build(tmp_path_factory.mktemp("models") / "tiny")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FINETUNE_SCRATCH", str(root / "scratch"))
         patch.setenv("FINETUNE_BUILD_ID", "test")
@@ -112,13 +121,13 @@ def trained(s3: S3Server, tiny: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
-def undisturbed(trained: Bucket, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], float]:
+def undisturbed(prepared: Bucket, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], float]:
     """Return the files that an export leaves which nobody kills, and its seconds."""
-    trained.context.set_forkserver_preload(["tests.support.export_attempt"])
+    prepared.context.set_forkserver_preload(["tests.support.export_attempt"])
     seconds = float("inf")
     # The first one waits for the fork server, and others may want the same CPUs: the quicker one is what it takes.
     for _ in range(3):
-        bucket = trained.copied(tmp_path_factory.mktemp("calm"))
+        bucket = prepared.copied(tmp_path_factory.mktemp("calm"))
         started = time.monotonic()
         bucket.finish()
         seconds = min(seconds, time.monotonic() - started)
@@ -140,14 +149,14 @@ def settled(files: dict[str, str]) -> dict[str, str]:
     return {name: c for name, c in files.items() if name not in (*_OF_THE_ATTEMPT, "manifest.json")}
 
 
-def test_pulled_at_any_moment(trained: Bucket, undisturbed: tuple[dict[str, str], float], tmp_path: Path) -> None:
+def test_pulled_at_any_moment(prepared: Bucket, undisturbed: tuple[dict[str, str], float], tmp_path: Path) -> None:
     whole, seconds = undisturbed
     moments = random.Random(SEED)
     killed = 0
     for number in range(KILLS):
         root = tmp_path / str(number)
         root.mkdir()
-        bucket = trained.copied(root)
+        bucket = prepared.copied(root)
         process = bucket.start()
         process.join(moments.uniform(0.05, 1.0) * seconds)
         killed += process.exitcode is None
@@ -162,10 +171,10 @@ def test_pulled_at_any_moment(trained: Bucket, undisturbed: tuple[dict[str, str]
     assert killed >= KILLS // 2
 
 
-def test_pulled_again_and_again(trained: Bucket, undisturbed: tuple[dict[str, str], float], tmp_path: Path) -> None:
+def test_pulled_again_and_again(prepared: Bucket, undisturbed: tuple[dict[str, str], float], tmp_path: Path) -> None:
     whole, seconds = undisturbed
     moments = random.Random(SEED + 1)
-    bucket = trained.copied(tmp_path)
+    bucket = prepared.copied(tmp_path)
     for _ in range(4):
         process = bucket.start()
         process.join(moments.uniform(0.3, 0.8) * seconds)
