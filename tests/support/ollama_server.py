@@ -44,9 +44,7 @@ class Ollama:
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Return the answer of its API."""
-        request = Request(
-            f"http://{self.host}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
+        request = Request(f"http://{self.host}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
         with urlopen(request, timeout=_ANSWER_SECONDS) as response:
             found: dict[str, Any] = json.loads(response.read())
             return found
