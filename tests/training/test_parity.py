@@ -21,13 +21,24 @@ from tests.training.conftest import Job
 pytestmark = [pytest.mark.training, pytest.mark.timeout(900)]
 # Of the reference: what is right and what is wrong differs by far more than these leave to chance.
 ROWS = 8
-TYPES: tuple[GGUFType, ...] = ("F16", "Q8_0", "Q4_K_M")
+IN_16_BIT, ORIGINAL, TRAINED = "16 bit", "4 bit, original weights", "4 bit, weights of training"
+RIGHT: tuple[tuple[str, GGUFType], ...] = (
+    *((how, gguf_type) for how in (IN_16_BIT, ORIGINAL) for gguf_type in ("F16", "Q8_0", "Q4_K_M")),
+    (TRAINED, "F16"),
+)
 # Permuted rows are another module's; halved is what an export does that takes rank-stabilized LoRA of rank 4 for plain.
-WRONG: tuple[tuple[str, GGUFType], ...] = (
-    *(("base", gguf_type) for gguf_type in TYPES),
-    ("permuted", "Q8_0"),
-    ("flipped", "Q4_K_M"),
-    ("halved", "F16"),
+# Half of what was learned is too near to the whole of it where the weights are others than those of training.
+WRONG: tuple[tuple[str, str, GGUFType], ...] = (
+    *((how, "base", gguf_type) for how in (IN_16_BIT, ORIGINAL) for gguf_type in ("F16", "Q8_0", "Q4_K_M")),
+    *(
+        (how, scrambled, gguf_type)
+        for how in (IN_16_BIT, ORIGINAL)
+        for scrambled, gguf_type in (("permuted", "Q8_0"), ("flipped", "Q4_K_M"))
+    ),
+    (IN_16_BIT, "halved", "F16"),
+    (TRAINED, "base", "F16"),
+    (TRAINED, "permuted", "Q8_0"),
+    (TRAINED, "halved", "F16"),
 )
 
 
@@ -133,23 +144,28 @@ def converter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLAMA_CPP_DIR", str(cache() / "llama.cpp"))
 
 
-@pytest.fixture(params=["16 bit", "4 bit, original weights", "4 bit, weights of training"])
-def case(request: pytest.FixtureRequest, trained: Job, on_4bit: tuple[Reference, Loading]) -> Case:
-    if request.param == "16 bit":
+def case(training: str, trained: Job, on_4bit: tuple[Reference, Loading]) -> Case:
+    if training == IN_16_BIT:
         return Case(_written(trained), False, "Original")
-    return Case(on_4bit[0], True, "Original" if request.param.endswith("original weights") else "Trained")
+    return Case(on_4bit[0], True, "Original" if training == ORIGINAL else "Trained")
 
 
-@pytest.mark.parametrize("gguf_type", TYPES)
-def test_the_trained_model_passes(case: Case, files: Files, gguf_type: GGUFType) -> None:
-    figures = case.check(files.get("right", case.merge_base, gguf_type), gguf_type)
+@pytest.mark.parametrize(("training", "gguf_type"), RIGHT)
+def test_the_trained_model_passes(
+    training: str, gguf_type: GGUFType, trained: Job, on_4bit: tuple[Reference, Loading], files: Files
+) -> None:
+    right = case(training, trained, on_4bit)
+    figures = right.check(files.get("right", right.merge_base, gguf_type), gguf_type)
     assert figures.slope == pytest.approx(1, abs=0.3)
 
 
-@pytest.mark.parametrize(("how", "gguf_type"), WRONG)
-def test_another_model_is_refused(case: Case, files: Files, how: str, gguf_type: GGUFType) -> None:
+@pytest.mark.parametrize(("training", "how", "gguf_type"), WRONG)
+def test_another_model_is_refused(
+    training: str, how: str, gguf_type: GGUFType, trained: Job, on_4bit: tuple[Reference, Loading], files: Files
+) -> None:
+    right = case(training, trained, on_4bit)
     with pytest.raises(Rejected, match="is not the model that was trained") as refused:
-        case.check(files.get(how, case.merge_base, gguf_type), gguf_type)
+        right.check(files.get(how, right.merge_base, gguf_type), gguf_type)
     assert refused.value.figures.tokens > 400
 
 
@@ -157,12 +173,12 @@ def test_another_model_is_refused(case: Case, files: Files, how: str, gguf_type:
 def test_the_adapter_alone_is_judged_on_the_base(trained: Job, files: Files, how: str, tmp_path: Path) -> None:
     folder = files.adapter if how == "right" else _scrambled(files.adapter, tmp_path / "adapter", how)
     lora_gguf.convert(model_dir(), folder, tmp_path / "lora.gguf", tmp_path)
-    base, case = files.get("base", "Original", "F16"), Case(_written(trained), False, "Original")
+    base, right = files.get("base", "Original", "F16"), Case(_written(trained), False, "Original")
     if how == "right":
-        case.check(base, "F16", lora=tmp_path / "lora.gguf")
+        right.check(base, "F16", lora=tmp_path / "lora.gguf")
     else:
         with pytest.raises(Rejected, match="the LoRA GGUF is not the model that was trained"):
-            case.check(base, "F16", lora=tmp_path / "lora.gguf")
+            right.check(base, "F16", lora=tmp_path / "lora.gguf")
 
 
 def test_the_file_splits_the_probes_as_the_models_own_tokenizer(trained: Job, files: Files) -> None:
