@@ -24,7 +24,8 @@ def _files(job: TrainerJob) -> list[str]:
 def test_prepare_leaves_rows_a_result_and_a_log(job: TrainerJob) -> None:
     assert job.run("prepare") == 0
     run = job.result()["runId"]
-    assert _files(job) == [
+    # The model's checksums are kept too, where its files are not so new that they may still be written.
+    assert [name for name in _files(job) if not name.startswith("gym/.index/models/")] == [
         "gym/.runs/11111111-2222/prepare.json",
         f"gym/coach/{run}/logs/prepare-0.log",
         f"gym/coach/{run}/prepared/holdout.parquet",
