@@ -404,7 +404,16 @@ INVALID_BY_TYPE: dict[str, tuple[dict[str, Any], str]] = {
     "unknown-gguf-type": (
         {"export.gguf": ["Q4_0"]},
         'spec.export.gguf[0]: Unsupported value: "Q4_0": '
-        'supported values: "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"',
+        'supported values: "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q4_K_M", "Q4_K_S", "Q3_K_M", "Q2_K", '
+        '"IQ4_XS", "IQ3_M", "IQ2_M"',
+    ),
+    "original-model-and-trained-base": (
+        {"export": {"gguf": ["F16"], "mergeBase": "Trained", "originalModel": {"s3": {"uri": "s3://models/base"}}}},
+        "spec.export: Invalid value: originalModel is what mergeBase Original merges into; leave one of the two out",
+    ),
+    "original-model-in-no-place": (
+        {"export": {"gguf": ["F16"], "originalModel": {}}},
+        "spec.export.originalModel: Invalid value: exactly one of huggingFace, s3 must be set",
     ),
     "gguf-type-twice": (
         {"export.gguf": ["Q8_0", "Q8_0"]},
