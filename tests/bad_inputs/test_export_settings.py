@@ -75,7 +75,19 @@ def _without_original(places: Places) -> None:
     places.export["mergeBase"] = "Original"
 
 
+def _adapter_alone(places: Places) -> None:
+    del places.export["original"]
+    places.export |= {"gguf": [], "loraGGUF": True}
+
+
 CASES = [
+    Case(
+        "loraGGUF without 16-bit weights",
+        _adapter_alone,
+        64,
+        "export.loraGGUF is for use and proof beside a 16-bit GGUF of the model, and the model has its weights in "
+        f"4 bit only; {_FIX}, or leave loraGGUF out",
+    ),
     Case(
         "originalModel of a 16-bit model",
         _16_bit_itself,

@@ -26,6 +26,11 @@ def choose(plan: Plan, *, stored_in_4bit: bool) -> MergeBase:
             f"export.mergeBase is Original, and the model has its weights in 4 bit only; {ADVICE}, or set "
             "mergeBase to Trained"
         )
+    if export.lora_gguf and not has_16_bit:
+        raise SettingsError(
+            "export.loraGGUF is for use and proof beside a 16-bit GGUF of the model, and the model has its weights in "
+            f"4 bit only; {ADVICE}, or leave loraGGUF out"
+        )
     if plan.model.quantization == "None":
         return "Original"
     return export.merge_base or ("Original" if has_16_bit else "Trained")

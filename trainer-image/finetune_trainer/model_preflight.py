@@ -132,7 +132,7 @@ def _is_stored_in_4bit(config: Mapping[str, Any], reference: str) -> bool:
 
 
 def _check_against_plan(plan: Plan, config: Mapping[str, Any], stored_in_4bit: bool) -> None:
-    if plan.export.merges:
+    if plan.export.merges or plan.export.lora_gguf:
         merge_base.choose(plan, stored_in_4bit=stored_in_4bit)
     if stored_in_4bit and plan.model.quantization == "None":
         raise SettingsError(
