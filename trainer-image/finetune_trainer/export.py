@@ -163,16 +163,7 @@ class _Export:
         return all(self._state.find(name) is not None for name in (gguf_type, _modelfile(gguf_type)))
 
     def _make_lora(self) -> None:
-        """Prove the adapter's GGUF on a GGUF of the base, and start its upload.
-
-        Raises:
-            SettingsError: there are no 16-bit weights to prove it on.
-        """
-        if self._prepared.model.stored_in_4bit and self._plan.original is None:
-            raise SettingsError(
-                "export.loraGGUF is proven on the model's 16-bit weights, and the model has its weights in 4 bit only; "
-                "set export.originalModel to the 16-bit repository it was made from"
-            )
+        """Prove the adapter's GGUF on a GGUF of the base, and start its upload. Prepare made sure that it has one."""
         path, base = self._files.lora_gguf(), self._files.base_gguf()
         proof = self._prove(_LORA, base, "F16", lora=path)
         base.unlink()
