@@ -10,6 +10,8 @@ TRAINER := $(FINETUNE_CACHE)/venv/trainer/bin
 ROOT := $(shell [ "$$(id -u)" = 0 ] && echo yes)
 # pytest with the time of the slowest tests, so that a slow one is seen.
 PYTEST := -m pytest -q --durations=5
+# As many at a time as there are CPUs; the tests of a file, which share what is slow to make, go together.
+PARALLEL := --numprocesses $(shell n=$$(nproc); echo $$((n < 4 ? n : 4))) --dist loadfile
 
 .PHONY: help
 help: ## Show this help
@@ -37,8 +39,8 @@ programs: prerequisites
 .PHONY: test-unit
 test-unit: prerequisites venvs ## Run the fast tests, without network or cluster
 	@hack/venv mlflow >/dev/null
-	$(DEV)/python $(PYTEST) tests/unit/api tests/unit/operator tests/unit/operator_io
-	$(TRAINER)/python $(PYTEST) tests/unit/trainer
+	$(DEV)/python $(PYTEST) $(PARALLEL) tests/unit/api tests/unit/operator tests/unit/operator_io
+	$(TRAINER)/python $(PYTEST) $(PARALLEL) tests/unit/trainer
 
 .PHONY: test-integration
 test-integration: programs venvs ## Run the operator against a real API server, and the report in a browser
@@ -47,8 +49,8 @@ test-integration: programs venvs ## Run the operator against a real API server, 
 
 .PHONY: test-trainer
 test-trainer: programs venvs ## Train and export a real small model, and refuse bad inputs
-	$(TRAINER)/python $(PYTEST) tests/bad_inputs
-	$(TRAINER)/python $(PYTEST) tests/training
+	$(TRAINER)/python $(PYTEST) $(PARALLEL) tests/bad_inputs
+	$(TRAINER)/python $(PYTEST) $(PARALLEL) tests/training
 
 .PHONY: test-e2e
 test-e2e: programs venvs ## Run whole jobs in real pods (root only)

@@ -31,51 +31,6 @@ DIAGNOSIS_SECONDS = 60
 FAULTS_STEPS = 300
 
 
-def test_happy_path_leaves_adapter_gguf_and_a_status_that_tells_the_story(platform: Platform, namespace: str) -> None:
-    evaluation = {"prompts": ["벤치프레스 할 때 손목이 너무 아파."], "maxNewTokens": 12}
-    changes = {"evaluation": evaluation, "export__gguf": ["Q4_K_M"], "output__reuse": "Identical"}
-    create(platform, namespace, demo_job("coach", **changes))
-    job = finished(platform, namespace, "coach")
-    status = job["status"]
-    assert status["phase"] == "Succeeded", status.get("failure")
-    assert {c["type"]: c["status"] for c in status["conditions"]} == {
-        "Accepted": "True",
-        "Finished": "True",
-        "Succeeded": "True",
-        "Failed": "False",
-        "Ready": "True",
-        "Evaluated": "True",
-    }
-    assert [s["state"] for s in status["stages"]] == ["Succeeded"] * 3
-    assert status["observedGeneration"] == job["metadata"]["generation"]
-    assert status["dataset"]["examples"] == 100
-    assert status["effective"]["gpu"] == "none (CPU)"
-    assert float(status["evaluation"]["holdoutLossTuned"]) < float(status["evaluation"]["holdoutLossBase"])
-    assert status["evaluation"]["verdict"] == "Better"
-    files = platform.objects(f"{namespace}/coach/{status['runId']}/")
-    manifest = json.loads(platform.read(f"{namespace}/coach/{status['runId']}/manifest.json"))
-    listed = {f"{namespace}/coach/{status['runId']}/{f['path']}": f["sizeBytes"] for f in manifest["files"]}
-    assert {k: v for k, v in files.items() if k in listed} == listed
-    assert {a["type"] for a in status["artifacts"]} >= {"LoRAAdapter", "GGUF"}
-    for artifact in status["artifacts"]:
-        assert files[f"{namespace}/coach/{status['runId']}/{artifact['path']}"] == artifact["sizeBytes"]
-    latest = json.loads(platform.read(f"{namespace}/coach/latest.json"))
-    assert latest["runId"] == status["runId"]
-    table = platform.kubectl("get", "ftj", "coach", "-n", namespace).splitlines()
-    assert table[0].split() == ["NAME", "STATE", "STAGE", "PROGRESS", "LOSS", "ETA", "AGE"]
-    report = json.loads(platform.read(f"{namespace}/coach/{status['runId']}/report.json"))
-    assert report["data"]
-    assert report["evaluation"]
-    assert any("/tensorboard/" in key for key in files)
-
-    create(platform, namespace, demo_job("twin", **changes))
-    twin = finished(platform, namespace, "twin", 180)
-    assert condition(twin, "Succeeded")["reason"] == "ReusedArtifacts"
-    assert twin["status"]["reusedFrom"] == status["outputUri"]
-    assert twin["status"]["artifacts"] == status["artifacts"]
-    assert not platform.get("jobs", "-n", namespace, "-l", "finetune.dev/job=twin,finetune.dev/stage=train")["items"]
-
-
 def test_job_survives_operator_kills_api_server_restart_and_kill_9_of_the_trainer(
     platform: Platform, namespace: str, random_model: str, watch: Callable[[str, str], Watch]
 ) -> None:

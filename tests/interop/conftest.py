@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from tests.e2e import served as served_job
+from tests.e2e.served import Served
 from tests.support.smollm2 import model_dir
 
 
@@ -13,3 +15,9 @@ def tokenizer() -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(model_dir(), local_files_only=True)
+
+
+@pytest.fixture(scope="session")
+def served() -> Served:
+    """The result of a job on the cluster that learned one answer."""
+    return served_job.result()

@@ -5,8 +5,10 @@ import json
 import multiprocessing
 import random
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,15 @@ from tests.support import export_job, s3_server, tiny_model
 from tests.support.export_attempt import attempt
 from tests.support.export_job import LAYOUT
 from tests.support.s3_server import S3Server
+from tests.training.conftest import Job
 
 pytestmark = pytest.mark.timeout(600)
 KILLS = 20
 SEED = 7
 # Of writing one file: long enough to be hit.
 SECONDS = 0.05
+# Most of the first ten are imports.
+REAL_KILLS, REAL_SECONDS = 5, (6.0, 20.0)
 EXPORT: dict[str, Any] = {"gguf": ["F16", "Q8_0", "Q4_K_M"], "loraGGUF": True, "merged": True}
 # They tell of the attempt itself: how long it took.
 _OF_THE_ATTEMPT = ("report.json", "report.html")
@@ -183,3 +188,25 @@ def test_pulled_again_and_again(prepared: Bucket, undisturbed: tuple[dict[str, s
         assert_no_lie(bucket, whole)
     bucket.finish()
     assert settled(bucket.files()) == settled(whole)
+
+
+def test_pulled_again_and_again_with_the_real_converter_quantizer_and_proof(trained: Job, tmp_path: Path) -> None:
+    job = trained.copied(tmp_path / "job")
+    plan = json.loads((job.root / "plan.json").read_text())
+    (job.root / "plan.json").write_text(json.dumps(plan | {"export": EXPORT}))
+    moments = random.Random(SEED + 2)
+    killed = 0
+    for number in range(REAL_KILLS):
+        process = job.start("export", number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(moments.uniform(*REAL_SECONDS))
+        killed += process.poll() is None
+        process.kill()
+        process.wait()
+        assert not (job.run / "manifest.json").exists()
+    assert job.finish("export", REAL_KILLS) == 0, job.said("export", REAL_KILLS)
+    assert killed == REAL_KILLS
+    listed = {f["path"]: f["sha256"] for f in json.loads((job.run / "manifest.json").read_text())["files"]}
+    assert {name: hashlib.sha256((job.run / name).read_bytes()).hexdigest() for name in listed} == listed
+    artifacts = job.result()["artifacts"]
+    assert {a["name"] for a in artifacts if a.get("parity")} == {*EXPORT["gguf"], "LoRA", "Merged"}

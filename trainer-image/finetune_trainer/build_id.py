@@ -29,7 +29,7 @@ def build_id() -> str:
     The checksum is over this program's own files and the versions of its libraries: two trainers of different make
     never share a run, wherever they come from.
     """
-    return os.environ.get("FINETUNE_BUILD_ID", "") or _checksum()
+    return os.environ.get("FINETUNE_BUILD_ID", "") or checksum()
 
 
 def package_versions() -> dict[str, str]:
@@ -44,7 +44,8 @@ def package_versions() -> dict[str, str]:
 
 
 @cache
-def _checksum() -> str:
+def checksum() -> str:
+    """Return the checksum of this program's files and the versions of its libraries."""
     digest = hashlib.sha256(repr(sorted(package_versions().items())).encode())
     for package in (finetune_api, finetune_trainer):
         root = Path(package.__path__[0])

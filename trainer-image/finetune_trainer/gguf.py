@@ -110,6 +110,8 @@ def file_type(gguf_type: GGUFType) -> int:
 def written_whole(target: Path) -> Iterator[Path]:
     """Yield a temporary name beside `target`, which gets its own name only if nothing is raised."""
     partial = target.with_name(f".{target.name}.part")
+    # A converter that outlived a killed attempt may be writing to it still.
+    partial.unlink(missing_ok=True)
     try:
         yield partial
         partial.replace(target)
