@@ -227,7 +227,12 @@ _CONTENT: dict[str, Any] = {
         "train": 1388.4,
         "evaluateTuned": 92.7,
         "upload": 6.1,
-        "export": 801.5,
+        "merge": 11.2,
+        "convert": 36.1,
+        "quantize": 92.3,
+        "prove": 604.0,
+        "answer": 41.0,
+        "export": 16.9,
     },
 }
 

@@ -6,6 +6,7 @@ an attempt that follows on a killed one goes on at the first file that is not re
 
 import hashlib
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from finetune_api.exit_codes import ExitCode
@@ -32,6 +33,8 @@ from finetune_trainer.upload import Uploader
 _SOURCE = "Source"
 _MERGED = "Merged"
 _LORA = "LoRA"
+# What the report tells of the stage; the rest of it, which runs beside these or has names of train's, is "export".
+_REPORTED = ("merge", "convert", "importance", "quantize", "prove", "answer")
 
 
 def run(context: Context) -> StageResult:
@@ -49,7 +52,7 @@ def run(context: Context) -> StageResult:
     if artifacts is None:
         finished = _make(context, description, trained, clock)
         with clock.part("handOff", "Uploading"):
-            publisher.publish(finished, time.monotonic() - started)
+            publisher.publish(finished, _reported(clock.seconds, time.monotonic() - started))
         artifacts = finished.artifacts
     context.store.delete(context.layout.checkpoints)
     return StageResult(
@@ -292,6 +295,11 @@ class _Export:
     @property
     def _merge_base(self) -> MergeBase:
         return merge_base.choose(self._context.plan, stored_in_4bit=self._prepared.model.stored_in_4bit)
+
+
+def _reported(parts: Mapping[str, float], total: float) -> dict[str, float]:
+    found = {name: parts[name] for name in _REPORTED if name in parts}
+    return found | {"export": total - sum(found.values())}
 
 
 def _modelfile(gguf_type: str) -> str:

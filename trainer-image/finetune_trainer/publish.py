@@ -107,8 +107,8 @@ class Publisher:
         reuse.publish(self._context, self._run, found)
         return [artifact for artifact in found.artifacts if artifact not in own]
 
-    def publish(self, finished: Finished, seconds: float) -> None:
-        """Write it all; `seconds` were spent on it.
+    def publish(self, finished: Finished, timings: Mapping[str, float]) -> None:
+        """Write it all; `timings` are the seconds that were spent on it, by part.
 
         Raises:
             StageError: the bucket cannot be written, or train's files are gone.
@@ -119,7 +119,7 @@ class Publisher:
         if finished.ggufs or finished.lora:
             self._put(f"{GGUF_FOLDER}/{CHAT_TEMPLATE}", self._prepared.chat_template)
         self._add_answers(finished.answers)
-        self._put(_HTML, report_html.render(self._add_to_report(finished, artifacts, seconds)))
+        self._put(_HTML, report_html.render(self._add_to_report(finished, artifacts, timings)))
         self._put(_GUIDE, self._guide(finished))
         found = Manifest(
             run_id=self._prepared.run_id,
@@ -172,7 +172,7 @@ class Publisher:
             question["gguf"] = texts
         self._put(ANSWERS, json.dumps(content, ensure_ascii=False, indent=2))
 
-    def _add_to_report(self, finished: Finished, artifacts: list[Artifact], seconds: float) -> Report:
+    def _add_to_report(self, finished: Finished, artifacts: list[Artifact], timings: Mapping[str, float]) -> Report:
         evaluation = run_report.read(self._store, self._run).evaluation
         if evaluation is not None:
             answered = [
@@ -196,7 +196,7 @@ class Publisher:
                     parameters=self._prepared.model.parameters,
                 ),
             ),
-            timings={"export": seconds},
+            timings=timings,
         )
 
     def _guide(self, finished: Finished) -> str:

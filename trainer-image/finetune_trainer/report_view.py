@@ -56,7 +56,13 @@ _PARTS = {
     "train": "Train",
     "evaluateTuned": "Evaluate after training",
     "upload": "Upload",
-    "export": "Export",
+    "merge": "Merge",
+    "convert": "Convert to GGUF",
+    "importance": "Measure what is important",
+    "quantize": "Quantize",
+    "prove": "Prove the files",
+    "answer": "Answer with the files",
+    "export": "Rest of the export",
 }
 
 

@@ -13,9 +13,9 @@ from finetune_trainer.build_id import build_id, package_versions
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("FINETUNE_BUILD_ID", raising=False)
-    module._checksum.cache_clear()
+    module.checksum.cache_clear()
     yield
-    module._checksum.cache_clear()
+    module.checksum.cache_clear()
 
 
 def test_the_images_own_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,16 +27,16 @@ def test_without_an_image_the_programs_files_count(tmp_path: Path, monkeypatch: 
     (tmp_path / "a.py").write_text("1")
     monkeypatch.setattr(finetune_trainer, "__path__", [str(tmp_path)])
     first = build_id()
-    module._checksum.cache_clear()
+    module.checksum.cache_clear()
     assert build_id() == first
-    module._checksum.cache_clear()
+    module.checksum.cache_clear()
     (tmp_path / "a.py").write_text("2")
     assert build_id() != first
 
 
 def test_without_an_image_the_libraries_count(monkeypatch: pytest.MonkeyPatch) -> None:
     first = build_id()
-    module._checksum.cache_clear()
+    module.checksum.cache_clear()
     monkeypatch.setattr(module, "package_versions", lambda: {"torch": "0"})
     assert build_id() != first
 

@@ -140,6 +140,12 @@ def test_the_figures_of_the_proof_are_with_the_artifact(job: TrainerJob, parts: 
     assert report["export"]["limits"].keys() == {"F16", "Q4_K_M", "Q8_0", "Merged"}
 
 
+def test_the_report_tells_how_long_each_part_took(job: TrainerJob, parts: QuickParts) -> None:
+    assert job.run("export") == 0
+    found = json.loads((run_folder(job) / "report.json").read_text())["timings"]
+    assert found.keys() == {"prepare", "merge", "convert", "quantize", "prove", "answer", "export"}
+
+
 def test_the_merged_model_is_one_artifact_with_a_list_of_checksums(job: TrainerJob, parts: QuickParts) -> None:
     assert job.run("export") == 0
     artifact = next(a for a in job.result()["artifacts"] if a["type"] == "MergedModel")

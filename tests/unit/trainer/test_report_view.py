@@ -148,8 +148,8 @@ def test_the_longest_bar_is_full_and_a_small_one_can_be_seen() -> None:
 
 
 def test_times_stand_in_the_order_of_the_work_unknown_ones_last() -> None:
-    found = view.timing_bars({"someNewPart": 1, "export": 2, "prepare": 3})
-    assert [b.label for b in found] == ["Prepare the data", "Export", "Some new part"]
+    found = view.timing_bars({"someNewPart": 1, "export": 2, "prove": 4, "prepare": 3})
+    assert [b.label for b in found] == ["Prepare the data", "Prove the files", "Rest of the export", "Some new part"]
 
 
 def test_settings_that_were_not_read_are_left_out() -> None:
