@@ -22,6 +22,13 @@ STEPS = 6
 # As the trainer does, before torch is imported: threads that spin while they wait take the cores from those that work.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 _TIMEOUT_SECONDS = 600
+# Of tests that load a model in their own process.
+LOADS_A_MODEL = (
+    # Of a library that bitsandbytes loads.
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
+    # Other tests may have imported transformers in this process before; on a CPU Unsloth patches nothing of it.
+    pytest.mark.filterwarnings("ignore:WARNING. Unsloth should be imported before:UserWarning"),
+)
 
 
 @dataclass

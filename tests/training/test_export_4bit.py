@@ -8,9 +8,9 @@ import pytest
 
 from tests.support import trainer_job
 from tests.support.smollm2 import model_dir
-from tests.training.conftest import Job, complete
+from tests.training.conftest import LOADS_A_MODEL, Job, complete
 
-pytestmark = [pytest.mark.training, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.training, pytest.mark.timeout(900), *LOADS_A_MODEL]
 # What every row answers, so that a short training shows.
 LEARNED = "네, 오늘도 화이팅!"
 QUESTION = "스쿼트는 어떻게 하나요?"

@@ -23,16 +23,10 @@ from finetune_trainer.training_rows import BinaryRow, PreferenceRow, SFTRow
 from tests.support import tiny_model
 from tests.support.smollm2 import model_dir
 from tests.support.trainer_job import JOB
+from tests.training.conftest import LOADS_A_MODEL
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [
-    pytest.mark.training,
-    pytest.mark.timeout(600),
-    # Of a library that bitsandbytes loads.
-    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
-    # Other tests may have imported transformers in this process before; on a CPU Unsloth patches nothing of it.
-    pytest.mark.filterwarnings("ignore:WARNING. Unsloth should be imported before:UserWarning"),
-]
+pytestmark = [pytest.mark.training, pytest.mark.timeout(600), *LOADS_A_MODEL]
 PREFERENCES: list[Method] = ["DPO", "ORPO", "KTO"]
 ALL: list[Method] = ["SFT", *PREFERENCES]
 RUNG = Rung(2, "None")

@@ -16,9 +16,9 @@ from finetune_trainer.parity import Figures, Rejected
 from finetune_trainer.reference import Reference
 from finetune_trainer.rung import Rung
 from tests.support.smollm2 import cache, model_dir
-from tests.training.conftest import Job
+from tests.training.conftest import LOADS_A_MODEL, Job
 
-pytestmark = [pytest.mark.training, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.training, pytest.mark.timeout(900), *LOADS_A_MODEL]
 # Of the reference: what is right and what is wrong differs by far more than these leave to chance.
 ROWS = 8
 IN_16_BIT, ORIGINAL, TRAINED = "16 bit", "4 bit, original weights", "4 bit, weights of training"
