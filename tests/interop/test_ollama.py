@@ -1,12 +1,15 @@
 """A result in a real Ollama: the files of export are all that it gets."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from finetune_trainer import gguf
 from tests.e2e.served import GGUFS, LEARNED, QUESTION, SYSTEM, Served, messages
 from tests.support.ollama_server import Ollama, serve
+from tests.support.smollm2 import cache, model_dir
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +53,33 @@ def test_it_knows_system_prompt_stops_and_context_length(ollama: Ollama) -> None
     parameters = [line.split(maxsplit=1) for line in found["parameters"].splitlines()]
     assert ["num_ctx", "256"] in parameters
     assert ["stop", '"<|im_end|>"'] in parameters
+
+
+@pytest.fixture(scope="module")
+def base(ollama: Ollama, served: Served, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a GGUF of the model that was trained and the adapter's own."""
+    folder = tmp_path_factory.mktemp("base")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLAMA_CPP_DIR", str(cache() / "llama.cpp"))
+        gguf.convert(model_dir(), folder / "base.gguf", "F16", folder, lambda percent: None)
+    (folder / "LoRA.gguf").symlink_to(served.gguf("LoRA"))
+    return folder
+
+
+def create_on_base(ollama: Ollama, served: Served, base: Path, name: str, *lines: str) -> None:
+    """Make a model of the exported Modelfile with another FROM."""
+    _, rest = (served.run / "gguf/Modelfile-F16").read_text(encoding="utf-8").split("\n", 1)
+    modelfile = base / f"Modelfile-{name}"
+    modelfile.write_text("\n".join(["FROM ./base.gguf", *lines, rest]), encoding="utf-8")
+    ollama.create(f"coach-{name}", modelfile)
+
+
+def test_the_adapter_alone_answers_as_trained_beside_the_base(ollama: Ollama, served: Served, base: Path) -> None:
+    create_on_base(ollama, served, base, "adapter", "ADAPTER ./LoRA.gguf")
+    assert ask(ollama, "adapter")["response"].strip() == LEARNED
+
+
+def test_the_base_answers_otherwise(ollama: Ollama, served: Served, base: Path) -> None:
+    # The control: an answer that was there before training would prove nothing.
+    create_on_base(ollama, served, base, "base")
+    assert LEARNED not in ask(ollama, "base", options={"temperature": 0, "num_predict": 24})["response"]

@@ -3,7 +3,6 @@
 The model behind it only counts tokens: `_debug_render_only` returns the text that would be sent to it.
 """
 
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,7 +95,6 @@ def test_a_system_prompt_arrives(server: Ollama, system: str) -> None:
 def test_what_ollama_cannot_render_is_refused(server: Ollama, tmp_path: Path) -> None:
     path = tmp_path / "Modelfile"
     path.write_text(modelfiles.text(modelfiles.Modelfile(None, None, (), 512), "model.gguf"))
-    command = [str(server.program), "create", "refused", "-f", str(path)]
-    done = subprocess.run(command, env=server.environment, capture_output=True, text=True, check=False)
+    done = server.try_to_create("refused", path)
     assert done.returncode != 0
     assert "FROM" in done.stderr

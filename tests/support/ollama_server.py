@@ -16,16 +16,20 @@ class Ollama(LocalApi):
 
     def __init__(self, home: Path, port: int) -> None:
         super().__init__(port)
+        self.home = home
         self.program = str(cache() / "bin" / "ollama")
         self.variables = {"HOME": str(home), "OLLAMA_HOST": self.host, "OLLAMA_MODELS": str(home / "models")}
 
     def create(self, name: str, modelfile: Path) -> None:
+        """Have a model of that name."""
+        done = self.try_to_create(name, modelfile)
+        assert done.returncode == 0, done.stderr
+
+    def try_to_create(self, name: str, modelfile: Path) -> subprocess.CompletedProcess[str]:
         """Run `ollama create` in the folder of the Modelfile, as SERVE.md says."""
         command = [self.program, "create", name, "-f", modelfile.name]
-        done = subprocess.run(
-            command, cwd=modelfile.parent, env=os.environ | self.variables, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+        variables = os.environ | self.variables
+        return subprocess.run(command, cwd=modelfile.parent, env=variables, capture_output=True, text=True, check=False)
 
 
 @contextmanager
