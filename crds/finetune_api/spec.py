@@ -188,3 +188,7 @@ class FineTuneJobSpec(Model):
     compute: ComputeSpec = ComputeSpec()
     tracking: TrackingSpec = TrackingSpec()
     retries: Retries = Retries()
+    suspend: bool = Field(
+        False,
+        description="true: the pod is stopped after it saved a checkpoint, and nothing is started. false: go on there.",
+    )

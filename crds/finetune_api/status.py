@@ -8,9 +8,11 @@ from finetune_api.base import Message, Model, Sha256, ShortText, SignedDecimal, 
 from finetune_api.progress import ProgressStatus
 from finetune_api.spec import Stage
 
-ConditionType = Literal["Accepted", "Finished", "Succeeded", "Failed", "Ready", "Reconciling", "Stalled", "Evaluated"]
+ConditionType = Literal[
+    "Accepted", "Finished", "Succeeded", "Failed", "Ready", "Reconciling", "Stalled", "Suspended", "Evaluated"
+]
 Verdict = Literal["Better", "Worse", "NotEnoughEvidence"]
-Phase = Literal["Pending", "Preparing", "Training", "Exporting", "Succeeded", "Failed"]
+Phase = Literal["Pending", "Preparing", "Training", "Exporting", "Suspended", "Succeeded", "Failed"]
 # Skipped: an identical run had its result already.
 StageState = Literal["Pending", "Running", "Succeeded", "Failed", "Skipped"]
 

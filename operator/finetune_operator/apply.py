@@ -3,8 +3,8 @@
 import logging
 
 from finetune_api import API_VERSION, KIND
-from finetune_operator.decision import Action, CreateConfigMap, CreateJob, Decision, UpdateConfigMap
-from finetune_operator.errors import AlreadyExists, ApiError, KubeError
+from finetune_operator.decision import Action, CreateConfigMap, CreateJob, Decision, DeleteJob, UpdateConfigMap
+from finetune_operator.errors import AlreadyExists, ApiError, KubeError, NotFound
 from finetune_operator.events import event_body
 from finetune_operator.kube import CONFIG_MAPS, EVENTS, FINETUNE_JOBS, JOBS, KubeClient, Object, Resource
 
@@ -53,6 +53,8 @@ async def _carry_out(client: KubeClient, job: Object, action: Action) -> None:
             await _create(client, JOBS, job, body)
         case UpdateConfigMap(body):
             await client.replace(CONFIG_MAPS, namespace, body["metadata"]["name"], body)
+        case DeleteJob(name, uid, version):
+            await _delete(client, JOBS, job, name, uid=uid, resource_version=version)
 
 
 async def _create(client: KubeClient, resource: Resource, job: Object, body: Object) -> None:
@@ -72,6 +74,17 @@ async def _create(client: KubeClient, resource: Resource, job: Object, body: Obj
             raise Refused(error.message) from error
         raise
     _log.info("created %s/%s", resource.plural, name, extra={"key": _key(job)})
+
+
+async def _delete(
+    client: KubeClient, resource: Resource, job: Object, name: str, *, uid: str, resource_version: str
+) -> None:
+    namespace = job["metadata"]["namespace"]
+    try:
+        await client.delete(resource, namespace, name, uid=uid, resource_version=resource_version)
+    except NotFound:
+        return
+    _log.info("deleted %s/%s", resource.plural, name, extra={"key": _key(job)})
 
 
 def controller_uid(child: Object) -> str | None:

@@ -20,10 +20,12 @@ _DISRUPTED = re.compile(r"^Pod \S+ has condition DisruptionTarget matching ")
 
 @dataclass(frozen=True)
 class Ended:
-    """An attempt that is over: its Job is Complete or Failed, so that none of its pods runs any more."""
+    """An attempt that is over: none of its pods runs any more, and no other will."""
 
     stage: Stage
     succeeded: bool
+    # Its Job was deleted before it succeeded: whatever the pod said on its way out is no failure of the stage.
+    deleted: bool
     # As Kubernetes writes it.
     completion_time: str
     # The Job's own words.
@@ -43,17 +45,24 @@ class Ended:
 
 
 def ended(job: Object, pods: Sequence[Object], stage: Stage, attempt: int) -> Ended | None:
-    """Return how an attempt ended, or None while its Job is live."""
-    complete, failed = children.condition(job, "Complete"), children.condition(job, "Failed")
-    outcome = complete or failed
-    if outcome is None:
-        return None
+    """Return how an attempt ended, or None while its Job is live.
+
+    A Job that is being deleted may never say how it ended, so that its pods decide.
+    """
     own = sorted(
         (p for p in pods if children.is_pod_of(p, stage, attempt)),
         key=lambda p: str(p["metadata"].get("creationTimestamp", "")),
     )
     pod = own[-1] if own else None
     state = (children.terminated(pod) if pod else None) or {}
+    deleted = children.is_being_deleted(job)
+    complete, failed = children.condition(job, "Complete"), children.condition(job, "Failed")
+    outcome = complete or failed
+    if outcome is None and deleted and own and not any(map(children.is_live_pod, own)) and state.get("finishedAt"):
+        outcome = {"lastTransitionTime": state["finishedAt"]}
+        complete = outcome if state.get("exitCode") == 0 else None
+    if outcome is None:
+        return None
     message = str(outcome.get("message", ""))
     quoted = _EXIT_CODE.match(message)
     evicted = pod is not None and (pod.get("status") or {}).get("reason") == "Evicted"
@@ -61,6 +70,7 @@ def ended(job: Object, pods: Sequence[Object], stage: Stage, attempt: int) -> En
     return Ended(
         stage=stage,
         succeeded=complete is not None,
+        deleted=deleted and complete is None,
         completion_time=str(outcome["lastTransitionTime"]),
         message=message,
         has_pod=pod is not None,

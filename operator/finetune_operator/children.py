@@ -18,6 +18,11 @@ def is_live_job(job: Object) -> bool:
     return condition(job, "Complete") is None and condition(job, "Failed") is None
 
 
+def is_being_deleted(child: Object) -> bool:
+    """Whether it goes as soon as nothing blocks that. No Job gets another pod then."""
+    return bool(child["metadata"].get("deletionTimestamp"))
+
+
 def is_live_pod(pod: Object) -> bool:
     """Whether a pod's container may run, now or later: one that is being deleted may still hold a GPU."""
     return (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
@@ -42,6 +47,13 @@ def is_pod_of(pod: Object, stage: Stage, attempt: int | None = None) -> bool:
     return labels.get(names.STAGE_LABEL) == stage and (
         attempt is None or labels.get(names.ATTEMPT_LABEL) == str(attempt)
     )
+
+
+def is_pod_of_job(pod: Object, job: Object) -> bool:
+    """Whether a pod belongs to a Job of the same FineTuneJob."""
+    job_labels, pod_labels = (x["metadata"].get("labels") or {} for x in (job, pod))
+    keys = (names.STAGE_LABEL, names.ATTEMPT_LABEL)
+    return all(pod_labels.get(k) == job_labels.get(k) for k in keys)
 
 
 def trainer_status(pod: Object) -> Object:

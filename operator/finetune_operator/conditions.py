@@ -1,10 +1,11 @@
 """The conditions that tools read: kubectl wait, Argo CD, and Flux by way of kstatus.
 
-    state       Ready   Reconciling  Stalled  Succeeded  Failed  Finished
-    unfinished  False   True         -        Unknown    False   False
-    blocked     False   -            True     Unknown    False   False
-    succeeded   True    -            -        True       False   True
-    failed      False   -            True     False      True    True
+    state       Ready   Reconciling  Stalled  Succeeded  Failed  Finished  Suspended
+    unfinished  False   True         -        Unknown    False   False     False
+    suspended   False   -            -        Unknown    False   False     True
+    blocked     False   -            True     Unknown    False   False     False
+    succeeded   True    -            -        True       False   True      False
+    failed      False   -            True     False      True    True      False
 
 kstatus calls the job InProgress while Reconciling is True and Failed while Stalled is, whatever else there is; so
 these two are absent unless True. `Accepted` lets a pipeline wait for the job to be taken on rather than for hours of
@@ -20,7 +21,7 @@ from finetune_api.status import Condition, ConditionType
 from finetune_operator.clock import format_time
 from finetune_operator.evaluated import Evaluated
 
-State = Literal["unfinished", "blocked", "succeeded", "failed"]
+State = Literal["unfinished", "suspended", "blocked", "succeeded", "failed"]
 _Value = Literal["True", "False", "Unknown"]
 
 _TABLE: dict[State, dict[ConditionType, _Value]] = {
@@ -30,10 +31,32 @@ _TABLE: dict[State, dict[ConditionType, _Value]] = {
         "Failed": "False",
         "Ready": "False",
         "Reconciling": "True",
+        "Suspended": "False",
     },
-    "blocked": {"Finished": "False", "Succeeded": "Unknown", "Failed": "False", "Ready": "False", "Stalled": "True"},
-    "succeeded": {"Finished": "True", "Succeeded": "True", "Failed": "False", "Ready": "True"},
-    "failed": {"Finished": "True", "Succeeded": "False", "Failed": "True", "Ready": "False", "Stalled": "True"},
+    "suspended": {
+        "Finished": "False",
+        "Succeeded": "Unknown",
+        "Failed": "False",
+        "Ready": "False",
+        "Suspended": "True",
+    },
+    "blocked": {
+        "Finished": "False",
+        "Succeeded": "Unknown",
+        "Failed": "False",
+        "Ready": "False",
+        "Stalled": "True",
+        "Suspended": "False",
+    },
+    "succeeded": {"Finished": "True", "Succeeded": "True", "Failed": "False", "Ready": "True", "Suspended": "False"},
+    "failed": {
+        "Finished": "True",
+        "Succeeded": "False",
+        "Failed": "True",
+        "Ready": "False",
+        "Stalled": "True",
+        "Suspended": "False",
+    },
 }
 _ACCEPTED_MESSAGE = "The job is accepted; its plan is fixed."
 

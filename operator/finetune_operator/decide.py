@@ -11,7 +11,18 @@ from finetune_api import endpoints
 from finetune_api.plan import Plan
 from finetune_api.spec import FineTuneJobSpec, Stage
 from finetune_api.status import Failure, Snapshot, StageStatus
-from finetune_operator import attempts, children, conditions, diagnose, failures, names, snapshot, stages, status
+from finetune_operator import (
+    attempts,
+    children,
+    conditions,
+    diagnose,
+    failures,
+    names,
+    snapshot,
+    stages,
+    status,
+    suspend,
+)
 from finetune_operator.clock import format_time, parse_time
 from finetune_operator.decision import Action, CreateConfigMap, CreateJob, Decision, KubernetesEvent, UpdateConfigMap
 from finetune_operator.job_settings import Settings
@@ -46,6 +57,8 @@ def decide(observation: Observation, now: datetime, settings: Settings) -> Decis
     stage = status.current(found.status)
     if stage is None:
         return this.succeed()
+    if suspend.applies(observation, observation.spec, stage):
+        return suspend.hold(this, observation.spec, stage)
     if stage.state == "Running":
         return _watch(this, stage, observation, observation.spec, settings)
     if found.status.stages != observation.status.stages:
@@ -77,6 +90,8 @@ def _accept(observation: Observation, spec: FineTuneJobSpec, now: datetime, sett
     )
     event = KubernetesEvent("Normal", "Accepted", "The job is accepted; its plan is fixed.")
     this = Transition(observation, now, accepted, (event,))
+    if spec.suspend:
+        return suspend.hold(this, spec, accepted.stages[0])
     return this.go_on("Accepted", "The job is accepted and about to start.", requeue_after=_SOON)
 
 

@@ -25,7 +25,20 @@ class CreateJob:
     body: dict[str, Any]
 
 
-Action = CreateConfigMap | UpdateConfigMap | CreateJob
+@dataclass(frozen=True)
+class DeleteJob:
+    """Delete it; it is gone once its pods have ended, which get SIGTERM (foreground).
+
+    If it is gone already, go on. If it is no longer what was observed, end the pass and observe again: it may just have
+    succeeded.
+    """
+
+    name: str
+    uid: str
+    resource_version: str
+
+
+Action = CreateConfigMap | UpdateConfigMap | CreateJob | DeleteJob
 
 
 @dataclass(frozen=True)

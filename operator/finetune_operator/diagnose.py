@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from finetune_operator import children, names
+from finetune_operator import children
 from finetune_operator.clock import parse_time
 from finetune_operator.observation import Object, Observation
 
@@ -48,7 +48,7 @@ def needs_events(observation: Observation) -> tuple[Object, ...]:
     childless = [
         j
         for j in observation.jobs
-        if children.is_live_job(j) and not any(_is_pod_of_job(p, j) for p in observation.pods)
+        if children.is_live_job(j) and not any(children.is_pod_of_job(p, j) for p in observation.pods)
     ]
     return tuple(pending + childless)
 
@@ -183,12 +183,6 @@ def _volume(pod: Object, message: str) -> Object:
 def _devices(pod: Object) -> list[str]:
     limits = (pod["spec"]["containers"][0].get("resources") or {}).get("limits") or {}
     return [r for r in limits if "/" in r]
-
-
-def _is_pod_of_job(pod: Object, job: Object) -> bool:
-    job_labels, pod_labels = (x["metadata"].get("labels") or {} for x in (job, pod))
-    keys = (names.STAGE_LABEL, names.ATTEMPT_LABEL)
-    return all(pod_labels.get(k) == job_labels.get(k) for k in keys)
 
 
 def _newest_first(child: Object, events: Sequence[Object]) -> list[Object]:

@@ -166,6 +166,21 @@ class KubeClient:
         """
         return await self._request("PUT", resource.path(namespace, name), body=body)
 
+    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str, resource_version: str) -> None:
+        """Delete an object as it was read; it is gone after the objects that block its deletion.
+
+        Raises:
+            NotFound: it is gone.
+            Conflict: it has changed since, or it is another one by now.
+        """
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Foreground",
+            "preconditions": {"uid": uid, "resourceVersion": resource_version},
+        }
+        await self._request("DELETE", resource.path(namespace, name), body=options)
+
     async def apply_status(
         self, resource: Resource, namespace: str, name: str, body: Object, *, manager: str
     ) -> Object:

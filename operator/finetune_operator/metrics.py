@@ -114,8 +114,9 @@ class Metrics:
         if not moved:
             return
         over = new.state in ("Succeeded", "Failed")
-        # A stage that starts again is Pending with the failure of the attempt before.
-        if new.last_failure is not None and (new.state == "Failed" or (new.state == "Pending" and new.attempt > 0)):
+        # A stage that starts again is Pending with the failure of the attempt before. A suspended one did not end.
+        failed = new.state == "Failed" or (new.state == "Pending" and new.completion_time is not None)
+        if new.last_failure is not None and failed:
             self._attempts.labels(new.name, new.last_failure.reason).inc()
         if over and new.start_time is not None and new.completion_time is not None:
             seconds = (parse_time(new.completion_time) - parse_time(new.start_time)).total_seconds()

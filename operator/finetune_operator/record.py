@@ -7,7 +7,7 @@ from datetime import datetime
 
 from finetune_api.spec import FineTuneJobSpec
 from finetune_api.status import Failure, FineTuneJobStatus, StageStatus
-from finetune_operator import attempts, children, failures, names, status
+from finetune_operator import attempts, children, failures, names, status, suspend
 from finetune_operator.attempts import Ended
 from finetune_operator.clock import format_time
 from finetune_operator.decision import KubernetesEvent
@@ -48,12 +48,9 @@ def _step(
         return _started(result, stage, job) if job else None
     if job is None:
         # It was seen before, so that it was deleted since, not merely never created.
-        return _failed(result, stage, failures.job_deleted(stage), format_time(now))
+        return _deleted(result, stage, observation, spec, format_time(now))
     ended = attempts.ended(job, observation.pods, stage.name, stage.attempt)
-    if ended is None or (not ended.succeeded and job["metadata"].get("deletionTimestamp")):
-        # A Job that somebody deletes fails on its way out; that is no failure of the stage.
-        return None
-    return _ended(result, stage, ended, observation, spec)
+    return _ended(result, stage, ended, observation, spec) if ended else None
 
 
 def _started(result: Record, stage: StageStatus, job: Object) -> Record:
@@ -88,7 +85,19 @@ def _ended(result: Record, stage: StageStatus, ended: Ended, observation: Observ
     if ended.result and ended.result.checkpoint_step is not None:
         step = max(ended.result.checkpoint_step, stage.checkpoint_step or 0)
         stage = stage.model_copy(update={"checkpoint_step": step})
+    if ended.deleted:
+        return _deleted(result, stage, observation, spec, ended.completion_time)
     return _failed(result, stage, verdict, ended.completion_time)
+
+
+def _deleted(
+    result: Record, stage: StageStatus, observation: Observation, spec: FineTuneJobSpec, completion_time: str
+) -> Record:
+    """An attempt whose Job was deleted. To be suspended is no failure: none is kept, and nothing is waited for."""
+    if not suspend.explains_deletion(observation, spec):
+        return _failed(result, stage, failures.job_deleted(stage), completion_time)
+    again = {"state": "Pending", "attempt": stage.attempt + 1, "start_time": None, "completion_time": None}
+    return replace(result, status=status.with_stage(result.status, stage.model_copy(update=again)))
 
 
 def _gated(result: Record, spec: FineTuneJobSpec) -> Record:

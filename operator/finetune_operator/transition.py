@@ -14,6 +14,7 @@ from finetune_operator.evaluated import evaluated
 from finetune_operator.observation import Observation
 
 REUSED = "ReusedArtifacts"
+SUSPENDED = "Suspended"
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,19 @@ class Transition:
     ) -> Decision:
         """The job is under way. `waiting`: something the user should know of keeps its pod from running."""
         events = self.events
+        if self._was_suspended():
+            events = (*events, KubernetesEvent("Normal", "Resumed", "The job goes on."))
         if waiting and self._reason() != reason:
             events = (*events, KubernetesEvent("Warning", reason, message))
         phase = status.phase(self.status, waiting=waiting)
         return self._decision("unfinished", reason, message, {"phase": phase}, events, requeue_after, actions)
+
+    def suspend(self, message: str, *, requeue_after: float | None = None, actions: Sequence[Action] = ()) -> Decision:
+        """The job is held until its user lets it go on."""
+        events = self.events
+        if not self._was_suspended():
+            events = (*events, KubernetesEvent("Normal", SUSPENDED, message))
+        return self._decision("suspended", SUSPENDED, message, {"phase": "Suspended"}, events, requeue_after, actions)
 
     def block(self, reason: str, message: str) -> Decision:
         """The job cannot go on until its spec is edited. What runs, runs on."""
@@ -77,6 +87,9 @@ class Transition:
         return self._changed(
             self.status.model_copy(update={"observed_generation": generation, "conditions": seen}), (), None, ()
         )
+
+    def _was_suspended(self) -> bool:
+        return conditions.is_true(self.observation.status.conditions, "Suspended")
 
     def _reason(self) -> str | None:
         return next((c.reason for c in self.observation.status.conditions if c.type == "Ready"), None)

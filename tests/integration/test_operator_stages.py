@@ -62,6 +62,7 @@ def test_a_job_goes_through_its_stages_to_the_end(operator: OperatorProcess, wor
         "Succeeded": "True",
         "Ready": "True",
         "Failed": "False",
+        "Suspended": "False",
     }
 
     statuses = [version.get("status") for version in versions]

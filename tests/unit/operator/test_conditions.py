@@ -1,6 +1,7 @@
 """What kubectl, Argo CD and Flux read."""
 
 from datetime import UTC, datetime, timedelta
+from typing import get_args
 
 import pytest
 
@@ -38,13 +39,19 @@ def kstatus(found: dict[str, Condition]) -> str:
 
 @pytest.mark.parametrize(
     ("state", "verdict"),
-    [("unfinished", "InProgress"), ("blocked", "Failed"), ("succeeded", "Current"), ("failed", "Failed")],
+    [
+        ("unfinished", "InProgress"),
+        ("suspended", "InProgress"),
+        ("blocked", "Failed"),
+        ("succeeded", "Current"),
+        ("failed", "Failed"),
+    ],
 )
 def test_kstatus_agrees(state: State, verdict: str) -> None:
     assert kstatus(conditions(state)) == verdict
 
 
-@pytest.mark.parametrize("state", ["unfinished", "blocked", "succeeded", "failed"])
+@pytest.mark.parametrize("state", get_args(State))
 @pytest.mark.parametrize("evaluated", [WORSE, BETTER], ids=["worse", "better"])
 def test_what_the_result_is_worth_changes_no_other_condition(state: State, evaluated: Evaluated) -> None:
     found = conditions(state, evaluated=evaluated)
@@ -62,17 +69,29 @@ def test_there_is_no_verdict_before_there_is_one() -> None:
     assert "Evaluated" not in conditions("unfinished")
 
 
-@pytest.mark.parametrize("state", ["unfinished", "blocked", "succeeded", "failed"])
+@pytest.mark.parametrize("state", get_args(State))
 def test_reconciling_and_stalled_are_absent_unless_true(state: State) -> None:
     found = conditions(state)
     assert {found[k].status for k in ("Reconciling", "Stalled") if k in found} <= {"True"}
 
 
 @pytest.mark.parametrize(
-    ("state", "finished"), [("unfinished", "False"), ("blocked", "False"), ("succeeded", "True"), ("failed", "True")]
+    ("state", "finished"),
+    [
+        ("unfinished", "False"),
+        ("suspended", "False"),
+        ("blocked", "False"),
+        ("succeeded", "True"),
+        ("failed", "True"),
+    ],
 )
 def test_finished_is_true_for_both_outcomes(state: State, finished: str) -> None:
     assert conditions(state)["Finished"].status == finished
+
+
+@pytest.mark.parametrize("state", get_args(State))
+def test_only_a_suspended_job_is_suspended(state: State) -> None:
+    assert conditions(state)["Suspended"].status == ("True" if state == "suspended" else "False")
 
 
 def test_a_transition_is_a_change_of_status() -> None:

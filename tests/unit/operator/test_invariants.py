@@ -161,6 +161,11 @@ class Cluster(RuleBasedStateMachine):
         self.world.edit(fsGroup=group)
 
     @precondition(lambda self: self.world.resource is not None)
+    @rule(suspend=st.booleans())
+    def user_suspends_or_resumes(self, suspend: bool) -> None:
+        self.world.patch(suspend=suspend)
+
+    @precondition(lambda self: self.world.resource is not None)
     @rule(decided=st.sampled_from((False, False, False, True)))
     def user_deletes(self, decided: bool) -> None:
         if decided:
@@ -188,13 +193,29 @@ class Cluster(RuleBasedStateMachine):
             return
         assert_no_step_back(old["status"], new["status"])
 
+    def suspending_leaves_no_pod(self) -> None:
+        """With a fair world: pods that are told to end do so."""
+        world = self.world
+        world.patch(suspend=True)
+        for _ in range(8):
+            self.operator_passes(2)
+            for pod in filter(is_live_pod, world.pods):
+                if pod["metadata"].get("deletionTimestamp"):
+                    world.end_pod(pod, 75)
+            world.settle()
+        live = [x["metadata"]["name"] for x in (*filter(is_live_job, world.jobs), *filter(is_live_pod, world.pods))]
+        assert live == []
+        assert world.finished() or world.status["phase"] == "Suspended"
+
     def teardown(self) -> None:
-        """With a fair world every job ends."""
+        """With a fair world a suspended job leaves no pod, and every other job ends."""
         world = self.world
         for _ in self.operator:
             pass
         if world.resource is None:
             world.create()
+        self.suspending_leaves_no_pod()
+        world.patch(suspend=False)
         for _ in range(50):
             if world.finished():
                 break

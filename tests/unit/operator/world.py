@@ -15,7 +15,15 @@ from finetune_api.spec import Stage
 from finetune_operator.children import condition, is_live_job, is_live_pod
 from finetune_operator.clock import format_time
 from finetune_operator.decide import decide
-from finetune_operator.decision import CreateConfigMap, CreateJob, Decision, KubernetesEvent, UpdateConfigMap
+from finetune_operator.decision import (
+    Action,
+    CreateConfigMap,
+    CreateJob,
+    Decision,
+    DeleteJob,
+    KubernetesEvent,
+    UpdateConfigMap,
+)
 from finetune_operator.diagnose import needs_events
 from finetune_operator.job_settings import Settings
 from finetune_operator.observation import Observation
@@ -91,8 +99,11 @@ class World:
         self._store({"metadata": metadata, "spec": copy.deepcopy(self.spec), "status": {"observedGeneration": -1}})
 
     def edit(self, **compute: Any) -> None:
+        self.patch(compute=compute)
+
+    def patch(self, **members: Any) -> None:
         changed = copy.deepcopy(self.job)
-        changed["spec"]["compute"] = compute
+        changed["spec"] |= members
         changed["metadata"]["generation"] += 1
         changed["metadata"]["resourceVersion"] = self._version()
         self._store(changed)
@@ -104,6 +115,7 @@ class World:
     def delete_job(self, job: Object, *, foreground: bool = False) -> None:
         if foreground:
             job["metadata"]["deletionTimestamp"] = format_time(self.now)
+            job["metadata"]["resourceVersion"] = self._version()
         else:
             self.jobs.remove(job)
         for pod in self._pods_of(job):
@@ -190,6 +202,7 @@ class World:
                 )
         found = {"type": kind, "status": "True", "message": message, "lastTransitionTime": format_time(self.now)}
         job["status"] = {"conditions": [found]}
+        job["metadata"]["resourceVersion"] = self._version()
 
     # The operator.
 
@@ -209,6 +222,8 @@ class World:
         events = [e for e in self.cluster_events if e["involvedObject"]["uid"] in uids]
         observation = replace(observation, events=tuple(events))
         decision = decide(observation, self.now, self.settings)
+        if resource["spec"].get("suspend") and any(isinstance(a, CreateJob) for a in decision.actions):
+            raise AssertionError("a job that is suspended starts something")
         yield
         for action in decision.actions:
             try:
@@ -233,8 +248,11 @@ class World:
                 return
         raise AssertionError("the operator does not come to rest")
 
-    def _act(self, action: CreateConfigMap | UpdateConfigMap | CreateJob) -> bool:
+    def _act(self, action: Action) -> bool:
+        if isinstance(action, DeleteJob):
+            return self._delete(action)
         body = copy.deepcopy(action.body)
+        assert isinstance(action, CreateConfigMap | UpdateConfigMap | CreateJob)
         kept = self.jobs if isinstance(action, CreateJob) else self.config_maps
         same = [x for x in kept if x["metadata"]["name"] == body["metadata"]["name"]]
         if isinstance(action, UpdateConfigMap):
@@ -250,6 +268,16 @@ class World:
         body["metadata"]["uid"] = f"uid-{self._versions}"
         kept.append(body)
         self.created.append(body)
+        return True
+
+    def _delete(self, action: DeleteJob) -> bool:
+        for job in self.jobs:
+            if job["metadata"]["name"] == action.name:
+                seen = (action.uid, action.resource_version)
+                if seen != (job["metadata"]["uid"], job["metadata"]["resourceVersion"]):
+                    return False
+                self.delete_job(job, foreground=True)
+                return True
         return True
 
     def _write_status(self, read: Object, decision: Decision) -> bool:

@@ -74,6 +74,15 @@ class FakeKube(KubeClient):
             raise Conflict(409, "Conflict", name)
         return self.put(resource, body)
 
+    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str, resource_version: str) -> None:
+        self._call("delete", resource, name)
+        stored = self.objects.get((resource.plural, namespace, name))
+        if stored is None:
+            raise NotFound(404, "NotFound", name)
+        if (stored["metadata"]["uid"], stored["metadata"]["resourceVersion"]) != (uid, resource_version):
+            raise Conflict(409, "Conflict", name)
+        del self.objects[resource.plural, namespace, name]
+
     async def apply_status(
         self, resource: Resource, namespace: str, name: str, body: Object, *, manager: str
     ) -> Object:

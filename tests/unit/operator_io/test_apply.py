@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.apply import FIELD_MANAGER, NameTaken, Refused, apply
-from finetune_operator.decision import CreateConfigMap, CreateJob, Decision, KubernetesEvent, UpdateConfigMap
+from finetune_operator.decision import CreateConfigMap, CreateJob, Decision, DeleteJob, KubernetesEvent, UpdateConfigMap
 from finetune_operator.errors import AlreadyExists, Conflict
 from finetune_operator.kube import CONFIG_MAPS, FINETUNE_JOBS, JOBS, Object
 from tests.unit.operator_io.fakes import FakeKube, forbidden, owner
@@ -96,6 +96,25 @@ async def test_a_config_map_is_updated_only_as_it_was_observed(kube: FakeKube, j
     kube.put(CONFIG_MAPS, _body("ca"))
     with pytest.raises(Conflict):
         await apply(kube, job, Decision(actions=(UpdateConfigMap(_body("ca", resourceVersion="0")),)))
+
+
+async def test_a_job_is_deleted_before_the_status_is_written(kube: FakeKube, job: Object) -> None:
+    found = kube.put(JOBS, _body())["metadata"]
+    delete = DeleteJob(found["name"], found["uid"], found["resourceVersion"])
+    await apply(kube, job, Decision(actions=(delete,), status={}))
+    assert _writes(kube) == [("delete", "jobs"), ("apply_status", "finetunejobs")]
+
+
+async def test_a_job_that_is_gone_needs_no_deleting(kube: FakeKube, job: Object) -> None:
+    await apply(kube, job, Decision(actions=(DeleteJob("coach-prepare-0", "u", "1"),), status={}))
+    assert _writes(kube)[-1] == ("apply_status", "finetunejobs")
+
+
+async def test_a_job_that_has_moved_on_is_not_deleted(kube: FakeKube, job: Object) -> None:
+    found = kube.put(JOBS, _body())["metadata"]
+    with pytest.raises(Conflict):
+        await apply(kube, job, Decision(actions=(DeleteJob(found["name"], found["uid"], "0"),), status={}))
+    assert ("apply_status", "finetunejobs") not in _writes(kube)
 
 
 async def test_an_event_is_about_this_very_job(kube: FakeKube, job: Object) -> None:

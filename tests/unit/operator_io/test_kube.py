@@ -106,3 +106,13 @@ async def test_a_name_cannot_leave_its_place_in_the_path(server: Server, kube: K
     server.answers = [(200, {})]
     await kube.get(PODS, "team", "../secrets/x")
     assert server.requests[0][0].raw_path == "/api/v1/namespaces/team/pods/..%2Fsecrets%2Fx"
+
+
+async def test_what_is_deleted_is_what_was_read_and_goes_after_its_pods(server: Server, kube: KubeClient) -> None:
+    server.answers = [(200, {"kind": "Job"})]
+    await kube.delete(JOBS, "team", "a", uid="u", resource_version="7")
+    request, body = server.requests[0]
+    assert (request.method, request.path) == ("DELETE", "/apis/batch/v1/namespaces/team/jobs/a")
+    sent = json.loads(body)
+    assert sent["propagationPolicy"] == "Foreground"
+    assert sent["preconditions"] == {"uid": "u", "resourceVersion": "7"}

@@ -28,7 +28,7 @@ def test_a_stage_s_duration_is_counted_when_it_ends() -> None:
 
 def test_each_failed_attempt_is_counted_once_by_its_reason() -> None:
     metrics = Metrics()
-    crashed = {"lastFailure": _failure("Crashed")}
+    crashed = {"lastFailure": _failure("Crashed"), "completionTime": "2026-11-24T10:01:30Z"}
     life = [
         _status(),
         _status(attempt=1, state="Pending", **crashed),
@@ -40,6 +40,16 @@ def test_each_failed_attempt_is_counted_once_by_its_reason() -> None:
         metrics.transition("team", old, new)
     labels = {"stage": "train", "reason": "Crashed"}
     assert metrics.registry.get_sample_value("finetune_attempt_failures_total", labels) == 2
+
+
+def test_an_attempt_that_was_suspended_did_not_fail() -> None:
+    metrics = Metrics()
+    crashed_before = {"lastFailure": _failure("Crashed")}
+    metrics.transition(
+        "team", _status(attempt=1, **crashed_before), _status(attempt=2, state="Pending", **crashed_before)
+    )
+    labels = {"stage": "train", "reason": "Crashed"}
+    assert metrics.registry.get_sample_value("finetune_attempt_failures_total", labels) is None
 
 
 def test_gpu_seconds_add_up_by_namespace() -> None:
