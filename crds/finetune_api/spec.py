@@ -190,5 +190,5 @@ class FineTuneJobSpec(Model):
     retries: Retries = Retries()
     suspend: bool = Field(
         False,
-        description="true: the pod is stopped after it saved a checkpoint, and nothing is started. false: go on there.",
+        description="true: the pod ends, after train saved a checkpoint, and nothing is started. false: go on there.",
     )

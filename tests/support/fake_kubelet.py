@@ -52,6 +52,10 @@ class World:
         self.kubectl("create", "-f", "-", stdin=json.dumps(manifest))
         return self.job()
 
+    def patch(self, **spec: Any) -> None:
+        """Change members of the spec."""
+        self.kubectl("patch", "finetunejob", self.name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
     def job(self) -> Object:
         """Return the FineTuneJob."""
         found: Object = json.loads(self.kubectl("get", "finetunejob", self.name, "-o", "json"))
@@ -121,6 +125,10 @@ class World:
         }
         phase = "Succeeded" if exit_code == 0 else "Failed"
         self._set(pod, {"phase": phase, "containerStatuses": [self._container({"terminated": terminated})]})
+
+    def let_go(self, pod: Object) -> None:
+        """Let a bound pod that is being deleted go, as its node does once its container has ended."""
+        self.kubectl("delete", "pod", pod["metadata"]["name"], "--force", "--grace-period=0", "--ignore-not-found")
 
     def bind(self, pod: Object, node: str = "node-1") -> None:
         """Bind a pod to a node, as the scheduler does: from then on only a kubelet can let it go."""
