@@ -128,7 +128,7 @@ def test_the_operator_has_exactly_the_rights_that_it_uses(render: Render) -> Non
         "finetune.dev finetunejobs": "get list watch",
         "finetune.dev finetunejobs/status": "get patch",
         "finetune.dev finetunejobs/finalizers": "update",
-        "batch jobs": "create get list watch",
+        "batch jobs": "create delete get list watch",
         " pods": "get list watch",
         " configmaps": "create get list update",
         " events": "create list",

@@ -13,6 +13,7 @@ from finetune_operator.failures import backoff_seconds, job_deleted, judge
 CRASH = Ended(
     stage="train",
     succeeded=False,
+    deleted=False,
     completion_time="2026-01-01T00:00:00Z",
     message="Job has reached the specified backoff limit",
     has_pod=True,
