@@ -11,6 +11,8 @@ class ExitCode(IntEnum):
     DATASET = 65
     MODEL = 66
     UNAVAILABLE = 69
+    # Of `--report` alone. EX_OSFILE: a file that should be there is not.
+    NO_RESULT = 72
     PREEMPTED = 75
     ACCESS_DENIED = 77
     OUT_OF_GPU_MEMORY = 79
@@ -29,6 +31,7 @@ REASONS: dict[int, str] = {
     ExitCode.DATASET: "InvalidDataset",
     ExitCode.MODEL: "ModelUnusable",
     ExitCode.UNAVAILABLE: "StorageUnavailable",
+    ExitCode.NO_RESULT: "ResultMissing",
     ExitCode.PREEMPTED: "Preempted",
     ExitCode.ACCESS_DENIED: "AccessDenied",
     ExitCode.OUT_OF_GPU_MEMORY: "OutOfGPUMemory",

@@ -52,6 +52,10 @@ class StageStatus(Model):
     name: Stage
     state: StageState
     attempt: int = Field(ge=0, description="Attempts started before the present one.")
+    report_only: bool | None = Field(
+        None,
+        description="True: the present attempt only reads the result that an earlier one stored, and needs no GPU.",
+    )
     counted_failures: int = Field(0, ge=0)
     checkpoint_step: int | None = Field(None, ge=0, description="The last checkpoint that a failed attempt reported.")
     job_name: ShortText | None = None

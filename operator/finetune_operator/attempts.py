@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from finetune_api.exit_codes import ExitCode
 from finetune_api.result import StageResult
 from finetune_api.spec import Stage
+from finetune_api.status import StageStatus
 from finetune_operator import children
 from finetune_operator.clock import parse_time
 from finetune_operator.observation import Object
@@ -82,6 +83,11 @@ def ended(job: Object, pods: Sequence[Object], stage: Stage, attempt: int) -> En
         seconds=sum(map(_seconds, own)),
         node=(pod.get("spec") or {}).get("nodeName") if pod else None,
     )
+
+
+def called(stage: StageStatus) -> str:
+    """Return what messages call the present attempt."""
+    return f"Reading the result of {stage.name}" if stage.report_only else stage.name
 
 
 def _result(message: str, stage: Stage) -> StageResult | None:

@@ -104,7 +104,7 @@ def _watch(
         actions = [*_restore_plan(observation, spec, settings), *_publish_ca(observation, settings)]
     pods = [p for p in observation.pods if children.is_pod_of(p, stage.name, stage.attempt)]
     if any((p.get("status") or {}).get("phase") == "Running" for p in pods):
-        message = f"{stage.name} is running, attempt {stage.attempt + 1}."
+        message = f"{attempts.called(stage)} is running, attempt {stage.attempt + 1}."
         return this.go_on(_ACTIVE[stage.name], message, actions=actions)
     jobs = [j for j in observation.jobs if j["metadata"]["name"] == stage.job_name]
     since = this.now - parse_time(jobs[0]["metadata"]["creationTimestamp"])
@@ -146,13 +146,14 @@ def _start(
         number=stage.attempt,
         avoid_nodes=attempts.unusable_nodes(observation.jobs, observation.pods, stage.name),
         scratch=this.status.scratch,
+        report_only=bool(stage.report_only),
     )
     actions = [
         *_restore_plan(observation, spec, settings),
         *_publish_ca(observation, settings),
         CreateJob(stages.render(stage.name, attempt)),
     ]
-    message = f"{stage.name} is about to start, attempt {stage.attempt + 1}."
+    message = f"{attempts.called(stage)} is about to start, attempt {stage.attempt + 1}."
     return this.go_on(_ACTIVE[stage.name], message, actions=actions, requeue_after=_WAITING_SECONDS)
 
 
@@ -170,7 +171,7 @@ def _next_start(stage: StageStatus, now: datetime) -> tuple[str, str]:
     if stage.last_failure and stage.completion_time and _not_before(stage) > now:
         when = format_time(_not_before(stage))
         return "RetryBackoff", f"{stage.name} starts again after {when}: {stage.last_failure.message}"[:4096]
-    return _ACTIVE[stage.name], f"{stage.name} is about to start, attempt {stage.attempt + 1}."
+    return _ACTIVE[stage.name], f"{attempts.called(stage)} is about to start, attempt {stage.attempt + 1}."
 
 
 def _not_before(stage: StageStatus) -> datetime:

@@ -1,7 +1,7 @@
 """What a failed attempt means for its stage: one policy per function, the first that applies decides."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from finetune_api import exit_codes
 from finetune_api.exit_codes import ExitCode
@@ -10,6 +10,9 @@ from finetune_operator.attempts import Ended
 
 OUT_OF_MEMORY = "OOMKilled"
 EVICTED = "Evicted"
+RESULT_LOST = "ResultLost"
+# How Python's argparse ends a program.
+_UNKNOWN_OPTION = 2
 _BACKOFF_SECONDS = 10
 _MAXIMUM_BACKOFF_SECONDS = 300
 
@@ -22,22 +25,43 @@ class Verdict:
     permanent: bool = False
     # Whether it uses up one of spec.retries.maximum.
     counted: bool = True
+    # Whether the next attempt only reads the result that is stored.
+    report_only: bool = False
 
 
 Policy = Callable[[Ended, StageStatus], Verdict | None]
 
 
 def lost_result(attempt: Ended, stage: StageStatus) -> Verdict | None:
-    """A stage that succeeded but whose result cannot be read starts again: it ends at once, its result is stored.
+    """A stage that succeeded is never run again because its result cannot be read: an attempt reads it in the bucket.
 
-    A pod that is gone costs nothing; one that says nothing readable would say so for ever, so that one is counted.
+    That costs nothing, unless such an attempt loses the result too: it might for ever.
     """
     if not attempt.succeeded:
         return None
-    message = f"The result of {stage.name} was lost with its pod; the stage is asked for it again."
+    message = f"The result of {stage.name} was lost with its pod; it is read again from the bucket."
     if attempt.has_pod:
-        message = f"The {stage.name} pod left no readable result; the stage is asked for it again."
-    return Verdict(Failure(stage=stage.name, reason="ResultLost", message=message), counted=attempt.has_pod)
+        message = f"The {stage.name} pod left no readable result; it is read again from the bucket."
+    failure = Failure(stage=stage.name, reason=RESULT_LOST, message=message)
+    return Verdict(failure, counted=bool(stage.report_only), report_only=True)
+
+
+def report_failed(attempt: Ended, stage: StageStatus) -> Verdict | None:
+    """What an attempt costs that only reads a result: the stage runs again if there is none, and for no other cause.
+
+    Memory, disk and access have other causes here than the job's own settings, with which the stage got to its end.
+    """
+    if not stage.report_only:
+        return None
+    if attempt.exit_code == ExitCode.NO_RESULT:
+        return Verdict(_reported(attempt))
+    if attempt.exit_code == _UNKNOWN_OPTION:
+        # A job that was accepted with the trainer image of an earlier version; there a stage that is repeated ends at
+        # once with the result that is stored.
+        message = f"The trainer image does not know --report; {stage.name} is asked for its result instead."
+        return Verdict(Failure(stage=stage.name, reason=RESULT_LOST, message=message, exit_code=attempt.exit_code))
+    permanent = attempt.exit_code in exit_codes.PERMANENT - {ExitCode.ACCESS_DENIED}
+    return Verdict(_reported(attempt), permanent=permanent, report_only=True)
 
 
 def disrupted(attempt: Ended, stage: StageStatus) -> Verdict | None:
@@ -45,7 +69,8 @@ def disrupted(attempt: Ended, stage: StageStatus) -> Verdict | None:
     if not attempt.disrupted:
         return None
     message = f"The {stage.name} pod was evicted, preempted or lost its node; it starts again where it was."
-    return Verdict(Failure(stage=stage.name, reason="Disrupted", message=message), counted=False)
+    failure = Failure(stage=stage.name, reason="Disrupted", message=message)
+    return Verdict(failure, counted=False, report_only=bool(stage.report_only))
 
 
 def out_of_memory(attempt: Ended, stage: StageStatus) -> Verdict | None:
@@ -97,6 +122,7 @@ def checkpoint_moved_on(attempt: Ended, stage: StageStatus) -> Verdict | None:
 _POLICIES: tuple[Policy, ...] = (
     lost_result,
     disrupted,
+    report_failed,
     out_of_memory,
     over_disk_limit,
     access_denied_later,
@@ -120,15 +146,16 @@ def judge(attempt: Ended, stage: StageStatus, maximum: int) -> Verdict:
         return verdict
     tried = stage.counted_failures + 1
     if tried == 1:
-        return Verdict(verdict.failure, permanent=True)
+        return replace(verdict, permanent=True)
     message = _cut(f"{_sentence(verdict.failure.message)} It failed {tried} times.")
-    return Verdict(verdict.failure.model_copy(update={"message": message}), permanent=True)
+    return replace(verdict, failure=verdict.failure.model_copy(update={"message": message}), permanent=True)
 
 
 def job_deleted(stage: StageStatus) -> Verdict:
     """Somebody deleted the Job of a running stage: an uncounted attempt."""
     message = f"The Job of {stage.name} was deleted; a new one continues."
-    return Verdict(Failure(stage=stage.name, reason="JobDeleted", message=message), counted=False)
+    failure = Failure(stage=stage.name, reason="JobDeleted", message=message)
+    return Verdict(failure, counted=False, report_only=bool(stage.report_only))
 
 
 def backoff_seconds(counted_failures: int) -> int:

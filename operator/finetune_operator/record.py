@@ -62,7 +62,7 @@ def _started(result: Record, stage: StageStatus, job: Object) -> Record:
             "completion_time": None,
         }
     )
-    event = KubernetesEvent("Normal", "StageStarted", f"{stage.name} started, attempt {stage.attempt + 1}.")
+    event = KubernetesEvent("Normal", "StageStarted", f"{attempts.called(stage)} started, attempt {stage.attempt + 1}.")
     return _noted(result, running, event)
 
 
@@ -70,7 +70,7 @@ def _ended(result: Record, stage: StageStatus, ended: Ended, observation: Observ
     if ended.result:
         merged = status.with_result(result.status, observation.metadata, spec, ended.result)
         result = Record(merged, (*result.events, *_warnings(result.status, merged)))
-    if stage.name == "train":
+    if stage.name == "train" and not stage.report_only:
         seconds = (result.status.gpu_seconds or 0) + ended.seconds
         result = replace(result, status=result.status.model_copy(update={"gpu_seconds": seconds}))
     if ended.succeeded and ended.result and ended.result.exit_code == 0:
@@ -140,6 +140,7 @@ def _failed(result: Record, stage: StageStatus, verdict: Verdict, completion_tim
             "counted_failures": stage.counted_failures + (1 if verdict.counted else 0),
             "completion_time": completion_time,
             "last_failure": verdict.failure,
+            "report_only": verdict.report_only or None,
         }
     )
     message = verdict.failure.message

@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--plan-sha256", metavar="HEX", help="refuse a plan with another checksum")
         command.add_argument("--attempt", type=int, default=0, metavar="N", help="names the log (default: 0)")
         command.add_argument("--output", metavar="URI", help="file:///FOLDER or s3://..., instead of the plan's output")
+        command.add_argument("--report", action="store_true", help="run nothing: tell again what the stage left")
         if stage == "prepare":
             check.add_options(command)
     command = commands.add_parser("plan", help="render a plan from a FineTuneJob file", description=_PLAN_HELP)
@@ -78,6 +79,9 @@ def main(argv: Sequence[str]) -> int:
     with environment.scratch_folder(arguments.command) as scratch, environment.applied(scratch):
         log_file = scratch / LOG_NAME
         attempt = _Attempt(arguments, scratch, log_file)
+        if arguments.report:
+            configure_logging()
+            return attempt.report()
         with copied_to(log_file) as terminal:
             configure_logging()
             result = attempt.run(terminal)
@@ -157,15 +161,32 @@ class _Attempt:
         outcome.write_termination_message(result)
         return result.exit_code
 
-    def _run_stage(self, terminal: TextIO | None) -> StageResult:
+    def report(self) -> int:
+        """Tell the kubelet once more how a finished stage ended; nothing is run and nothing written to the output."""
+        with self._stop.installed():
+            result = self._guarded(self._kept)
+        if self._log_file.exists():
+            # It is not uploaded, so the traceback of a crash has nowhere else to go.
+            sys.stderr.write(self._log_file.read_text(encoding="utf-8"))
+        _tell(result)
+        outcome.write_termination_message(result)
+        return result.exit_code
+
+    def _kept(self) -> StageResult:
+        _, layout, store = self._opened()
+        return outcome.kept(store, layout, self._stage)
+
+    def _opened(self) -> tuple[Plan, JobLayout, Store]:
         plan = plan_file.load(self._arguments.plan, self._arguments.plan_sha256)
         if self._arguments.output:
             plan = plan.model_copy(update={"output": override_output(plan.output, self._arguments.output)})
+        endpoint_policy.check(plan)
+        return plan, JobLayout(plan.job.namespace, plan.job.name, plan.job.uid), open_output(plan.output)
+
+    def _run_stage(self, terminal: TextIO | None) -> StageResult:
+        plan, layout, store = self._opened()
         if not plan.allow_cpu:
             environment.forbid_cpu_training()
-        endpoint_policy.check(plan)
-        layout = JobLayout(plan.job.namespace, plan.job.name, plan.job.uid)
-        store = open_output(plan.output)
         self._store, self._layout = store, layout
         if self._stage != "prepare" and (earlier := outcome.find(store, layout, "prepare")):
             self._run_id = earlier.run_id

@@ -48,6 +48,13 @@ class UnavailableError(StageError):
         super().__init__(ExitCode.UNAVAILABLE, message)
 
 
+class NoResultError(StageError):
+    """There is no result to report (72); the stage has to run."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ExitCode.NO_RESULT, message)
+
+
 class Preempted(StageError):  # noqa: N818 - it is no error
     """The pod was told to stop; a checkpoint is saved (75)."""
 

@@ -9,7 +9,7 @@ from finetune_api.result import StageResult
 from finetune_api.spec import Stage
 from finetune_trainer import prepared
 from finetune_trainer.context import Context
-from finetune_trainer.errors import SettingsError
+from finetune_trainer.errors import NoResultError, SettingsError
 from finetune_trainer.prepared import Prepared
 from finetune_trainer.store import Store
 
@@ -32,6 +32,21 @@ def read(context: Context, stage: Stage) -> StageResult:
             f"{stage} has not finished for this job: {context.store.uri} has no {context.layout.result(stage)}; "
             f"run {stage} first, with the same plan and output"
         )
+    return result
+
+
+def kept(store: Store, layout: JobLayout, stage: Stage) -> StageResult:
+    """Return what a finished stage left, to be told once more.
+
+    Raises:
+        NoResultError: it left nothing, or what it left is of rows and a model that prepare has replaced since.
+    """
+    result = find(store, layout, stage)
+    if result is None:
+        raise NoResultError(f"{stage} left no result: {store.uri} has no {layout.result(stage)}; it has to run again")
+    prepared_run = find(store, layout, "prepare")
+    if prepared_run is not None and result.run_id != prepared_run.run_id:
+        raise NoResultError(f"the result that {stage} left is of an earlier run; it has to run again")
     return result
 
 

@@ -24,3 +24,5 @@ class Attempt:
     avoid_nodes: tuple[str, ...] = ()
     # What prepare found.
     scratch: ScratchStatus | None = None
+    # Whether it only reads the result that an earlier attempt stored.
+    report_only: bool = False

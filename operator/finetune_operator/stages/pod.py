@@ -41,6 +41,8 @@ def job(
     *,
     environment: Mapping[str, str] | None = None,
     devices: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
+    resources: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Render a Job that runs the trainer once: this operator retries, not the Job controller.
 
@@ -50,6 +52,8 @@ def job(
         mounts: what the stage needs besides scratch space, the plan and the progress token.
         environment: variables besides those of the pod contract.
         devices: extended resources, as limits.
+        arguments: of the trainer, besides those of every stage.
+        resources: of the container, instead of what the job and the defaults say.
     """
     labels = names.attempt_labels(attempt.metadata, stage, attempt.number)
     compute = attempt.spec.compute
@@ -73,7 +77,13 @@ def job(
             "podFailurePolicy": _failure_policy(),
             "template": {
                 "metadata": metadata,
-                "spec": _pod_spec(attempt, stage, all_mounts, environment or {}, devices or {}),
+                "spec": _pod_spec(
+                    attempt,
+                    all_mounts,
+                    arguments=[stage, *_arguments(attempt), *arguments],
+                    environment=environment or {},
+                    resources=_stage_resources(attempt, stage, devices or {}) if resources is None else resources,
+                ),
             },
         },
     }
@@ -95,10 +105,11 @@ def _failure_policy() -> dict[str, Any]:
 
 def _pod_spec(
     attempt: Attempt,
-    stage: Stage,
     mounts: Sequence[Mount],
+    *,
+    arguments: list[str],
     environment: Mapping[str, str],
-    devices: Mapping[str, str],
+    resources: dict[str, Any],
 ) -> dict[str, Any]:
     compute = attempt.spec.compute
     pod_volumes, volume_mounts = volumes.render(mounts)
@@ -132,13 +143,9 @@ def _pod_spec(
                 "name": names.CONTAINER,
                 "image": attempt.snapshot.trainer_image,
                 "imagePullPolicy": attempt.settings.image_pull_policy,
-                "args": _arguments(attempt, stage),
+                "args": arguments,
                 "env": [{"name": k, "value": v} for k, v in (_environment(attempt) | dict(environment)).items()],
-                "resources": disk.requested(
-                    _resources(attempt.settings.resources[stage], getattr(compute.resources, stage), dict(devices)),
-                    disk.need(attempt, stage),
-                    compute.scratch.size if compute.scratch else None,
-                ),
+                "resources": resources,
                 "securityContext": {
                     "allowPrivilegeEscalation": False,
                     "readOnlyRootFilesystem": True,
@@ -154,9 +161,8 @@ def _pod_spec(
     }
 
 
-def _arguments(attempt: Attempt, stage: Stage) -> list[str]:
-    plan = ["--plan", PLAN_PATH, "--plan-sha256", attempt.snapshot.plan_sha256]
-    return [stage, *plan, "--attempt", str(attempt.number)]
+def _arguments(attempt: Attempt) -> list[str]:
+    return ["--plan", PLAN_PATH, "--plan-sha256", attempt.snapshot.plan_sha256, "--attempt", str(attempt.number)]
 
 
 def _environment(attempt: Attempt) -> dict[str, str]:
@@ -169,6 +175,15 @@ def _environment(attempt: Attempt) -> dict[str, str]:
         "FINETUNE_PROGRESS_TOKEN_FILE": volumes.PROGRESS_TOKEN,
         "FINETUNE_PROGRESS_CA_FILE": volumes.PROGRESS_CA,
     }
+
+
+def _stage_resources(attempt: Attempt, stage: Stage, devices: Mapping[str, str]) -> dict[str, Any]:
+    compute = attempt.spec.compute
+    return disk.requested(
+        _resources(attempt.settings.resources[stage], getattr(compute.resources, stage), dict(devices)),
+        disk.need(attempt, stage),
+        compute.scratch.size if compute.scratch else None,
+    )
 
 
 def _resources(defaults: Resources, own: Resources | None, devices: dict[str, str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ REASONS = {
     *get_args(diagnose.Reason),
     failures.OUT_OF_MEMORY,
     failures.EVICTED,
+    failures.RESULT_LOST,
     decide.ENDPOINT_NOT_ALLOWED,
     evaluated.GATE_MISSED,
     transition.REUSED,

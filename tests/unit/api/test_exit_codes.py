@@ -9,6 +9,7 @@ CODES = {
     "DATASET": 65,
     "MODEL": 66,
     "UNAVAILABLE": 69,
+    "NO_RESULT": 72,
     "PREEMPTED": 75,
     "ACCESS_DENIED": 77,
     "OUT_OF_GPU_MEMORY": 79,

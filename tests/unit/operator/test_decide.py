@@ -271,19 +271,6 @@ def test_a_new_certificate_authority_reaches_a_running_job(world: World) -> None
     assert [c["data"] for c in world.config_maps if c["metadata"]["name"].endswith("-ca")] == [{"ca.crt": "second CA"}]
 
 
-def test_a_result_lost_with_its_pod_is_asked_for_again_at_no_cost(world: World) -> None:
-    to_train(world)
-    pod = world.start_pod(world.live_job())
-    world.run_pod(pod)
-    world.end_pod(pod, 0, success("train"))
-    world.settle()
-    world.pods.clear()
-    world.reconcile()
-    assert world.stage("train")["countedFailures"] == 0
-    world.wait()
-    assert names(world)[-1] == "coach-00001-train-1"
-
-
 def test_a_node_with_an_unusable_gpu_is_avoided_even_after_its_pod_is_gone(world: World) -> None:
     to_train(world)
     world.run(80, node="bad-1")

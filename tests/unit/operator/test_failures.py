@@ -128,10 +128,13 @@ def test_a_pod_that_is_gone_leaves_the_jobs_words() -> None:
 
 
 @pytest.mark.parametrize("has_pod", [True, False])
-def test_a_lost_result_is_counted_only_if_there_is_a_pod_that_could_have_told(has_pod: bool) -> None:
+@pytest.mark.parametrize("report_only", [True, False])
+def test_a_lost_result_is_counted_only_if_an_attempt_that_only_reads_it_lost_it(
+    has_pod: bool, report_only: bool
+) -> None:
     lost = replace(CRASH, succeeded=True, exit_code=0, has_pod=has_pod)
-    verdict = judge(lost, running(), 3)
-    assert (verdict.failure.reason, verdict.counted) == ("ResultLost", has_pod)
+    verdict = judge(lost, running().model_copy(update={"report_only": report_only}), 3)
+    assert (verdict.failure.reason, verdict.counted, verdict.report_only) == ("ResultLost", report_only, True)
 
 
 def test_deleting_a_job_costs_nothing() -> None:

@@ -13,10 +13,10 @@ from finetune_api.plan import Defaults
 from finetune_api.references import S3Connection
 from finetune_api.spec import STAGES, Stage
 from finetune_api.status import EvaluationStatus, Verdict
-from finetune_operator.children import is_live_job, is_live_pod
+from finetune_operator.children import condition, is_live_job, is_live_pod
 from tests.unit.operator.world import RUN_ID, Object, World, failure, spec, success
 
-CODES = (1, 64, 65, 66, 69, 75, 77, 79, 80, 137, 139, 143)
+CODES = (1, 2, 64, 65, 66, 69, 72, 75, 77, 79, 80, 137, 139, 143)
 FOUND_BEFORE: tuple[Object, ...] = ({}, {}, {"reused_from": f"team/other/{RUN_ID}"})
 VERDICTS: tuple[Object, ...] = (
     {},
@@ -37,6 +37,14 @@ def stage_of(child: Object) -> Stage:
     return stage
 
 
+def attempt_of(child: Object) -> int:
+    return int(child["metadata"]["labels"]["finetune.dev/attempt"])
+
+
+def reports(job: Object) -> bool:
+    return "--report" in job["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
 class Cluster(RuleBasedStateMachine):
     """A user, a cluster and an operator that all do as they please."""
 
@@ -49,6 +57,10 @@ class Cluster(RuleBasedStateMachine):
         self.seen: Object | None = None
         # By uid: how many children it had when it was finished.
         self.children_at_end: dict[str, int] = {}
+        # How many of what was created were looked at for a second training.
+        self.looked_at = 0
+        # Jobs that found no result, or had an image that cannot look for one.
+        self.no_result: set[str] = set()
 
     # The operator.
 
@@ -126,6 +138,8 @@ class Cluster(RuleBasedStateMachine):
             return
         pod, stage = pods[0], stage_of(pods[0])
         code = data.draw(st.sampled_from((0, *CODES)))
+        if code in (2, 72):
+            self.no_result.add(pod["metadata"]["name"].removesuffix("-x"))
         step = data.draw(st.integers(0, 9))
         found = {"prepare": FOUND_BEFORE, "train": VERDICTS}.get(stage, ({},))
         told = (
@@ -184,6 +198,20 @@ class Cluster(RuleBasedStateMachine):
         running = {j["metadata"]["name"] for j in world.jobs if is_live_job(j)}
         running |= {p["metadata"]["name"].removesuffix("-x") for p in world.pods if is_live_pod(p)}
         assert len(running) <= 1, running
+
+    @invariant()
+    def nothing_is_trained_twice(self) -> None:
+        """Once a train Job is Complete, only its result is read, until that says that there is none."""
+        new, self.looked_at = self.world.created[self.looked_at :], len(self.world.created)
+        for job in new:
+            if job["kind"] != "Job" or stage_of(job) != "train" or reports(job):
+                continue
+            owner = job["metadata"]["ownerReferences"]
+            earlier = [j for j in self.world.jobs if j is not job and stage_of(j) == "train"]
+            earlier = [j for j in earlier if j["metadata"]["ownerReferences"] == owner]
+            complete = [attempt_of(j) for j in earlier if condition(j, "Complete")]
+            empty = [attempt_of(j) for j in earlier if j["metadata"]["name"] in self.no_result]
+            assert not complete or max(empty, default=-1) > max(complete), job["metadata"]["name"]
 
     @invariant()
     def status_never_goes_back(self) -> None:

@@ -67,11 +67,11 @@ FULL = spec(
 )
 
 
-def job(stage: Stage, job_spec: Object = FULL, *, avoid: tuple[str, ...] = ()) -> Object:
+def job(stage: Stage, job_spec: Object = FULL, *, avoid: tuple[str, ...] = (), report_only: bool = False) -> Object:
     parsed = FineTuneJobSpec.model_validate(job_spec)
     plan = rendering.render(FineTuneJob(metadata=METADATA, spec=parsed), SETTINGS.defaults)
     taken = snapshot.take(plan.to_bytes(), SETTINGS)
-    return render(stage, Attempt(METADATA, parsed, plan, taken, SETTINGS, 2, avoid))
+    return render(stage, Attempt(METADATA, parsed, plan, taken, SETTINGS, 2, avoid, report_only=report_only))
 
 
 def pod(stage: Stage, job_spec: Object = FULL, *, avoid: tuple[str, ...] = ()) -> Object:
@@ -145,6 +145,23 @@ def test_the_arguments_pin_the_plan(stage: Stage) -> None:
     assert arguments[0] == stage
     assert arguments[1:3] == ["--plan", "/etc/finetune/plan/plan.json"]
     assert arguments[5:] == ["--attempt", "2"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_reading_a_result_again_takes_the_bucket_and_next_to_nothing_else(stage: Stage) -> None:
+    rendered = job(stage, report_only=True)
+    kubernetes_validate.validate(rendered, "1.36", strict=True)
+    template = rendered["spec"]["template"]["spec"]
+    (container,) = template["containers"]
+    assert container["args"][0] == stage
+    assert container["args"][-1] == "--report"
+    assert container["resources"] == {
+        "requests": {"cpu": "100m", "memory": "256Mi"},
+        "limits": {"cpu": "1", "memory": "512Mi"},
+    }
+    assert {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"} in container["env"]
+    assert [v["secret"]["secretName"] for v in template["volumes"] if "secret" in v] == ["s3"]
+    assert not [v for v in template["volumes"] if "persistentVolumeClaim" in v]
 
 
 def test_only_train_asks_for_a_gpu() -> None:
