@@ -64,6 +64,15 @@ endif
 test-interop: programs venvs ## Run results in real third parties, which are built first (Ollama: 12 minutes, once)
 	hack/interop
 
+# Of each kind; the figures in benchmarks/README.md are of 300.
+JOBS ?= 300
+
+.PHONY: bench-control-plane
+bench-control-plane: prerequisites venvs ## Measure what the operator costs beside plain Jobs, with simulated nodes
+	tests/cluster/cluster build --only control-plane
+	tests/cluster/cluster build --only bench
+	$(DEV)/python -m benchmarks.control_plane --jobs $(JOBS)
+
 .PHONY: lint
 lint: venvs ## Check style, types and layers
 	$(DEV)/ruff check .

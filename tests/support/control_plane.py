@@ -1,5 +1,6 @@
 """A real API server for tests: etcd, kube-apiserver and controller-manager on loopback, without root or nodes."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -75,15 +76,21 @@ def _cluster(*arguments: str) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="session")
-def control_plane() -> Iterator[ControlPlane]:
-    """A control plane of this test session alone, with the CRD installed; it is gone afterwards."""
-    name = f"t{os.getpid()}"
+@contextlib.contextmanager
+def running(name: str, *options: str) -> Iterator[ControlPlane]:
+    """A control plane of that name, with the CRD installed; it is gone afterwards. `options` are those of `up`."""
     try:
-        _cluster("up", "--control-plane-only", "--name", name)
+        _cluster("up", "--control-plane-only", "--name", name, *options)
         environment: dict[str, str] = json.loads(_cluster("env", "--json", "--name", name))
         plane = ControlPlane(name, Path(environment["KUBECONFIG"]), environment)
         plane.install_crd()
         yield plane
     finally:
         _cluster("down", "--name", name)
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[ControlPlane]:
+    """A control plane of this test session alone."""
+    with running(f"t{os.getpid()}") as plane:
+        yield plane

@@ -115,6 +115,12 @@ class OperatorProcess:
         eventually(lambda: self.answers("/readyz"), f"the operator is ready; see {self.log}")
 
     @property
+    def pid(self) -> int:
+        """The id of its process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def runs(self) -> bool:
         """Whether it was started and not ended since."""
         return self._process is not None

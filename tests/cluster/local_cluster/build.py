@@ -143,7 +143,17 @@ INTEROP = (
     ),
 )
 
-GROUPS = {"control-plane": CONTROL_PLANE, "all": CONTROL_PLANE + NODE, "interop": INTEROP}
+# Plays nodes and kubelets for the benchmark of the control plane.
+BENCH = (
+    Program(
+        name="kwok",
+        version=layout.KWOK_VERSION,
+        files=("kwok",),
+        packages=("sigs.k8s.io/kwok/cmd/kwok",),
+    ),
+)
+
+GROUPS = {"control-plane": CONTROL_PLANE, "all": CONTROL_PLANE + NODE, "interop": INTEROP, "bench": BENCH}
 
 
 def build(group: str) -> None:

@@ -1,0 +1,1 @@
+"""How much the operator costs a cluster, beside plain Jobs that do the same."""
