@@ -1,5 +1,6 @@
 """Read everything that a decision rests on, from the API server itself: no watch cache is asked."""
 
+import asyncio
 from dataclasses import replace
 
 from finetune_operator import diagnose, names
@@ -22,12 +23,10 @@ async def observe(client: KubeClient, namespace: str, name: str) -> tuple[Object
     """
     job = await client.get(FINETUNE_JOBS, namespace, name)
     selector = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY},{names.JOB_LABEL}={name}"
-    observation = Observation.of(
-        job,
-        jobs=await client.list(JOBS, namespace, labels=selector),
-        pods=await client.list(PODS, namespace, labels=selector),
-        config_maps=await client.list(CONFIG_MAPS, namespace, labels=selector),
+    jobs, pods, config_maps = await asyncio.gather(
+        *(client.list(resource, namespace, labels=selector) for resource in (JOBS, PODS, CONFIG_MAPS))
     )
+    observation = Observation.of(job, jobs=jobs, pods=pods, config_maps=config_maps)
     events: list[Object] = []
     for child in diagnose.needs_events(observation):
         found = await client.list(EVENTS, namespace, fields=f"involvedObject.uid={child['metadata']['uid']}")

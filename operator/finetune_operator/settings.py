@@ -147,7 +147,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers",
         type=_positive,
-        default=4,
+        default=16,
         metavar="N",
         help="jobs reconciled at the same time (default: %(default)s)",
     )

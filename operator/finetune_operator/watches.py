@@ -43,6 +43,20 @@ class EndlessBackoff:
             yield 8.0
 
 
+class NoDifferences(kopf.DiffBaseStorage):
+    """Spares kopf the copy that it makes of each object, to compare it with an earlier one: nothing asks for that."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        """Return nothing."""
+        return kopf.BodyEssence({})
+
+    def fetch(self, **_: Any) -> None:
+        """Return nothing."""
+
+    def store(self, **_: Any) -> None:
+        """Keep nothing."""
+
+
 def key_of(kind: str, body: Any) -> Key | None:
     """Return whose object this is; None for a child whose label was taken away."""
     metadata = body["metadata"]
@@ -63,7 +77,11 @@ def _settings() -> kopf.OperatorSettings:
     # A stream without even a bookmark is dead: the API server sends one a minute.
     settings.watching.inactivity_timeout = 90.0
     settings.watching.chunk_size = 500
-    settings.queueing.worker_limit = 50
+    # kopf has a worker for each object that something happens to, which then waits for more. Its wait is short and the
+    # workers are not counted: an event of one object never waits for those of others. What a worker does takes no time.
+    settings.queueing.idle_timeout = 0.05
+    settings.queueing.worker_limit = None
+    settings.persistence.diffbase_storage = NoDifferences()
     settings.watching.label_selectors[lambda resource: resource.plural != PLURAL] = _SELECTOR
     return settings
 

@@ -2,11 +2,15 @@ import asyncio
 import getpass
 import itertools
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import kopf
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
+from finetune_api import GROUP, PLURAL, VERSION
 from finetune_operator import watches
 from finetune_operator.watches import EndlessBackoff, Watches, key_of
 from tests.unit.operator_io.fakes import LABELS
@@ -64,3 +68,60 @@ async def test_watching_starts_for_a_user_id_that_has_no_name(monkeypatch: pytes
     assert await asyncio.to_thread(watching._started.wait, 5)
     assert watching.started
     await watching.stop()
+
+
+def _served(*, objects: int) -> web.Application:
+    """An API server with the three resources that are watched, and that many FineTuneJobs."""
+    groups = {"/api/v1": ["pods", "namespaces"], "/apis/batch/v1": ["jobs"], f"/apis/{GROUP}/{VERSION}": [PLURAL]}
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        path = request.path
+        if path == "/api":
+            return web.json_response({"versions": ["v1"]})
+        if path == "/apis":
+            named = [{"groupVersion": g, "version": g.split("/")[1]} for g in ("batch/v1", f"{GROUP}/{VERSION}")]
+            listed = [{"name": v["groupVersion"].split("/")[0], "preferredVersion": v, "versions": [v]} for v in named]
+            return web.json_response({"groups": listed})
+        if path in groups:
+            verbs = ["get", "list", "watch"]
+            found = [{"name": n, "singularName": n, "kind": n, "namespaced": True, "verbs": verbs} for n in groups[path]]
+            return web.json_response({"resources": found})
+        if request.query.get("watch"):
+            response = web.StreamResponse()
+            await response.prepare(request)
+            await asyncio.sleep(3600)
+            return response
+        count = objects if path.endswith(PLURAL) else 0
+        metadata = [{"namespace": "team", "name": f"job-{n}", "uid": f"uid-{n}"} for n in range(count)]
+        items = [{"metadata": {**m, "resourceVersion": "1"}} for m in metadata]
+        return web.json_response({"metadata": {"resourceVersion": "1"}, "items": items})
+
+    application = web.Application()
+    application.router.add_get("/{path:.*}", answer)
+    return application
+
+
+async def test_news_of_one_object_does_not_wait_for_that_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = 300
+    heard: set[tuple[str, str]] = set()
+    all_heard = asyncio.Event()
+
+    def hear(key: tuple[str, str]) -> None:
+        heard.add(key)
+        if len(heard) == objects:
+            all_heard.set()
+
+    async with TestServer(_served(objects=objects)) as server:
+
+        async def credentials() -> kopf.ConnectionInfo:
+            return kopf.ConnectionInfo(server=str(server.make_url("")).rstrip("/"), expiration=datetime.now(UTC) + timedelta(1))
+
+        monkeypatch.setattr(watches, "_credentials", credentials)
+        watching = Watches((), hear)
+        watching.start()
+        try:
+            # Promised is a second from a change to what follows from it.
+            await asyncio.wait_for(all_heard.wait(), 4)
+        finally:
+            await watching.stop()
+
