@@ -192,3 +192,17 @@ class FineTuneJobSpec(Model):
         False,
         description="true: the pod ends, after train saved a checkpoint, and nothing is started. false: go on there.",
     )
+    start_deadline_seconds: int = Field(
+        1800,
+        ge=1,
+        le=2_592_000,
+        description="How long the pod of a stage may take to start before the job fails. "
+        "Time in which a queue holds its Job is not counted.",
+    )
+    active_deadline_seconds: int | None = Field(
+        None,
+        ge=1,
+        le=31_536_000,
+        description="How long the Jobs of all stages and attempts may take together before the job fails. "
+        "Time in a queue and pauses between attempts are not counted. Left out: no limit.",
+    )

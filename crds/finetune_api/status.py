@@ -177,6 +177,12 @@ class FineTuneJobStatus(Model):
     start_time: Timestamp | None = None
     completion_time: Timestamp | None = None
     gpu_seconds: int | None = None
+    active_seconds: int | None = Field(
+        None, ge=0, description="What counts for spec.activeDeadlineSeconds, without the time since activeSince."
+    )
+    active_since: Timestamp | None = Field(
+        None, description="Since when the Job of the present stage may run. Left out while a queue holds it."
+    )
     run_id: Sha256 | None = None
     output_uri: Annotated[str, Field(max_length=2048)] | None = None
     reused_from: Annotated[str, Field(max_length=2048)] | None = Field(

@@ -5,6 +5,7 @@ safe: a Job is created only for an attempt that the written status asks for and 
 from it; and the status follows the Jobs that are seen, never the ones that were asked for.
 """
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api import endpoints
@@ -15,6 +16,7 @@ from finetune_operator import (
     attempts,
     children,
     conditions,
+    deadlines,
     diagnose,
     failures,
     names,
@@ -24,7 +26,15 @@ from finetune_operator import (
     suspend,
 )
 from finetune_operator.clock import format_time, parse_time
-from finetune_operator.decision import Action, CreateConfigMap, CreateJob, Decision, KubernetesEvent, UpdateConfigMap
+from finetune_operator.decision import (
+    Action,
+    CreateConfigMap,
+    CreateJob,
+    Decision,
+    DeleteJob,
+    KubernetesEvent,
+    UpdateConfigMap,
+)
 from finetune_operator.job_settings import Settings
 from finetune_operator.observation import Observation
 from finetune_operator.record import record
@@ -45,7 +55,7 @@ def decide(observation: Observation, now: datetime, settings: Settings) -> Decis
         # The garbage collector deletes the children; a status would be lost.
         return Decision()
     if conditions.is_true(observation.status.conditions, "Finished"):
-        return Transition(observation, now, observation.status).keep()
+        return Transition(observation, now, observation.status).keep(_end_jobs(observation))
     if observation.spec is None:
         return _invalid(observation, now)
     if observation.status.snapshot is None:
@@ -57,8 +67,13 @@ def decide(observation: Observation, now: datetime, settings: Settings) -> Decis
     stage = status.current(found.status)
     if stage is None:
         return this.succeed()
+    if stage.state == "Failed" and stage.last_failure:
+        return this.fail(stage.last_failure, _end_jobs(observation))
     if suspend.applies(observation, observation.spec, stage):
         return suspend.hold(this, observation.spec, stage)
+    too_long = deadlines.exceeded(found.status, stage.name, observation.spec, now)
+    if too_long:
+        return _give_up(this, stage, too_long)
     if stage.state == "Running":
         return _watch(this, stage, observation, observation.spec, settings)
     if found.status.stages != observation.status.stages:
@@ -102,18 +117,44 @@ def _watch(
     actions: list[Action] = []
     if not observation.refusal:
         actions = [*_restore_plan(observation, spec, settings), *_publish_ca(observation, settings)]
+    left = deadlines.seconds_active(this.status, spec, this.now)
     pods = [p for p in observation.pods if children.is_pod_of(p, stage.name, stage.attempt)]
     if any((p.get("status") or {}).get("phase") == "Running" for p in pods):
         message = f"{attempts.called(stage)} is running, attempt {stage.attempt + 1}."
-        return this.go_on(_ACTIVE[stage.name], message, actions=actions)
+        return this.go_on(_ACTIVE[stage.name], message, requeue_after=left, actions=actions)
     jobs = [j for j in observation.jobs if j["metadata"]["name"] == stage.job_name]
+    found = diagnose.diagnose(pods, jobs, observation.events)
+    late = deadlines.late(jobs[0], pods, found, stage.name, spec, this.now)
+    if late:
+        return _give_up(this, stage, late)
     since = this.now - parse_time(jobs[0]["metadata"]["creationTimestamp"])
     again = _PENDING_SECONDS if since < _LONG_PENDING_AFTER else _LONG_PENDING_SECONDS
-    found = diagnose.diagnose(pods, jobs, observation.events)
+    to_start = deadlines.seconds_to_start(jobs[0], pods, spec, this.now)
+    again = min(seconds for seconds in (again, left, to_start) if seconds is not None)
     if found:
         return this.go_on(found.reason, found.message, waiting=True, requeue_after=again, actions=actions)
     message = f"Waiting for the {stage.name} pod to start."
     return this.go_on(_ACTIVE[stage.name], message, requeue_after=again, actions=actions)
+
+
+def _give_up(this: Transition, stage: StageStatus, failure: Failure) -> Decision:
+    """The stage failed though its Job may be live.
+
+    Only the next pass ends that and the job: were the Job deleted before this is written, whoever continues would take
+    it for one that somebody deleted, and start it again.
+    """
+    when = format_time(this.now)
+    failed = stage.model_copy(update={"state": "Failed", "last_failure": failure, "completion_time": when})
+    changed = deadlines.stop(status.with_stage(this.status, failed), when)
+    event = KubernetesEvent("Warning", "StageFailed", failure.message)
+    given_up = replace(this, status=changed, events=(*this.events, event))
+    return given_up.go_on(failure.reason, failure.message, requeue_after=_SOON)
+
+
+def _end_jobs(observation: Observation) -> list[Action]:
+    """Nothing of a job that is over may run on."""
+    ends = [j["metadata"] for j in observation.jobs if children.is_live_job(j) and not children.is_being_deleted(j)]
+    return [DeleteJob(m["name"], m["uid"], m["resourceVersion"]) for m in ends]
 
 
 def _start(

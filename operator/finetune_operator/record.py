@@ -7,7 +7,7 @@ from datetime import datetime
 
 from finetune_api.spec import FineTuneJobSpec
 from finetune_api.status import Failure, FineTuneJobStatus, StageStatus
-from finetune_operator import attempts, children, failures, names, status, suspend
+from finetune_operator import attempts, children, deadlines, failures, names, status, suspend
 from finetune_operator.attempts import Ended
 from finetune_operator.clock import format_time
 from finetune_operator.decision import KubernetesEvent
@@ -45,15 +45,21 @@ def _step(
     """Return what one more look at the present stage adds, or None if that is nothing."""
     job = children.named(observation.jobs, names.job(observation.metadata, stage.name, stage.attempt))
     if stage.state == "Pending":
-        return _started(result, stage, job) if job else None
+        return _started(result, stage, job, now) if job else None
+    if stage.state == "Failed":
+        # Its Job is being deleted: there is nothing more to learn from it.
+        return None
     if job is None:
         # It was seen before, so that it was deleted since, not merely never created.
         return _deleted(result, stage, observation, spec, format_time(now))
+    followed = replace(result, status=deadlines.follow(result.status, job, now))
     ended = attempts.ended(job, observation.pods, stage.name, stage.attempt)
-    return _ended(result, stage, ended, observation, spec) if ended else None
+    if ended is None:
+        return followed if followed != result else None
+    return _ended(followed, stage, ended, observation, spec)
 
 
-def _started(result: Record, stage: StageStatus, job: Object) -> Record:
+def _started(result: Record, stage: StageStatus, job: Object, now: datetime) -> Record:
     running = stage.model_copy(
         update={
             "state": "Running",
@@ -63,7 +69,8 @@ def _started(result: Record, stage: StageStatus, job: Object) -> Record:
         }
     )
     event = KubernetesEvent("Normal", "StageStarted", f"{attempts.called(stage)} started, attempt {stage.attempt + 1}.")
-    return _noted(result, running, event)
+    noted = _noted(result, running, event)
+    return replace(noted, status=deadlines.follow(noted.status, job, now))
 
 
 def _ended(result: Record, stage: StageStatus, ended: Ended, observation: Observation, spec: FineTuneJobSpec) -> Record:
@@ -97,7 +104,8 @@ def _deleted(
     if not suspend.explains_deletion(observation, spec):
         return _failed(result, stage, failures.job_deleted(stage), completion_time)
     again = {"state": "Pending", "attempt": stage.attempt + 1, "start_time": None, "completion_time": None}
-    return replace(result, status=status.with_stage(result.status, stage.model_copy(update=again)))
+    changed = status.with_stage(result.status, stage.model_copy(update=again))
+    return replace(result, status=deadlines.stop(changed, completion_time))
 
 
 def _gated(result: Record, spec: FineTuneJobSpec) -> Record:
@@ -154,4 +162,7 @@ def _failed(result: Record, stage: StageStatus, verdict: Verdict, completion_tim
 
 
 def _noted(result: Record, stage: StageStatus, event: KubernetesEvent) -> Record:
-    return replace(result, status=status.with_stage(result.status, stage), events=(*result.events, event))
+    noted = status.with_stage(result.status, stage)
+    if stage.completion_time:
+        noted = deadlines.stop(noted, stage.completion_time)
+    return replace(result, status=noted, events=(*result.events, event))

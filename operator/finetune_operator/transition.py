@@ -60,12 +60,12 @@ class Transition:
             events = (*events, KubernetesEvent("Warning", reason, message))
         return self._decision("blocked", reason, message, {}, events)
 
-    def fail(self, failure: Failure) -> Decision:
+    def fail(self, failure: Failure, actions: Sequence[Action] = ()) -> Decision:
         """The job is over."""
         event = KubernetesEvent("Warning", "Failed", failure.message)
         update = {"phase": "Failed", "failure": failure, "completion_time": format_time(self.now)}
         update["start_time"] = self.status.start_time or format_time(self.now)
-        return self._decision("failed", failure.reason, failure.message, update, (*self.events, event))
+        return self._decision("failed", failure.reason, failure.message, update, (*self.events, event), None, actions)
 
     def succeed(self) -> Decision:
         """The job is over."""
@@ -80,12 +80,12 @@ class Transition:
         update = {"phase": "Succeeded", "completion_time": format_time(self.now)}
         return self._decision("succeeded", reason, message, update, (*self.events, event))
 
-    def keep(self) -> Decision:
+    def keep(self, actions: Sequence[Action] = ()) -> Decision:
         """The job was over before: only tell that the present spec was seen."""
         generation = self.observation.metadata.generation
         seen = [c.model_copy(update={"observed_generation": generation}) for c in self.status.conditions]
         return self._changed(
-            self.status.model_copy(update={"observed_generation": generation, "conditions": seen}), (), None, ()
+            self.status.model_copy(update={"observed_generation": generation, "conditions": seen}), (), None, actions
         )
 
     def _was_suspended(self) -> bool:

@@ -52,7 +52,9 @@ class Cluster(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(spec(evaluation={"gate": {"onMiss": "Fail"}}))
+        self.world = World(
+            spec(evaluation={"gate": {"onMiss": "Fail"}}, startDeadlineSeconds=700, activeDeadlineSeconds=5000)
+        )
         self.operator: Iterator[None] = iter(())
         self.seen: Object | None = None
         # By uid: how many children it had when it was finished.
@@ -110,7 +112,12 @@ class Cluster(RuleBasedStateMachine):
     def pod_moves_on(self) -> None:
         """Whatever is due first: a Job gets its pod, the pod runs, the pod succeeds."""
         for job in self.world.jobs:
-            if is_live_job(job) and not job.get("started") and not job["metadata"].get("deletionTimestamp"):
+            if job["metadata"].get("deletionTimestamp"):
+                continue
+            if job["spec"].get("suspend") and not any(map(is_live_pod, self.world.pods)):
+                self.world.admit(job)
+                return
+            if is_live_job(job) and not job.get("started") and not job["spec"].get("suspend"):
                 self.world.start_pod(job)
                 return
         for pod in filter(is_live_pod, self.world.pods):
@@ -156,6 +163,18 @@ class Cluster(RuleBasedStateMachine):
     def pod_is_deleted(self, index: int) -> None:
         if self.world.pods:
             self.world.delete_pod(self.world.pods[index % len(self.world.pods)])
+
+    @rule()
+    def queue_holds_a_job(self) -> None:
+        for job in filter(is_live_job, self.world.jobs):
+            if not job["metadata"].get("deletionTimestamp"):
+                self.world.hold(job)
+
+    @rule()
+    def queue_admits_a_job(self) -> None:
+        for job in self.world.jobs:
+            if job["spec"].get("suspend") and not any(map(is_live_pod, self.world.pods)):
+                self.world.admit(job)
 
     # The user.
 
@@ -292,6 +311,15 @@ class FreshReads(Cluster):
                 assert container["image"] == world.status["snapshot"]["trainerImage"]
                 assert world.status["snapshot"]["planSha256"] in container["args"]
 
+    @invariant()
+    def nothing_of_a_finished_job_runs_on(self) -> None:
+        world = self.world
+        if world.resource is None or not world.finished():
+            return
+        for job in filter(is_live_job, world.jobs):
+            if job["metadata"]["ownerReferences"][0]["uid"] == world.job["metadata"]["uid"]:
+                assert job["metadata"]["deletionTimestamp"]
+
 
 class StaleReads(Cluster):
     """Even an old FineTuneJob does no harm, as long as the children are listed after it was read."""
@@ -308,6 +336,7 @@ def assert_no_step_back(old: Object, new: Object) -> None:
         assert after["attempt"] >= before["attempt"]
         assert after["countedFailures"] >= before["countedFailures"]
         assert after["countedFailures"] <= 4
+    assert new.get("activeSeconds", 0) >= old.get("activeSeconds", 0)
     for member in ("startTime", "runId", "failure", "completionTime"):
         if member in old and "stages" in old and member != "startTime":
             assert new[member] == old[member]

@@ -129,6 +129,24 @@ class World:
 
     # The cluster.
 
+    def hold(self, job: Object) -> None:
+        """A queue holds a Job: its pods go, and it stays."""
+        job["spec"]["suspend"] = True
+        job["started"] = False
+        self._suspended(job, "True")
+        for pod in self._pods_of(job):
+            self.delete_pod(pod)
+
+    def admit(self, job: Object) -> None:
+        """The queue lets it run."""
+        job["spec"]["suspend"] = False
+        self._suspended(job, "False")
+
+    def _suspended(self, job: Object, value: str) -> None:
+        found = {"type": "Suspended", "status": value, "lastTransitionTime": format_time(self.now)}
+        job["status"] = {"conditions": [found]}
+        job["metadata"]["resourceVersion"] = self._version()
+
     def start_pod(self, job: Object) -> Object:
         """The Job controller creates the one pod of a Job."""
         metadata = {

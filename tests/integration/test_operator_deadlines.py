@@ -1,0 +1,70 @@
+"""Jobs that do not start, or do not end, on a real API server; the tests play kubelet and queue."""
+
+import json
+import time
+
+from finetune_operator.clock import parse_time
+from tests.support.fake_kubelet import Object, World
+from tests.support.operator import OperatorProcess, eventually
+
+
+def _job(world: World) -> Object:
+    [job] = eventually(lambda: world.items("jobs"), "the Job")
+    return job
+
+
+def _hold(world: World, job: Object, *, held: bool) -> Object:
+    """Do what a queue does, and wait until the Job controller has acted on it; return the condition."""
+    world.kubectl("patch", "job", job["metadata"]["name"], "-p", json.dumps({"spec": {"suspend": held}}))
+
+    def found() -> Object:
+        conditions = _job(world).get("status", {}).get("conditions", [])
+        return next((c for c in conditions if c["type"] == "Suspended" and c["status"] == str(held)), {})
+
+    return eventually(found, f"Suspended={held}")
+
+
+def test_a_pod_that_does_not_start_fails_the_job_and_is_removed(operator: OperatorProcess, world: World) -> None:
+    world.apply(startDeadlineSeconds=3)
+    world.hold("prepare", "ImagePullBackOff", "Back-off pulling image")
+    world.wait_for("Finished")
+    failure = world.status()["failure"]
+    assert failure["reason"] == "ImagePullFailed"
+    assert "raise spec.startDeadlineSeconds" in failure["message"]
+    eventually(lambda: not world.items("jobs") and not world.items("pods"), "Job and pod are gone")
+
+
+def test_a_queue_stops_both_clocks(operator: OperatorProcess, world: World) -> None:
+    world.apply(startDeadlineSeconds=4, activeDeadlineSeconds=600)
+    job = _job(world)
+    _hold(world, job, held=True)
+    eventually(lambda: "activeSince" not in world.status(), "the clock stands still")
+    active = world.status()["activeSeconds"]
+    time.sleep(5)  # longer than the pod may take to start: nothing must happen
+    assert world.condition("Finished")["status"] == "False"
+    admitted = _hold(world, job, held=False)
+    world.wait_for("Finished")
+    status = world.status()
+    waited = parse_time(status["completionTime"]) - parse_time(admitted["lastTransitionTime"])
+    assert waited.total_seconds() >= 4
+    assert status["failure"]["reason"] == "StartDeadlineExceeded"
+    assert status["activeSeconds"] < active + 5 + 4
+
+
+def test_a_job_that_takes_too_long_is_told_to_stop_and_gets_its_grace(operator: OperatorProcess, world: World) -> None:
+    world.apply(activeDeadlineSeconds=5)
+    world.bind(world.pod("prepare"))
+    pod = world.run("prepare")
+    world.wait_for("Finished")
+    assert world.status()["failure"]["reason"] == "DeadlineExceeded"
+
+    def stopping() -> Object:
+        [found] = world.items("pods")
+        return found if "deletionTimestamp" in found["metadata"] else {}
+
+    assert eventually(stopping, "the pod is told to stop")["metadata"]["deletionGracePeriodSeconds"] == 180
+    assert "deletionTimestamp" in _job(world)["metadata"]
+    # What the kubelet does once the container has ended.
+    world.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
+    eventually(lambda: not world.items("jobs") and not world.items("pods"), "Job and pod are gone")
+    assert [stage["attempt"] for stage in world.status()["stages"]] == [0, 0, 0]
