@@ -1,4 +1,18 @@
-"""Carry out a decision. Everything that the reconcile loop changes in the cluster is changed here."""
+"""Carry out a decision. Everything that the reconcile loop changes in the cluster is changed here.
+
+The client that is given here refuses to send a change when this replica does not lead any more. What it sent just
+before may still take effect when another replica leads already. That does no harm:
+
+- A Job's name is made from the job's uid, the stage and the attempt, so that of two replicas that want the same attempt
+  one creates it and the other finds it. A new attempt is due only when no Job and no pod of an earlier one is live.
+- A ConfigMap is created under a name made from the uid. The plan is immutable, rendered to the same bytes by every
+  replica of a version, and counts only with the checksum in the status; the certificate authority is compared in every
+  pass, and replaced on the condition of the resourceVersion that was read.
+- A Job is deleted on the condition of the uid and the resourceVersion that were read.
+- The status is written on the condition of the uid and the resourceVersion that were read: it is that of the newest
+  pass, or not written.
+- An Event follows a status write that was accepted, so that each is emitted at most once.
+"""
 
 import logging
 

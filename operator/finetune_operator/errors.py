@@ -35,3 +35,10 @@ class Conflict(ApiError):  # noqa: N818
 
 class AlreadyExists(Conflict):
     """409 with the reason AlreadyExists."""
+
+
+class LeadershipLost(Exception):  # noqa: N818 - a state
+    """This replica must not change anything any more. Nobody handles this: it ends the process.
+
+    No KubeError on purpose, for these are tried again.
+    """

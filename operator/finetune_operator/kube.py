@@ -1,10 +1,11 @@
 """The API server as the operator needs it: dictionaries in and out, one request per call, every timeout explicit."""
 
+import copy
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 from urllib.parse import quote
 
 import aiohttp
@@ -16,6 +17,8 @@ from finetune_operator.errors import AlreadyExists, ApiError, Conflict, NotFound
 Object: TypeAlias = dict[str, Any]
 
 _TIMEOUT = aiohttp.ClientTimeout(sock_connect=5.0, total=30.0)
+# Waiting for a connection included: with the renew deadline it is less than the duration of the Lease.
+_PERMITTED_TIMEOUT = aiohttp.ClientTimeout(connect=2.0, sock_connect=2.0, total=30.0)
 _PAGE = 500
 _JSON = "application/json"
 # Server-side apply takes YAML, and JSON is YAML.
@@ -45,6 +48,7 @@ PODS = Resource("/api/v1", "pods")
 CONFIG_MAPS = Resource("/api/v1", "configmaps")
 SECRETS = Resource("/api/v1", "secrets")
 EVENTS = Resource("/api/v1", "events")
+LEASES = Resource("/apis/coordination.k8s.io/v1", "leases")
 
 
 def is_finished(job: Object) -> bool:
@@ -91,6 +95,17 @@ class KubeClient:
 
     def __init__(self, configuration: client.Configuration) -> None:
         self._api = client.ApiClient(configuration)
+        self._permit: Callable[[], None] | None = None
+
+    def permitted(self, permit: Callable[[], None]) -> Self:
+        """Return a client of the same connections that calls `permit` right before it sends what is no read.
+
+        What `permit` raises keeps the request from being sent. Such a request also fails sooner if there is no
+        connection, so that it is not sent long after it was permitted.
+        """
+        permitted = copy.copy(self)
+        permitted._permit = permit
+        return permitted
 
     async def close(self) -> None:
         """Close the connections."""
@@ -113,8 +128,12 @@ class KubeClient:
             body=body,
             auth_settings=["BearerToken"],
         )
+        timeout = _TIMEOUT
+        if self._permit is not None and method != "GET":
+            self._permit()
+            timeout = _PERMITTED_TIMEOUT
         try:
-            response = await self._api.call_api(*arguments, _request_timeout=_TIMEOUT)
+            response = await self._api.call_api(*arguments, _request_timeout=timeout)
             data: bytes = await response.read()  # type: ignore[no-untyped-call]
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unreachable(f"{method} {path}: {type(error).__name__}: {error}") from error

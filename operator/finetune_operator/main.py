@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import ssl
 import time
@@ -11,11 +12,13 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from finetune_operator import __version__, logs, tls
-from finetune_operator.errors import KubeError
+from finetune_operator import __version__, logs
+from finetune_operator.certificate import Certificate
+from finetune_operator.errors import KubeError, LeadershipLost
 from finetune_operator.health import STUCK_SECONDS, Health
 from finetune_operator.job_settings import Settings
 from finetune_operator.kube import FINETUNE_JOBS, KubeClient, Object, is_finished, load_configuration
+from finetune_operator.leadership import Leadership
 from finetune_operator.metrics import Metrics
 from finetune_operator.progress_auth import Authenticator
 from finetune_operator.progress_server import ProgressEndpoint
@@ -30,14 +33,16 @@ _log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# Other replicas renew the certificate too, so each looks at the Secret this often.
+# The leader may have renewed the certificate, so each replica looks at the Secret this often.
 _CERTIFICATE_SECONDS = 300.0
+# The leader of a new installation stores the first one within a moment.
+_FIRST_CERTIFICATE_SECONDS = 1.0
 _PROGRESS_WRITERS = 4
 _SHUTDOWN_SECONDS = 8.0
 
 
-async def insist(what: str, attempt: Callable[[], Awaitable[Result]]) -> Result:
-    """Try until the API server does it, waiting ever longer up to a minute in between."""
+async def insist(what: str, attempt: Callable[[], Awaitable[Result]], at_most: float = math.inf) -> Result:
+    """Try until the API server does it, waiting ever longer up to a minute, or `at_most` seconds, in between."""
     failures = 0
     while True:
         try:
@@ -45,7 +50,7 @@ async def insist(what: str, attempt: Callable[[], Awaitable[Result]]) -> Result:
         except KubeError as error:
             failures += 1
             _log.warning("cannot %s yet: %s", what, error)
-            await asyncio.sleep(backoff_seconds(failures))
+            await asyncio.sleep(min(backoff_seconds(failures), at_most))
 
 
 @contextlib.asynccontextmanager
@@ -61,52 +66,83 @@ async def serving(application: web.Application, port: int, context: ssl.SSLConte
 
 
 class Operator:
-    """One replica."""
+    """One replica. It serves progress and metrics at all times, and reconciles while it leads."""
 
     def __init__(self, options: Options, client: KubeClient) -> None:
         self._options = options
         self._client = client
         self._ready = False
-        self._ca_pem = ""
+        self._leadership = Leadership(client, options.pod_namespace, options.lease_name, options.pod_name)
+        leader = client.permitted(self._leadership.check)
+        self._certificate = Certificate(
+            client,
+            leader,
+            lambda: self._leadership.leads,
+            options.pod_namespace,
+            options.tls_secret_name,
+            options.service_host,
+        )
         self._metrics = Metrics()
         self._store = ProgressStore()
         self._jobs: WorkQueue[Key] = WorkQueue(
-            Reconciler(client, self._settings, self._metrics, self._ended), workers=options.workers
+            Reconciler(leader, self._settings, self._metrics, self._ended), workers=options.workers
         )
         self._progress: WorkQueue[Key] = WorkQueue(ProgressWriter(client, self._store), workers=_PROGRESS_WRITERS)
         self._endpoint = ProgressEndpoint(Authenticator(client), self._store, self._metrics, self._accepted)
-        self._watches = Watches(options.watch_namespaces, self._jobs.add)
+        self._watches = Watches(options.watch_namespaces, self._changed)
         self._metrics.watch(
-            queue_depth=lambda: len(self._jobs), watch_age=lambda: time.monotonic() - self._watches.last_event
+            leads=lambda: self._leadership.leads,
+            queue_depth=lambda: len(self._jobs),
+            watch_age=lambda: time.monotonic() - self._watches.last_event,
         )
 
     async def run(self) -> None:
-        """Run until cancelled."""
+        """Run until cancelled.
+
+        Raises:
+            ExceptionGroup: with a LeadershipLost, if this replica led and does no more.
+        """
         health = Health(self._metrics, self._problems, lambda: self._ready and self._watches.started)
-        async with serving(health.application(), self._options.http_port, None):
-            bundle = await insist("read the TLS Secret", self._certificate)
-            self._ca_pem = bundle.ca_certificate.decode()
-            context = tls.server_context(bundle)
-            async with serving(self._endpoint.application(), self._options.progress_port, context):
-                await insist("list FineTuneJobs", self._full_list)
-                self._watches.start()
-                self._ready = True
-                _log.info("ready")
-                try:
-                    async with asyncio.TaskGroup() as group:
-                        group.create_task(self._jobs.run())
-                        group.create_task(self._progress.run())
-                        group.create_task(self._list_again())
-                        group.create_task(self._renew_certificate(context, bundle))
-                finally:
-                    await self._watches.stop()
+        async with serving(health.application(), self._options.http_port, None), asyncio.TaskGroup() as group:
+            group.create_task(self._leadership.run())
+            try:
+                await self._work()
+            finally:
+                # All that it did as the leader has ended.
+                await self._leadership.release()
+                await self._watches.stop()
+
+    async def _work(self) -> None:
+        await insist("read the TLS Secret", self._certificate.refresh, at_most=_FIRST_CERTIFICATE_SECONDS)
+        async with serving(self._endpoint.application(), self._options.progress_port, self._certificate.context):
+            await insist("list FineTuneJobs", self._full_list)
+            self._watches.start()
+            self._ready = True
+            _log.info("ready")
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._progress.run())
+                group.create_task(self._list_again())
+                group.create_task(self._refresh_certificate())
+                group.create_task(self._lead())
+
+    async def _lead(self) -> None:
+        await self._leadership.won()
+        # Jobs are told the authority that is stored, not the one that this replica has seen last.
+        await insist("read the TLS Secret", self._certificate.refresh)
+        # What a standby hears of is due with this list, and what a leader hears of from its first moment on.
+        await insist("list FineTuneJobs", self._full_list)
+        await self._jobs.run()
+
+    def _changed(self, key: Key) -> None:
+        if self._leadership.leads:
+            self._jobs.add(key)
 
     def _settings(self) -> Settings:
         return Settings(
             trainer_image=self._options.trainer_image,
             operator_version=__version__,
             progress_url_base=self._options.progress_base_url,
-            ca_pem=self._ca_pem,
+            ca_pem=self._certificate.ca_pem,
             image_pull_policy=self._options.trainer_image_pull_policy,
             defaults=self._options.defaults,
         )
@@ -127,17 +163,19 @@ class Operator:
         self._progress.add(key, entry.due_in(time.monotonic()))
 
     async def _full_list(self) -> None:
-        """Make every unfinished FineTuneJob due: it heals what a watch has missed."""
+        """Make every unfinished FineTuneJob due, if this replica leads: it heals what a watch has missed."""
         found: dict[Key, Object] = {}
         for namespace in self._options.watch_namespaces or (None,):
             for job in await self._client.list(FINETUNE_JOBS, namespace):
                 found[job["metadata"]["namespace"], job["metadata"]["name"]] = job
-        known = self._metrics.known()
-        for key, job in found.items():
-            if key not in known or not is_finished(job):
+        unfinished = [key for key, job in found.items() if not is_finished(job)]
+        # On a standby no pass tells that a job has ended.
+        self._endpoint.retain(unfinished)
+        if self._leadership.leads:
+            known = self._metrics.known()
+            # A new leader looks first at those that it may have to do something for.
+            for key in (*unfinished, *(found.keys() - known), *(known - found.keys())):
                 self._jobs.add(key)
-        for key in known - found.keys():
-            self._jobs.add(key)
         self._metrics.last_full_list.set_to_current_time()
 
     async def _list_again(self) -> None:
@@ -145,20 +183,11 @@ class Operator:
             await asyncio.sleep(self._options.resync_seconds)
             await insist("list FineTuneJobs", self._full_list)
 
-    async def _certificate(self) -> tls.Bundle:
-        options = self._options
-        return await tls.ensure(self._client, options.pod_namespace, options.tls_secret_name, options.service_host)
-
-    async def _renew_certificate(self, context: ssl.SSLContext, bundle: tls.Bundle) -> None:
+    async def _refresh_certificate(self) -> None:
         while True:
             await asyncio.sleep(_CERTIFICATE_SECONDS)
-            renewed = await insist("read the TLS Secret", self._certificate)
-            if renewed != bundle:
-                bundle = renewed
-                tls.load(context, bundle)
-                # Jobs get a new authority with their next pass, at the latest after the next full list.
-                self._ca_pem = bundle.ca_certificate.decode()
-                _log.info("serving a new certificate")
+            # Jobs get a new authority with their next pass, at the latest after the next full list.
+            await insist("read the TLS Secret", self._certificate.refresh)
 
 
 async def _operate(options: Options) -> None:
@@ -169,8 +198,12 @@ async def _operate(options: Options) -> None:
         await client.close()
 
 
+def _first(error: BaseException) -> BaseException:
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+
+
 async def run(options: Options) -> int:
-    """Run until SIGTERM or SIGINT; return the exit status."""
+    """Run until SIGTERM or SIGINT; return the exit status, which is 1 if this replica led and lost the Lease."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -179,7 +212,11 @@ async def run(options: Options) -> int:
     await asyncio.wait({operator, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     if operator.done():
-        _log.error("ended unexpectedly", exc_info=operator.exception())
+        error = operator.exception()
+        if isinstance(error, ExceptionGroup) and error.subgroup(LeadershipLost):
+            _log.error("ending, to start again as a standby: %s", _first(error))
+        else:
+            _log.error("ended unexpectedly", exc_info=error)
         return 1
     _log.info("stopping")
     operator.cancel()

@@ -1,10 +1,15 @@
-"""Prometheus metrics of one replica."""
+"""Prometheus metrics of one replica.
+
+Those of FineTuneJobs, `finetune_jobs` and `finetune_job_*`, come from the replica that leads and from no other, so that
+a sum over all replicas is right; it learns them in its passes. So do the counters of attempts, stages and GPU time:
+each counts what one replica saw while it led. The rest is of each replica by itself.
+"""
 
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from finetune_api.progress import Progress
+from finetune_api.progress import ProgressStatus
 from finetune_api.status import FineTuneJobStatus, StageStatus
 from finetune_operator.clock import parse_time
 
@@ -57,8 +62,12 @@ class Metrics:
             for name, help_text in _LIVE.items()
         }
 
-    def watch(self, queue_depth: Callable[[], float], watch_age: Callable[[], float]) -> None:
-        """Show the queue's depth and the seconds since the last watch event, read when scraped."""
+    def watch(
+        self, leads: Callable[[], bool], queue_depth: Callable[[], float], watch_age: Callable[[], float]
+    ) -> None:
+        """Show who leads, the queue's depth and the seconds since the last watch event, read when scraped."""
+        leader = Gauge("finetune_leader", "1 on the replica that reconciles, else 0.", registry=self.registry)
+        leader.set_function(lambda: float(leads()))
         depth = Gauge("finetune_queue_depth", "FineTuneJobs that wait for a pass, due or not.", registry=self.registry)
         depth.set_function(queue_depth)
         age = Gauge("finetune_watch_age_seconds", "Since the last event of any watch.", registry=self.registry)
@@ -72,8 +81,8 @@ class Metrics:
         """Count a refused push."""
         self._rejects.labels(str(status)).inc()
 
-    def progress(self, key: tuple[str, str], progress: Progress) -> None:
-        """Show the latest report of a job."""
+    def progress(self, key: tuple[str, str], progress: ProgressStatus) -> None:
+        """Show the latest report of a job, as the status has it."""
         for name, gauge in self._live.items():
             value = getattr(progress, name)
             if value is not None:

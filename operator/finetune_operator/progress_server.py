@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from aiohttp import web
 from pydantic import ValidationError
@@ -37,6 +37,11 @@ class RateLimiter:
         allowed = left >= 1.0
         self._buckets[key] = (left - 1.0 if allowed else left, now)
         return allowed
+
+    @property
+    def keys(self) -> Collection[tuple[str, str]]:
+        """The keys that have a bucket."""
+        return self._buckets.keys()
 
     def forget(self, key: tuple[str, str]) -> None:
         """Drop a key; it starts with a full bucket if it comes back."""
@@ -72,6 +77,11 @@ class ProgressEndpoint:
         self._store.forget(key)
         self._limiter.forget(key)
 
+    def retain(self, keys: Collection[tuple[str, str]]) -> None:
+        """Drop what is kept for all jobs but these."""
+        for key in {*self._store.entries, *self._limiter.keys} - set(keys):
+            self.forget(key)
+
     async def _post(self, request: web.Request) -> web.Response:
         key = request.match_info["namespace"], request.match_info["name"]
         try:
@@ -99,7 +109,6 @@ class ProgressEndpoint:
         entry = self._store.take(key, sender.job_uid, progress, self._clock())
         # Old news is answered as taken: the sender can do nothing about it.
         if entry is not None:
-            self._metrics.progress(key, progress)
             self._accepted(key, entry)
 
     async def _body(self, request: web.Request) -> bytes:

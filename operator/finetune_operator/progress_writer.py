@@ -45,7 +45,7 @@ class ProgressWriter:
             self._store.forget(key)
             return None
         # Another replica may have heard newer news.
-        if not goes_back(entry.latest, _stored(job)):
+        if not goes_back(entry.latest, stored(job)):
             progress = shown(entry.latest, datetime.now(UTC))
             await write_status(self._client, job, {"progress": progress.to_json()}, manager=FIELD_MANAGER)
         now = self._clock()
@@ -60,17 +60,18 @@ async def settle(client: KubeClient, job: Object, status: FineTuneJobStatus) -> 
         Conflict: the FineTuneJob has changed since it was read.
         KubeError: the API server cannot be asked.
     """
-    stored = _stored(job)
-    if stored is None:
+    report = stored(job)
+    if report is None:
         return
-    rest = at_rest(stored, status)
-    if rest != stored:
+    rest = at_rest(report, status)
+    if rest != report:
         await write_status(client, job, {"progress": rest.to_json()}, manager=FIELD_MANAGER)
 
 
-def _stored(job: Object) -> ProgressStatus | None:
-    stored = (job.get("status") or {}).get("progress")
+def stored(job: Object) -> ProgressStatus | None:
+    """Return the report in the status of a FineTuneJob."""
+    found = (job.get("status") or {}).get("progress")
     try:
-        return ProgressStatus.model_validate(stored) if stored is not None else None
+        return ProgressStatus.model_validate(found) if found is not None else None
     except ValidationError:
         return None  # written by a version that knows more; its next report comes soon

@@ -18,7 +18,7 @@ from finetune_operator.kube import KubeClient, Object
 from finetune_operator.metrics import Metrics
 from finetune_operator.observation import Observation
 from finetune_operator.observe import observe
-from finetune_operator.progress_writer import settle
+from finetune_operator.progress_writer import settle, stored
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Reconciler:
             )
             return None
         decision = await self._apply(job, observation)
-        self._account(key, observation, decision)
+        self._account(key, job, observation, decision)
         if decision.status is None:
             # Otherwise the write brings on a pass that does it.
             await settle(self._client, job, observation.status)
@@ -86,7 +86,7 @@ class Reconciler:
             await apply(self._client, job, decision)
         return decision
 
-    def _account(self, key: Key, observation: Observation, decision: Decision) -> None:
+    def _account(self, key: Key, job: Object, observation: Observation, decision: Decision) -> None:
         status = observation.status
         if decision.status is not None:
             status = FineTuneJobStatus.model_validate(decision.status)
@@ -94,3 +94,5 @@ class Reconciler:
         self._metrics.phase(key, status.phase or "Pending")
         if any(c.type == "Finished" and c.status == "True" for c in status.conditions):
             self._ended(key)
+        elif report := stored(job):
+            self._metrics.progress(key, report)

@@ -11,6 +11,7 @@ What the operator needs of the cluster (the chart's RBAC):
     core events                         list create
     authentication.k8s.io tokenreviews  create            (always cluster-wide)
     core secrets                        get update        (one by name, in the operator's own namespace)
+    coordination.k8s.io leases          get create update (one by name but for create, in the same)
 """
 
 import argparse
@@ -42,6 +43,7 @@ class Options:
     defaults: Defaults
     service_name: str
     tls_secret_name: str
+    lease_name: str
     progress_port: int
     http_port: int
     workers: int
@@ -131,6 +133,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="existing Secret in POD_NAMESPACE that keeps the progress endpoint's certificate (default: %(default)s)",
     )
     parser.add_argument(
+        "--lease-name",
+        default="finetune-operator",
+        metavar="NAME",
+        help="Lease in POD_NAMESPACE by which the replicas agree on one that reconciles (default: %(default)s)",
+    )
+    parser.add_argument(
         "--progress-port",
         type=_port,
         default=8443,
@@ -180,6 +188,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         defaults=found.defaults,
         service_name=found.service_name,
         tls_secret_name=found.tls_secret_name,
+        lease_name=found.lease_name,
         progress_port=found.progress_port,
         http_port=found.http_port,
         workers=found.workers,

@@ -166,19 +166,36 @@ def into_secret(secret: Object, bundle: Bundle) -> Object:
     return {**secret, "data": {**(secret.get("data") or {}), **data}}
 
 
+async def _read(client: KubeClient, namespace: str, name: str) -> Object:
+    try:
+        return await client.get(SECRETS, namespace, name)
+    except NotFound:
+        raise KubeError(
+            f"Secret {namespace}/{name} does not exist; create it empty (the chart does) and it is filled here"
+        ) from None
+
+
+async def shared(client: KubeClient, namespace: str, name: str, host: str) -> Bundle | None:
+    """Return what the leader has stored; None if that has to be made or renewed first.
+
+    Raises:
+        KubeError: the Secret cannot be read.
+    """
+    found = from_secret(await _read(client, namespace, name))
+    return found if found and renew(found, host, datetime.now(UTC)) == found else None
+
+
 async def ensure(client: KubeClient, namespace: str, name: str, host: str) -> Bundle:
-    """Return the shared bundle, made or renewed where that is due.
+    """Return the shared bundle, made or renewed where that is due. For the leader.
+
+    The write is conditional on the resourceVersion that was read. One that arrives when another replica leads already
+    replaces nothing that it did not know, and stores a bundle that is as good as any: all replicas take it.
 
     Raises:
         KubeError: the Secret cannot be read or written.
     """
     while True:
-        try:
-            secret = await client.get(SECRETS, namespace, name)
-        except NotFound:
-            raise KubeError(
-                f"Secret {namespace}/{name} does not exist; create it empty (the chart does) and it is filled here"
-            ) from None
+        secret = await _read(client, namespace, name)
         found = from_secret(secret)
         bundle = renew(found, host, datetime.now(UTC))
         if bundle == found:
@@ -186,7 +203,7 @@ async def ensure(client: KubeClient, namespace: str, name: str, host: str) -> Bu
         try:
             await client.replace(SECRETS, namespace, name, into_secret(secret, bundle))
         except Conflict:
-            continue  # another replica was faster: take what it stored
+            continue  # somebody was faster: take what is stored
         return bundle
 
 

@@ -128,7 +128,8 @@ class Watches:
         if self._loop is not None and self._task is not None:
             with contextlib.suppress(RuntimeError):  # its loop has ended
                 self._loop.call_soon_threadsafe(self._task.cancel)
-        await asyncio.to_thread(self._thread.join, _STOP_SECONDS)
+        if self.alive:
+            await asyncio.to_thread(self._thread.join, _STOP_SECONDS)
 
     @property
     def alive(self) -> bool:

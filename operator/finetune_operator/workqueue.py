@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from finetune_operator.errors import Conflict, KubeError
+from finetune_operator.errors import Conflict, KubeError, LeadershipLost
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class WorkQueue(Generic[Key]):
     """Works off a `Schedule` with a bounded number of concurrent handler calls.
 
     The handler returns the seconds after which it wants the key again, or None. An exception means that the key is
-    tried again after a backoff.
+    tried again after a backoff, but for LeadershipLost, which `run` raises.
     """
 
     def __init__(
@@ -153,6 +153,8 @@ class WorkQueue(Generic[Key]):
             _log.info("looked at again: %s", error, extra={"key": key})
         except KubeError as error:
             _log.warning("will be tried again: %s", error, extra={"key": key})
+        except LeadershipLost:
+            raise  # it ends the queue
         except Exception:  # noqa: BLE001 - a bug met by one job must not stop the others
             _log.exception("will be tried again after an unexpected error", extra={"key": key})
         finally:

@@ -25,11 +25,13 @@ def test_an_operator_killed_between_stages_goes_on_where_it_was(operator: Operat
     assert len(world.items("jobs")) == 3
 
 
-def test_a_restart_of_the_api_server_does_not_end_the_operator(operator: OperatorProcess, world: World) -> None:
+def test_a_restart_of_the_api_server_holds_nothing_up(operator: OperatorProcess, world: World) -> None:
     world.apply()
     world.end("prepare")
     world.run("train")
     world.plane.restart("apiserver")
+    # It ends if it could not renew its Lease, which depends on how long that took.
+    operator.start_if_it_ended()
     world.end("train")
     world.pod("export", seconds=60)
     assert operator.answers("/healthz")

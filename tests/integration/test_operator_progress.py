@@ -1,57 +1,14 @@
 """Progress pushes with tokens as the kubelet gets them, over the operator's own TLS."""
 
-import http.client
 import json
-import socket
-import ssl
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from finetune_api.progress import TOKEN_AUDIENCE
 from tests.support.control_plane import ControlPlane
 from tests.support.fake_kubelet import World
-from tests.support.operator import SERVICE_HOST, OperatorProcess, eventually
-
-
-class _ToLocalhost(http.client.HTTPSConnection):
-    """What the cluster's DNS and Service do for a pod."""
-
-    def __init__(self, port: int, context: ssl.SSLContext) -> None:
-        super().__init__(SERVICE_HOST, port, timeout=10, context=context)
-        self._trust = context
-
-    def connect(self) -> None:
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=10)
-        self.sock = self._trust.wrap_socket(plain, server_hostname=SERVICE_HOST)
-
-
-@dataclass
-class Pusher:
-    world: World
-    operator: OperatorProcess
-    pod: dict[str, Any]
-
-    def token(self, audience: str = TOKEN_AUDIENCE, pod: dict[str, Any] | None = None) -> str:
-        bound = (pod or self.pod)["metadata"]
-        return self.world.kubectl(
-            *("create", "token", "default", "--audience", audience),
-            *("--bound-object-kind", "Pod", "--bound-object-name", bound["name"], "--bound-object-uid", bound["uid"]),
-        ).strip()
-
-    def push(self, token: str, name: str | None = None, **members: Any) -> int:
-        """Push as the trainer does, trusting only what the job's ConfigMap holds."""
-        found = self.world.items("configmaps", "-l", f"finetune.dev/job={self.world.name}")
-        [config_map] = [c for c in found if c["metadata"]["name"].endswith("-ca")]
-        context = ssl.create_default_context(cadata=config_map["data"]["ca.crt"])
-        connection = _ToLocalhost(self.operator.progress_port, context)
-        report = {"stage": "train", "attempt": 0, "activity": "Training", "step": 37, "totalSteps": 60, **members}
-        path = f"/v1/namespaces/{self.world.namespace}/finetunejobs/{name or self.world.name}/progress"
-        connection.request("POST", path, json.dumps(report), {"Authorization": f"Bearer {token}"})
-        status = connection.getresponse().status
-        connection.close()
-        return status
+from tests.support.operator import OperatorProcess, eventually
+from tests.support.pusher import Pusher
 
 
 @pytest.fixture(scope="module")

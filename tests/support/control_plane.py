@@ -62,6 +62,10 @@ class ControlPlane:
         """Stop and start one component, such as `apiserver`, and wait until it is ready."""
         _cluster("restart", "--name", self.name, component)
 
+    def signal(self, component: str, name: str) -> None:
+        """Send one component a signal, such as STOP or CONT."""
+        _cluster("kill", "--name", self.name, "--signal", name, component)
+
     def install_crd(self) -> None:
         """Install the generated CRD and wait until the API server serves it."""
         self.kubectl("apply", "--server-side", "-f", str(CRD))

@@ -90,6 +90,7 @@ class OperatorProcess:
 
     installed: Installed
     log: Path
+    pod_name: str = "operator-0"
     http_port: int = field(default_factory=_free_port)
     progress_port: int = field(default_factory=_free_port)
     _process: subprocess.Popen[bytes] | None = None
@@ -109,7 +110,7 @@ class OperatorProcess:
                     "KUBECONFIG": str(self.installed.kubeconfig),
                     "PYTHONPATH": f"{ROOT / 'crds'}:{ROOT / 'operator'}",
                     "POD_NAMESPACE": self.installed.namespace,
-                    "POD_NAME": "operator-0",
+                    "POD_NAME": self.pod_name,
                 },
             )
         eventually(lambda: self.answers("/readyz"), f"the operator is ready; see {self.log}")
@@ -143,6 +144,34 @@ class OperatorProcess:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=5) as response:
             text: str = response.read().decode()
             return text
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the replica that reconciles."""
+        return "finetune_leader 1.0" in self.read("/metrics")
+
+    def pause(self) -> None:
+        """Stop it in the middle of whatever it does, until `resume`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after `pause`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def start_if_it_ended(self) -> None:
+        """What Kubernetes does with a container that has ended."""
+        assert self._process is not None
+        if self._process.poll() is not None:
+            self.start()
+
+    def wait_for_end(self, seconds: float = 20.0) -> int:
+        """Return its exit status, once it has ended by itself."""
+        assert self._process is not None
+        status = self._process.wait(timeout=seconds)
+        self._process = None
+        return status
 
     def kill(self) -> None:
         """End it as a node failure would."""

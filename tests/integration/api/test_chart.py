@@ -98,6 +98,13 @@ def test_the_operator_reads_one_secret_of_its_own_namespace(control_plane: Contr
     assert not can(control_plane, "list", "secrets", "ops")
 
 
+def test_the_operator_writes_one_lease_of_its_own_namespace(control_plane: ControlPlane, release: str) -> None:
+    assert can(control_plane, "update", "leases.coordination.k8s.io/rel-finetune-operator", "ops")
+    assert can(control_plane, "create", "leases.coordination.k8s.io", "ops")
+    assert not can(control_plane, "update", "leases.coordination.k8s.io/other", "ops")
+    assert not can(control_plane, "create", "leases.coordination.k8s.io", "default")
+
+
 def test_the_operator_pod_is_admitted_where_pod_security_is_restricted(
     control_plane: ControlPlane, release: str
 ) -> None:

@@ -119,11 +119,11 @@ def test_no_rule_has_a_wildcard_or_reads_logs(render: Render, variant: str) -> N
 
 
 def test_the_operator_has_exactly_the_rights_that_it_uses(render: Render) -> None:
-    found = {
-        "/".join(rule["apiGroups"]) + f" {resource}": " ".join(rule["verbs"])
-        for rule in rules(render(), "ClusterRole", "Role")
-        for resource in rule["resources"]
-    }
+    found: dict[str, str] = {}
+    for rule in rules(render(), "ClusterRole", "Role"):
+        for resource in rule["resources"]:
+            name = "/".join(rule["apiGroups"]) + f" {resource}"
+            found[name] = " ".join([*found.get(name, "").split(), *rule["verbs"]])
     assert found == {
         "finetune.dev finetunejobs": "get list watch",
         "finetune.dev finetunejobs/status": "get patch",
@@ -134,6 +134,7 @@ def test_the_operator_has_exactly_the_rights_that_it_uses(render: Render) -> Non
         " events": "create list",
         "authentication.k8s.io tokenreviews": "create",
         " secrets": "get update",
+        "coordination.k8s.io leases": "get update create",
     }
 
 
@@ -175,9 +176,46 @@ def test_the_operator_pod_meets_the_restricted_pod_security_standard(render: Ren
     assert [set(volume) - {"name"} for volume in pod["volumes"]] == [{"emptyDir"}]
 
 
-def test_two_operators_never_overlap(render: Render) -> None:
+def test_two_replicas_run_and_none_is_away_during_an_upgrade(render: Render) -> None:
     [deployment] = of_kind(render(), "Deployment")
-    assert (deployment["spec"]["replicas"], deployment["spec"]["strategy"]) == (1, {"type": "Recreate"})
+    assert deployment["spec"]["replicas"] == 2
+    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_one_lease_is_read_and_written_by_its_name(render: Render, variant: str) -> None:
+    manifests = render(*VARIANTS[variant])
+    options = parse(operator_arguments(manifests), {"POD_NAMESPACE": "ops", "POD_NAME": "rel-0"})
+    by_name, anywhere = (r for r in rules(manifests, "ClusterRole", "Role") if r["resources"] == ["leases"])
+    assert (by_name["resourceNames"], by_name["verbs"]) == ([options.lease_name], ["get", "update"])
+    assert anywhere["verbs"] == ["create"]
+
+
+def test_a_drain_takes_one_replica_at_a_time(render: Render) -> None:
+    manifests = render()
+    [budget] = of_kind(manifests, "PodDisruptionBudget")
+    [deployment] = of_kind(manifests, "Deployment")
+    assert budget["spec"]["maxUnavailable"] == 1
+    assert budget["spec"]["selector"] == deployment["spec"]["selector"]
+
+
+def test_a_single_replica_has_no_disruption_budget(render: Render) -> None:
+    assert of_kind(render("--set", "replicas=1"), "PodDisruptionBudget") == []
+
+
+def test_replicas_prefer_different_nodes_but_share_one_if_they_must(render: Render) -> None:
+    manifests = render()
+    [deployment] = of_kind(manifests, "Deployment")
+    anti = operator_pod(manifests)["affinity"]["podAntiAffinity"]
+    [rule] = anti.pop("preferredDuringSchedulingIgnoredDuringExecution")
+    assert rule["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
+    assert rule["podAffinityTerm"]["labelSelector"] == deployment["spec"]["selector"]
+    assert anti == {}
+
+
+def test_a_chosen_affinity_replaces_the_preference(render: Render) -> None:
+    affinity = {"nodeAffinity": {"a": "b"}}
+    assert operator_pod(render("--set-json", f"affinity={json.dumps(affinity)}"))["affinity"] == affinity
 
 
 def test_the_service_reaches_the_pod(render: Render) -> None:

@@ -13,6 +13,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "word for a number": (("--set", "workers=many"), "at '/workers': got string, want integer"),
     "no workers": (("--set", "workers=0"), "at '/workers': minimum: got 0, want 1"),
+    "no replicas": (("--set", "replicas=0"), "at '/replicas': minimum: got 0, want 1"),
     "word for a switch": (
         ("--set-string", "trainer.allowCPU=true"),
         "at '/trainer/allowCPU': got string, want boolean",

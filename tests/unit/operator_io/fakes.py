@@ -1,7 +1,9 @@
 """An API server in memory, with the few rules that the code under test relies on."""
 
-from copy import deepcopy
-from typing import Any
+import itertools
+from collections.abc import Callable
+from copy import copy, deepcopy
+from typing import Any, Self
 
 from finetune_operator.errors import AlreadyExists, ApiError, Conflict, NotFound
 from finetune_operator.kube import CONFIG_MAPS, FINETUNE_JOBS, JOBS, PODS, KubeClient, Object, Resource
@@ -25,18 +27,25 @@ class FakeKube(KubeClient):
         self.calls: list[tuple[str, str, str]] = []
         self.refuse: dict[tuple[str, str], Exception] = {}
         self.reviews: dict[str, Object] = {}
-        self._version = 0
+        self._versions = itertools.count(1)
+        self._permit: Callable[[], None] | None = None
+
+    def permitted(self, permit: Callable[[], None]) -> Self:
+        permitted = copy(self)
+        permitted._permit = permit
+        return permitted
 
     def put(self, resource: Resource, body: Object) -> Object:
         """Store an object as another client would."""
-        self._version += 1
         stored = deepcopy(body)
         stored["metadata"].setdefault("uid", f"uid-of-{stored['metadata']['name']}")
-        stored["metadata"]["resourceVersion"] = str(self._version)
+        stored["metadata"]["resourceVersion"] = str(next(self._versions))
         self.objects[resource.plural, stored["metadata"]["namespace"], stored["metadata"]["name"]] = stored
         return stored
 
     def _call(self, verb: str, resource: Resource, name: str) -> None:
+        if self._permit is not None and verb not in ("get", "list"):
+            self._permit()
         self.calls.append((verb, resource.plural, name))
         if (verb, resource.plural) in self.refuse:
             raise self.refuse[verb, resource.plural]
@@ -69,7 +78,9 @@ class FakeKube(KubeClient):
 
     async def replace(self, resource: Resource, namespace: str, name: str, body: Object) -> Object:
         self._call("replace", resource, name)
-        stored = self.objects[resource.plural, namespace, name]
+        stored = self.objects.get((resource.plural, namespace, name))
+        if stored is None:
+            raise NotFound(404, "NotFound", name)
         if stored["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
             raise Conflict(409, "Conflict", name)
         return self.put(resource, body)

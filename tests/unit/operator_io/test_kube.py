@@ -6,7 +6,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio import client
 
-from finetune_operator.errors import AlreadyExists, ApiError, Conflict, NotFound, Unreachable
+from finetune_operator.errors import AlreadyExists, ApiError, Conflict, LeadershipLost, NotFound, Unreachable
 from finetune_operator.kube import FINETUNE_JOBS, JOBS, PODS, KubeClient
 
 
@@ -108,6 +108,7 @@ async def test_a_name_cannot_leave_its_place_in_the_path(server: Server, kube: K
     assert server.requests[0][0].raw_path == "/api/v1/namespaces/team/pods/..%2Fsecrets%2Fx"
 
 
+<<<<<<< HEAD
 async def test_what_is_deleted_is_what_was_read_and_goes_after_its_pods(server: Server, kube: KubeClient) -> None:
     server.answers = [(200, {"kind": "Job"})]
     await kube.delete(JOBS, "team", "a", uid="u", resource_version="7")
@@ -116,3 +117,39 @@ async def test_what_is_deleted_is_what_was_read_and_goes_after_its_pods(server: 
     sent = json.loads(body)
     assert sent["propagationPolicy"] == "Foreground"
     assert sent["preconditions"] == {"uid": "u", "resourceVersion": "7"}
+=======
+async def test_a_change_that_is_not_permitted_is_not_sent(server: Server, kube: KubeClient) -> None:
+    def refuse() -> None:
+        raise LeadershipLost
+
+    permitted = kube.permitted(refuse)
+    metadata = {"name": "coach", "resourceVersion": "1"}
+    changes = [
+        lambda: permitted.create(JOBS, "team", {"metadata": metadata}),
+        lambda: permitted.replace(JOBS, "team", "coach", {"metadata": metadata}),
+        lambda: permitted.apply_status(FINETUNE_JOBS, "team", "coach", {}, manager="us"),
+    ]
+    for change in changes:
+        with pytest.raises(LeadershipLost):
+            await change()
+    assert server.requests == []
+
+
+async def test_reads_need_no_permit_and_the_other_client_none_at_all(server: Server, kube: KubeClient) -> None:
+    def refuse() -> None:
+        raise LeadershipLost
+
+    server.answers = [(200, {}), (201, {})]
+    await kube.permitted(refuse).get(PODS, "team", "a")
+    await kube.create(JOBS, "team", {"metadata": {"name": "a"}})
+    assert [r.method for r, _ in server.requests] == ["GET", "POST"]
+
+
+async def test_each_change_asks_for_its_own_permit(server: Server, kube: KubeClient) -> None:
+    asked: list[int] = []
+    permitted = kube.permitted(lambda: asked.append(len(server.requests)))
+    server.answers = [(201, {}), (201, {})]
+    for _ in range(2):
+        await permitted.create(JOBS, "team", {"metadata": {"name": "a"}})
+    assert asked == [0, 1]
+>>>>>>> d672795 (Two replicas of the operator: a Lease says which one works, and the other takes over within seconds)

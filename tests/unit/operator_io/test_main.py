@@ -1,3 +1,4 @@
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -5,12 +6,15 @@ from typing import Any
 import pytest
 
 import finetune_operator
-from finetune_operator import main
-from finetune_operator.errors import Unreachable
-from finetune_operator.kube import FINETUNE_JOBS
+from finetune_api.progress import Progress
+from finetune_operator import main, progress_writer
+from finetune_operator.errors import KubeError, LeadershipLost, Unreachable
+from finetune_operator.kube import FINETUNE_JOBS, SECRETS
+from finetune_operator.leadership import boot_seconds
+from finetune_operator.lease import RENEW_DEADLINE_SECONDS
 from finetune_operator.main import Operator, insist
 from finetune_operator.settings import parse
-from tests.unit.operator_io.fakes import FakeKube
+from tests.unit.operator_io.fakes import FakeKube, running_train
 
 FINISHED = {"conditions": [{"type": "Finished", "status": "True"}]}
 
@@ -24,6 +28,11 @@ def _put(kube: FakeKube, name: str, namespace: str = "team", **members: Any) -> 
     kube.put(FINETUNE_JOBS, {"metadata": {"namespace": namespace, "name": name}, **members})
 
 
+async def _leading(operator: Operator) -> Operator:
+    await operator._leadership._round()
+    return operator
+
+
 async def _due(operator: Operator) -> int:
     before = len(operator._jobs)
     await operator._full_list()
@@ -34,19 +43,19 @@ async def test_every_job_is_due_after_the_first_full_list() -> None:
     kube = FakeKube()
     _put(kube, "a")
     _put(kube, "b", status=FINISHED)
-    assert await _due(_operator(kube)) == 2
+    assert await _due(await _leading(_operator(kube))) == 2
 
 
 async def test_a_later_full_list_leaves_finished_jobs_alone() -> None:
     kube = FakeKube()
     _put(kube, "b", status=FINISHED)
-    operator = _operator(kube)
+    operator = await _leading(_operator(kube))
     operator._metrics.phase(("team", "b"), "Succeeded")
     assert await _due(operator) == 0
 
 
 async def test_a_job_whose_deletion_no_watch_told_of_is_due() -> None:
-    operator = _operator(FakeKube())
+    operator = await _leading(_operator(FakeKube()))
     operator._metrics.phase(("team", "gone"), "Training")
     assert await _due(operator) == 1
 
@@ -55,7 +64,65 @@ async def test_only_jobs_of_the_watched_namespaces_are_listed() -> None:
     kube = FakeKube()
     for namespace in ("team", "other", "third"):
         _put(kube, "a", namespace)
-    assert await _due(_operator(kube, "--watch-namespace", "team", "--watch-namespace", "third")) == 2
+    operator = await _leading(_operator(kube, "--watch-namespace", "team", "--watch-namespace", "third"))
+    assert await _due(operator) == 2
+
+
+async def test_a_new_leader_looks_at_unfinished_jobs_first() -> None:
+    kube = FakeKube()
+    _put(kube, "a", status=FINISHED)
+    _put(kube, "b")
+    operator = await _leading(_operator(kube))
+    await operator._full_list()
+    assert operator._jobs._schedule.take(math.inf) == ("team", "b")
+
+
+async def test_on_a_standby_nothing_is_due_whatever_it_hears_of() -> None:
+    kube = FakeKube()
+    _put(kube, "a")
+    await _leading(_operator(kube))
+    standby = _operator(kube)
+    await standby._leadership._round()
+    standby._changed(("team", "a"))
+    assert await _due(standby) == 0
+
+
+async def test_a_standby_forgets_the_reports_of_jobs_that_have_ended() -> None:
+    kube = FakeKube()
+    _put(kube, "a")
+    _put(kube, "b", status=FINISHED)
+    standby = _operator(kube)
+    for name in ("a", "b", "gone"):
+        report = Progress(stage="train", attempt=0, activity="Training")
+        standby._store.take(("team", name), "u", report, 0.0)
+    await standby._full_list()
+    assert list(standby._store.entries) == [("team", "a")]
+
+
+async def test_who_lost_the_lead_changes_nothing_but_progress() -> None:
+    kube = FakeKube()
+    running_train(kube)
+    operator = await _leading(_operator(kube))
+    operator._leadership._clock = lambda: boot_seconds() + RENEW_DEADLINE_SECONDS
+    kube.calls.clear()
+    with pytest.raises(LeadershipLost):
+        await operator._jobs._handler(("team", "coach"))
+    report = Progress(stage="train", attempt=1, activity="Training")
+    operator._store.take(("team", "coach"), "uid-of-coach", report, 0.0)
+    await operator._progress._handler(("team", "coach"))
+    changes = [call for call in kube.calls if call[0] not in ("get", "list")]
+    assert changes == [("apply_status", "finetunejobs", progress_writer.FIELD_MANAGER)]
+
+
+async def test_only_the_leader_fills_the_tls_secret() -> None:
+    kube = FakeKube()
+    kube.put(SECRETS, {"metadata": {"namespace": "sys", "name": "finetune-operator-tls"}})
+    leader, standby = await _leading(_operator(kube)), _operator(kube)
+    with pytest.raises(KubeError):
+        await standby._certificate.refresh()
+    await leader._certificate.refresh()
+    await standby._certificate.refresh()
+    assert standby._settings().ca_pem == leader._settings().ca_pem != ""
 
 
 async def test_an_outage_at_the_start_is_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:

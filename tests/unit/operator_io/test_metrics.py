@@ -67,12 +67,13 @@ def test_the_series_of_a_job_end_with_it() -> None:
     assert b'name="coach"' not in metrics.render()
 
 
-def test_the_queue_and_the_watches_are_read_when_scraped() -> None:
+def test_who_leads_and_the_queue_and_the_watches_are_read_when_scraped() -> None:
     metrics = Metrics()
     depth = [0]
-    metrics.watch(lambda: depth[0], lambda: 7.5)
+    metrics.watch(lambda: True, lambda: depth[0], lambda: 7.5)
     depth[0] = 3
     assert (
+        metrics.registry.get_sample_value("finetune_leader"),
         metrics.registry.get_sample_value("finetune_queue_depth"),
         metrics.registry.get_sample_value("finetune_watch_age_seconds"),
-    ) == (3.0, 7.5)
+    ) == (1.0, 3.0, 7.5)

@@ -58,9 +58,12 @@ async def test_a_report_of_the_running_pod_is_taken(world: World, client: Client
     assert [entry.latest.step for entry in world.accepted] == [3]
 
 
-async def test_a_report_is_in_the_metrics_at_once(world: World, client: Client) -> None:
+async def test_what_is_kept_for_jobs_that_are_over_can_be_dropped(world: World, client: Client) -> None:
     await _post(client)
-    assert world.metrics.registry.get_sample_value("finetune_job_loss", {"namespace": "team", "name": "coach"}) == 0.83
+    world.endpoint.retain([("team", "coach")])
+    assert len(world.store.entries) == 1
+    world.endpoint.retain([])
+    assert (dict(world.store.entries), list(world.endpoint._limiter.keys)) == ({}, [])
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,19 @@ async def test_the_end_of_a_job_is_told(world: World) -> None:
     assert world.ended == [KEY]
 
 
+async def test_the_latest_report_is_in_the_metrics_until_the_job_ends(world: World) -> None:
+    progress = {"stage": "train", "attempt": 0, "activity": "Training", "loss": "0.83"}
+    metadata = {"namespace": "team", "name": "coach"}
+    world.kube.put(FINETUNE_JOBS, {"metadata": metadata, "spec": {}, "status": {"progress": progress}})
+    world.decisions = [Decision(), Decision(status=_finished())]
+    labels = {"namespace": "team", "name": "coach"}
+    await world.reconciler(KEY)
+    assert world.metrics.registry.get_sample_value("finetune_job_loss", labels) == 0.83
+    world.ended.clear()
+    await world.reconciler(KEY)
+    assert world.ended == [KEY]
+
+
 async def test_a_status_of_a_newer_version_is_left_alone(world: World) -> None:
     metadata = {"namespace": "team", "name": "coach"}
     world.kube.put(FINETUNE_JOBS, {"metadata": metadata, "spec": {}, "status": {"phase": "Dreaming"}})

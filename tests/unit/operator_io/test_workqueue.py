@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_operator.errors import Unreachable
+from finetune_operator.errors import LeadershipLost, Unreachable
 from finetune_operator.workqueue import MAXIMUM_BACKOFF_SECONDS, Schedule, WorkQueue, backoff_seconds
 
 
@@ -219,3 +219,14 @@ async def test_a_stuck_handler_call_is_seen() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_lost_lead_ends_the_queue() -> None:
+    async def handler(key: str) -> None:
+        raise LeadershipLost
+
+    queue: WorkQueue[str] = WorkQueue(handler, workers=1)
+    queue.add("a")
+    with pytest.raises(ExceptionGroup) as caught:
+        await asyncio.wait_for(queue.run(), 5)
+    assert caught.group_contains(LeadershipLost)
