@@ -32,6 +32,7 @@ class ProgressStatus(Model):
 
     stage: Stage
     attempt: Annotated[int, Field(ge=0)]
+    sequence: int | None = Field(None, ge=0, description="Which of its attempt's reports this is.")
     activity: Activity | None = None
     step: int | None = Field(None, ge=0, description="Optimizer steps done.")
     total_steps: int | None = Field(None, ge=0)

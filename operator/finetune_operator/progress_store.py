@@ -26,7 +26,12 @@ def goes_back(new: Progress, old: ProgressStatus | None) -> bool:
         return False
     if attempt_order(new) < attempt_order(old):
         return True
-    return new.step is not None and old.step is not None and new.step < old.step
+    # Not every report has a step, and the sequence is there since a later version of the trainer.
+    return _less(new.sequence, old.sequence) or _less(new.step, old.step)
+
+
+def _less(new: int | None, old: int | None) -> bool:
+    return new is not None and old is not None and new < old
 
 
 def duration(seconds: int) -> str:

@@ -103,7 +103,7 @@ class ProgressPush:
         self._thread.join(2 * self._timeout)
 
     def _run(self) -> None:
-        sent_at = float("-inf")
+        sent_at, sequence = float("-inf"), 0
         while True:
             with self._changed:
                 while not self._closing:
@@ -114,8 +114,9 @@ class ProgressPush:
                 progress, self._waiting, self._urgent = self._waiting, None, False
             if progress is None:
                 return
-            sent_at = time.monotonic()
+            sent_at, sequence = time.monotonic(), sequence + 1
             try:
-                self._send(progress)
+                # Replicas of the operator get them by turns, and one of them may be slow.
+                self._send(progress.model_copy(update={"sequence": sequence}))
             except Exception as error:  # noqa: BLE001 - training never fails because the operator is away
                 log.debug("the progress was not sent: %s", error)

@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from finetune_api.progress import Progress
 from finetune_api.status import FineTuneJobStatus
@@ -57,6 +59,27 @@ async def test_newer_news_of_another_replica_stays(world: World) -> None:
     world.push(30)
     await world.writer(KEY)
     assert world.writes == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from(["push", "write"]), st.integers(0, 1), st.integers(0, 8)), max_size=40))
+async def test_the_status_never_goes_back_whichever_replica_gets_a_report_and_however_late_it_writes_it(
+    story: list[tuple[str, int, int]],
+) -> None:
+    kube, clock = FakeKube(), Clock()
+    running_train(kube)
+    stores = ProgressStore(), ProgressStore()
+    seen = []
+    for action, replica, sequence in story:
+        if action == "push":
+            # Every other report has no step, as those about something else than steps.
+            step = sequence if sequence % 2 else None
+            report = Progress(stage="train", attempt=1, activity="Training", sequence=sequence, step=step)
+            stores[replica].take(KEY, "uid-of-coach", report, clock())
+        else:
+            await ProgressWriter(kube, stores[replica], clock)(KEY)
+            progress = kube.objects[FINETUNE_JOBS.plural, *KEY].get("status", {}).get("progress")
+            seen += [progress["sequence"]] if progress else []
+    assert seen == sorted(seen)
 
 
 async def test_a_stored_report_that_is_not_understood_is_replaced(world: World) -> None:

@@ -81,6 +81,16 @@ def test_a_new_activity_and_the_last_step_are_sent_at_once() -> None:
     assert [p.step for p in sent] == [None, 1, 9]
 
 
+def test_what_is_sent_is_counted() -> None:
+    sent: list[Progress] = []
+    push = ProgressPush(sent.append, every_seconds=0)
+    for step in range(50):
+        push.offer(_progress(step=step))
+        time.sleep(0.001)
+    push.close()
+    assert [p.sequence for p in sent] == [*range(1, len(sent) + 1)]
+
+
 def test_what_is_looked_at_after_the_last_step_is_not_sent_row_by_row() -> None:
     sent: list[Progress] = []
     push = ProgressPush(sent.append, every_seconds=60)
