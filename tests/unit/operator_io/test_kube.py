@@ -108,7 +108,6 @@ async def test_a_name_cannot_leave_its_place_in_the_path(server: Server, kube: K
     assert server.requests[0][0].raw_path == "/api/v1/namespaces/team/pods/..%2Fsecrets%2Fx"
 
 
-<<<<<<< HEAD
 async def test_what_is_deleted_is_what_was_read_and_goes_after_its_pods(server: Server, kube: KubeClient) -> None:
     server.answers = [(200, {"kind": "Job"})]
     await kube.delete(JOBS, "team", "a", uid="u", resource_version="7")
@@ -117,7 +116,8 @@ async def test_what_is_deleted_is_what_was_read_and_goes_after_its_pods(server: 
     sent = json.loads(body)
     assert sent["propagationPolicy"] == "Foreground"
     assert sent["preconditions"] == {"uid": "u", "resourceVersion": "7"}
-=======
+
+
 async def test_a_change_that_is_not_permitted_is_not_sent(server: Server, kube: KubeClient) -> None:
     def refuse() -> None:
         raise LeadershipLost
@@ -127,6 +127,7 @@ async def test_a_change_that_is_not_permitted_is_not_sent(server: Server, kube: 
     changes = [
         lambda: permitted.create(JOBS, "team", {"metadata": metadata}),
         lambda: permitted.replace(JOBS, "team", "coach", {"metadata": metadata}),
+        lambda: permitted.delete(JOBS, "team", "coach", uid="u", resource_version="1"),
         lambda: permitted.apply_status(FINETUNE_JOBS, "team", "coach", {}, manager="us"),
     ]
     for change in changes:
@@ -152,4 +153,3 @@ async def test_each_change_asks_for_its_own_permit(server: Server, kube: KubeCli
     for _ in range(2):
         await permitted.create(JOBS, "team", {"metadata": {"name": "a"}})
     assert asked == [0, 1]
->>>>>>> d672795 (Two replicas of the operator: a Lease says which one works, and the other takes over within seconds)

@@ -84,7 +84,9 @@ def _served(*, objects: int) -> web.Application:
             return web.json_response({"groups": listed})
         if path in groups:
             verbs = ["get", "list", "watch"]
-            found = [{"name": n, "singularName": n, "kind": n, "namespaced": True, "verbs": verbs} for n in groups[path]]
+            found = [
+                {"name": n, "singularName": n, "kind": n, "namespaced": True, "verbs": verbs} for n in groups[path]
+            ]
             return web.json_response({"resources": found})
         if request.query.get("watch"):
             response = web.StreamResponse()
@@ -114,7 +116,9 @@ async def test_news_of_one_object_does_not_wait_for_that_of_others(monkeypatch: 
     async with TestServer(_served(objects=objects)) as server:
 
         async def credentials() -> kopf.ConnectionInfo:
-            return kopf.ConnectionInfo(server=str(server.make_url("")).rstrip("/"), expiration=datetime.now(UTC) + timedelta(1))
+            return kopf.ConnectionInfo(
+                server=str(server.make_url("")).rstrip("/"), expiration=datetime.now(UTC) + timedelta(1)
+            )
 
         monkeypatch.setattr(watches, "_credentials", credentials)
         watching = Watches((), hear)
@@ -124,4 +128,3 @@ async def test_news_of_one_object_does_not_wait_for_that_of_others(monkeypatch: 
             await asyncio.wait_for(all_heard.wait(), 4)
         finally:
             await watching.stop()
-
