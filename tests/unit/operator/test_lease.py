@@ -280,6 +280,7 @@ def test_not_even_if_somebody_deletes_the_lease_that_all_of_them_have_seen(
             world.step(action, which, seconds)
 
 
+@settings(deadline=None)
 @given(CLOCKS, steps("restart"))
 def test_whatever_happened_somebody_leads_soon_after(
     clocks: list[tuple[float, float]], story: list[tuple[str, int, float]]

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_api.progress import Progress
@@ -61,6 +61,7 @@ async def test_newer_news_of_another_replica_stays(world: World) -> None:
     assert world.writes == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["push", "write"]), st.integers(0, 1), st.integers(0, 8)), max_size=40))
 async def test_the_status_never_goes_back_whichever_replica_gets_a_report_and_however_late_it_writes_it(
     story: list[tuple[str, int, int]],

@@ -1,4 +1,6 @@
 import asyncio
+import contextlib
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -149,10 +151,16 @@ class _Handler:
         return None
 
 
-async def _run_for(queue: WorkQueue[str], seconds: float) -> None:
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await queue.run()
+async def _run_for(queue: WorkQueue[str], done: Sequence[str], calls: int) -> None:
+    """Run until so many handler calls are done, and a moment longer."""
+    running = asyncio.create_task(queue.run())
+    async with asyncio.timeout(30):
+        while len(done) < calls:
+            await asyncio.sleep(0.005)
+    await asyncio.sleep(0.05)
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
 
 
 async def test_one_key_is_worked_on_by_one_worker_at_a_time() -> None:
@@ -160,7 +168,7 @@ async def test_one_key_is_worked_on_by_one_worker_at_a_time() -> None:
     queue: WorkQueue[str] = WorkQueue(handler, workers=4)
     queue.add("a")
     asyncio.get_running_loop().call_later(0.005, queue.add, "a")
-    await _run_for(queue, 0.1)
+    await _run_for(queue, handler.done, 2)
     assert handler.done == ["a", "a"]
 
 
@@ -169,13 +177,13 @@ async def test_different_keys_are_worked_on_together_up_to_the_number_of_workers
     queue: WorkQueue[str] = WorkQueue(handler, workers=2)
     for key in "abcd":
         queue.add(key)
-    await _run_for(queue, 0.2)
+    await _run_for(queue, handler.done, 4)
     assert (handler.most, sorted(handler.done)) == (2, ["a", "b", "c", "d"])
 
 
 @pytest.mark.parametrize("error", [Unreachable("down"), ZeroDivisionError()])
 async def test_an_exception_is_tried_again_and_stops_nobody_else(error: Exception) -> None:
-    done = []
+    done: list[str] = []
 
     async def handler(key: str) -> float | None:
         done.append(key)
@@ -186,12 +194,12 @@ async def test_an_exception_is_tried_again_and_stops_nobody_else(error: Exceptio
     queue: WorkQueue[str] = WorkQueue(handler, workers=1)
     queue.add("bad")
     queue.add("good")
-    await _run_for(queue, 0.7)
+    await _run_for(queue, done, 3)
     assert done == ["bad", "good", "bad"]
 
 
 async def test_the_handler_is_called_again_when_it_asks_for_that() -> None:
-    done = []
+    done: list[str] = []
 
     async def handler(key: str) -> float | None:
         done.append(key)
@@ -199,7 +207,7 @@ async def test_the_handler_is_called_again_when_it_asks_for_that() -> None:
 
     queue: WorkQueue[str] = WorkQueue(handler, workers=1)
     queue.add("a")
-    await _run_for(queue, 0.15)
+    await _run_for(queue, done, 3)
     assert len(done) == 3
 
 
