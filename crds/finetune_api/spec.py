@@ -160,6 +160,11 @@ class FineTuneJobSpec(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(
             *(_immutable(m) for m in ("model", "dataset", "training", "evaluation", "export", "output", "tracking")),
+            (
+                "(has(self.retryGeneration) ? self.retryGeneration : 0) >= "
+                "(has(oldSelf.retryGeneration) ? oldSelf.retryGeneration : 0)",
+                "retryGeneration may only grow",
+            ),
             *(
                 (
                     f"!has(self.training) || !has(self.training.method) || !(self.training.method in {methods}) || "
@@ -188,6 +193,12 @@ class FineTuneJobSpec(Model):
     compute: ComputeSpec = ComputeSpec()
     tracking: TrackingSpec = TrackingSpec()
     retries: Retries = Retries()
+    retry_generation: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="Raise it to reopen a job that failed, at the stage that failed, with its retries unused.",
+    )
     suspend: bool = Field(
         False,
         description="true: the pod ends, after train saved a checkpoint, and nothing is started. false: go on there.",

@@ -56,6 +56,9 @@ class StageStatus(Model):
         None,
         description="True: the present attempt only reads the result that an earlier one stored, and needs no GPU.",
     )
+    first_attempt: int = Field(
+        0, ge=0, description="First attempt since the job was last reopened. What was found before counts no more."
+    )
     counted_failures: int = Field(0, ge=0)
     checkpoint_step: int | None = Field(None, ge=0, description="The last checkpoint that a failed attempt reported.")
     job_name: ShortText | None = None
@@ -173,6 +176,7 @@ class FineTuneJobStatus(Model):
     """The status subresource. Written by the operator alone; progress has a field manager of its own."""
 
     observed_generation: int = -1
+    retry_generation: int = Field(0, ge=0, description="The spec.retryGeneration that the job is in.")
     phase: Phase | None = None
     start_time: Timestamp | None = None
     completion_time: Timestamp | None = None

@@ -10,7 +10,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.result import StageResult
 from finetune_api.spec import Stage
 from finetune_api.status import StageStatus
-from finetune_operator import children
+from finetune_operator import children, names
 from finetune_operator.clock import parse_time
 from finetune_operator.observation import Object
 
@@ -105,8 +105,10 @@ def _seconds(pod: Object) -> int:
     return max(0, int((parse_time(state["finishedAt"]) - parse_time(state["startedAt"])).total_seconds()))
 
 
-def unusable_nodes(jobs: Sequence[Object], pods: Sequence[Object], stage: Stage) -> tuple[str, ...]:
-    """Return the nodes whose GPU was found unusable by an attempt of this stage.
+def unusable_nodes(
+    jobs: Sequence[Object], pods: Sequence[Object], stage: Stage, first_attempt: int = 0
+) -> tuple[str, ...]:
+    """Return the nodes whose GPU was found unusable by an attempt of this stage, from that one on.
 
     They are read from the pods, and from what earlier Jobs already avoided, in case a pod is gone.
     """
@@ -114,12 +116,17 @@ def unusable_nodes(jobs: Sequence[Object], pods: Sequence[Object], stage: Stage)
     for pod in pods:
         state = children.terminated(pod) or {}
         node = (pod.get("spec") or {}).get("nodeName")
-        if children.is_pod_of(pod, stage) and state.get("exitCode") == ExitCode.GPU_UNUSABLE and node:
+        if _is_of(pod, stage, first_attempt) and state.get("exitCode") == ExitCode.GPU_UNUSABLE and node:
             found.add(node)
     for job in jobs:
-        if children.is_pod_of(job, stage):
+        if _is_of(job, stage, first_attempt):
             found.update(_avoided(job["spec"]["template"]["spec"]))
     return tuple(sorted(found))
+
+
+def _is_of(child: Object, stage: Stage, first_attempt: int) -> bool:
+    attempt = (child["metadata"].get("labels") or {}).get(names.ATTEMPT_LABEL, "0")
+    return children.is_pod_of(child, stage) and int(attempt) >= first_attempt
 
 
 def _avoided(pod_spec: Object) -> list[str]:

@@ -20,6 +20,7 @@ from finetune_operator import (
     diagnose,
     failures,
     names,
+    reopen,
     snapshot,
     stages,
     status,
@@ -55,7 +56,7 @@ def decide(observation: Observation, now: datetime, settings: Settings) -> Decis
         # The garbage collector deletes the children; a status would be lost.
         return Decision()
     if conditions.is_true(observation.status.conditions, "Finished"):
-        return Transition(observation, now, observation.status).keep(_end_jobs(observation))
+        return _finished(observation, now, settings)
     if observation.spec is None:
         return _invalid(observation, now)
     if observation.status.snapshot is None:
@@ -79,6 +80,21 @@ def decide(observation: Observation, now: datetime, settings: Settings) -> Decis
     if found.status.stages != observation.status.stages:
         return this.go_on(*_next_start(stage, now), requeue_after=_SOON)
     return _start(this, stage, observation, observation.spec, settings)
+
+
+def _finished(observation: Observation, now: datetime, settings: Settings) -> Decision:
+    """It starts nothing, unless it failed and is to be opened again."""
+    spec = observation.spec
+    if spec is None or not reopen.is_wanted(observation.status, spec):
+        return Transition(observation, now, observation.status).keep(_end_jobs(observation))
+    reopened = reopen.reopened(observation.status)
+    stage = status.current(reopened)
+    if stage is None or not conditions.is_true(reopened.conditions, "Accepted"):
+        return _accept(replace(observation, status=reopened), spec, now, settings)
+    this = Transition(observation, now, reopened, (reopen.event(stage),))
+    if spec.suspend:
+        return suspend.hold(this, spec, stage)
+    return this.go_on(*_next_start(stage, now), requeue_after=_SOON, actions=_end_jobs(observation))
 
 
 def _invalid(observation: Observation, now: datetime) -> Decision:
@@ -185,7 +201,7 @@ def _start(
         snapshot=accepted,
         settings=settings,
         number=stage.attempt,
-        avoid_nodes=attempts.unusable_nodes(observation.jobs, observation.pods, stage.name),
+        avoid_nodes=attempts.unusable_nodes(observation.jobs, observation.pods, stage.name, stage.first_attempt),
         scratch=this.status.scratch,
         report_only=bool(stage.report_only),
     )

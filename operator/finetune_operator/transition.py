@@ -115,7 +115,15 @@ class Transition:
             now=self.now,
             generation=generation,
         )
-        changed = {**update, "observed_generation": generation, "conditions": built}
+        spec = self.observation.spec
+        asked = spec.retry_generation if spec else self.status.retry_generation
+        changed = {
+            **update,
+            "observed_generation": generation,
+            "conditions": built,
+            # One that is raised while the job is under way asks for nothing.
+            "retry_generation": max(asked, self.status.retry_generation),
+        }
         return self._changed(self.status.model_copy(update=changed), events, requeue_after, actions)
 
     def _changed(

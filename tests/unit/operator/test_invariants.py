@@ -57,8 +57,8 @@ class Cluster(RuleBasedStateMachine):
         )
         self.operator: Iterator[None] = iter(())
         self.seen: Object | None = None
-        # By uid: how many children it had when it was finished.
-        self.children_at_end: dict[str, int] = {}
+        # By uid and retryGeneration: how many children it had when it was finished.
+        self.children_at_end: dict[tuple[str, int], int] = {}
         # How many of what was created were looked at for a second training.
         self.looked_at = 0
         # Jobs that found no result, or had an image that cannot look for one.
@@ -194,6 +194,11 @@ class Cluster(RuleBasedStateMachine):
         self.world.edit(fsGroup=group)
 
     @precondition(lambda self: self.world.resource is not None)
+    @rule()
+    def user_raises_the_retry_generation(self) -> None:
+        self.world.patch(retryGeneration=self.world.job["spec"].get("retryGeneration", 0) + 1)
+
+    @precondition(lambda self: self.world.resource is not None)
     @rule(suspend=st.booleans())
     def user_suspends_or_resumes(self, suspend: bool) -> None:
         self.world.patch(suspend=suspend)
@@ -280,7 +285,7 @@ class FreshReads(Cluster):
             return
         uid = world.job["metadata"]["uid"]
         count = sum(c["metadata"]["ownerReferences"][0]["uid"] == uid for c in world.created)
-        assert self.children_at_end.setdefault(uid, count) == count
+        assert self.children_at_end.setdefault((uid, world.status["retryGeneration"]), count) == count
 
     @invariant()
     def nothing_is_trained_that_is_there_already(self) -> None:
@@ -329,19 +334,21 @@ class StaleReads(Cluster):
 
 def assert_no_step_back(old: Object, new: Object) -> None:
     assert new["observedGeneration"] >= old["observedGeneration"]
+    assert new.get("retryGeneration", 0) >= old.get("retryGeneration", 0)
     if "snapshot" in old and any(s["state"] != "Pending" or s["attempt"] for s in old["stages"]):
         assert new["snapshot"] == old["snapshot"]
     assert _place(new) >= _place(old)
+    reopened = _failed(old) and new["retryGeneration"] > old["retryGeneration"]
     for before, after in zip(old.get("stages", []), new.get("stages", []), strict=False):
         assert after["attempt"] >= before["attempt"]
-        assert after["countedFailures"] >= before["countedFailures"]
+        assert after["countedFailures"] >= before["countedFailures"] or reopened
         assert after["countedFailures"] <= 4
     assert new.get("activeSeconds", 0) >= old.get("activeSeconds", 0)
     for member in ("startTime", "runId", "failure", "completionTime"):
         if member in old and "stages" in old and member != "startTime":
-            assert new[member] == old[member]
+            assert reopened or new[member] == old[member]
     if _finished(old):
-        assert _finished(new) == _finished(old)
+        assert _finished(new) == _finished(old) or reopened
 
 
 def _place(status: Object) -> tuple[int, ...]:
@@ -351,6 +358,10 @@ def _place(status: Object) -> tuple[int, ...]:
         if stage["state"] not in ("Succeeded", "Skipped"):
             return index, stage["attempt"], ("Pending", "Running", "Failed").index(stage["state"])
     return (len(STAGES) if stages else -1,)
+
+
+def _failed(status: Object) -> bool:
+    return any(c["type"] == "Failed" and c["status"] == "True" for c in status.get("conditions", []))
 
 
 def _finished(status: Object) -> str | None:
