@@ -15,6 +15,7 @@ from finetune_api.status import Failure, Snapshot, StageStatus
 from finetune_operator import (
     attempts,
     children,
+    compute_edit,
     conditions,
     deadlines,
     diagnose,
@@ -135,14 +136,18 @@ def _watch(
         actions = [*_restore_plan(observation, spec, settings), *_publish_ca(observation, settings)]
     left = deadlines.seconds_active(this.status, spec, this.now)
     pods = [p for p in observation.pods if children.is_pod_of(p, stage.name, stage.attempt)]
+    jobs = [j for j in observation.jobs if j["metadata"]["name"] == stage.job_name]
     if any((p.get("status") or {}).get("phase") == "Running" for p in pods):
         message = f"{attempts.called(stage)} is running, attempt {stage.attempt + 1}."
+        if compute_edit.is_later(jobs[0], spec, stage):
+            this, message = compute_edit.told(this, message)
         return this.go_on(_ACTIVE[stage.name], message, requeue_after=left, actions=actions)
-    jobs = [j for j in observation.jobs if j["metadata"]["name"] == stage.job_name]
     found = diagnose.diagnose(pods, jobs, observation.events)
     late = deadlines.late(jobs[0], pods, found, stage.name, spec, this.now)
     if late:
         return _give_up(this, stage, late)
+    if (found or children.is_being_deleted(jobs[0])) and compute_edit.applies(this, jobs[0], spec, stage):
+        return compute_edit.make_anew(this, jobs[0], stage)
     since = this.now - parse_time(jobs[0]["metadata"]["creationTimestamp"])
     again = _PENDING_SECONDS if since < _LONG_PENDING_AFTER else _LONG_PENDING_SECONDS
     to_start = deadlines.seconds_to_start(jobs[0], pods, spec, this.now)

@@ -9,6 +9,7 @@ JOB_LABEL = "finetune.dev/job"
 JOB_UID_LABEL = "finetune.dev/job-uid"
 STAGE_LABEL = "finetune.dev/stage"
 ATTEMPT_LABEL = "finetune.dev/attempt"
+COMPUTE_ANNOTATION = "finetune.dev/compute"
 CONTAINER = "trainer"
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from finetune_api.spec import FineTuneJobSpec
 from finetune_api.status import Failure, FineTuneJobStatus, StageStatus
-from finetune_operator import attempts, children, deadlines, failures, names, status, suspend
+from finetune_operator import attempts, children, compute_edit, deadlines, failures, names, status, suspend
 from finetune_operator.attempts import Ended
 from finetune_operator.clock import format_time
 from finetune_operator.decision import KubernetesEvent
@@ -100,8 +100,8 @@ def _ended(result: Record, stage: StageStatus, ended: Ended, observation: Observ
 def _deleted(
     result: Record, stage: StageStatus, observation: Observation, spec: FineTuneJobSpec, completion_time: str
 ) -> Record:
-    """An attempt whose Job was deleted. To be suspended is no failure: none is kept, and nothing is waited for."""
-    if not suspend.explains_deletion(observation, spec):
+    """An attempt whose Job was deleted. If this operator did, it is no failure: none is kept, nothing is waited for."""
+    if not suspend.explains_deletion(observation, spec) and not compute_edit.explains_deletion(observation.status):
         return _failed(result, stage, failures.job_deleted(stage), completion_time)
     again = {"state": "Pending", "attempt": stage.attempt + 1, "start_time": None, "completion_time": None}
     changed = status.with_stage(result.status, stage.model_copy(update=again))

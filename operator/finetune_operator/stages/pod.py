@@ -12,6 +12,7 @@ from finetune_api.spec import Stage
 from finetune_operator import names
 from finetune_operator.stages import disk, volumes
 from finetune_operator.stages.attempt import Attempt
+from finetune_operator.stages.compute_digest import digest
 from finetune_operator.stages.volumes import Mount
 
 TERMINATION_LOG = "/dev/termination-log"
@@ -68,6 +69,7 @@ def job(
             "name": names.job(attempt.metadata, stage, attempt.number),
             "namespace": attempt.metadata.namespace,
             "labels": labels,
+            "annotations": {names.COMPUTE_ANNOTATION: digest(compute, stage, report_only=attempt.report_only)},
             "ownerReferences": [owner(attempt.metadata)],
         },
         "spec": {

@@ -159,6 +159,13 @@ class Cluster(RuleBasedStateMachine):
         disrupted = bool(code) and data.draw(st.booleans())
         self.world.end_pod(pod, code, message, reason, disrupted=disrupted)
 
+    @rule()
+    def no_node_takes_the_pod(self) -> None:
+        why = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "No."}
+        for pod in self.world.pods:
+            if pod["status"]["phase"] == "Pending":
+                pod["status"]["conditions"] = [why]
+
     @rule(index=_indices)
     def pod_is_deleted(self, index: int) -> None:
         if self.world.pods:
