@@ -69,9 +69,10 @@ class ControlPlane:
     def install_crd(self) -> None:
         """Install the generated CRD and wait until the API server serves it."""
         self.kubectl("apply", "--server-side", "-f", str(CRD))
-        # Not --for=condition=Established: that is an error as long as there are no conditions at all.
-        established = 'jsonpath={.status.conditions[?(@.type=="Established")].status}=True'
-        self.kubectl("wait", f"--for={established}", "--timeout=30s", f"crd/{PLURAL}.{GROUP}")
+        # Asking for a condition is an error as long as there are none at all; they come with the accepted names.
+        named = f"jsonpath={{.status.acceptedNames.plural}}={PLURAL}"
+        self.kubectl("wait", f"--for={named}", "--timeout=30s", f"crd/{PLURAL}.{GROUP}")
+        self.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{PLURAL}.{GROUP}")
 
 
 def _cluster(*arguments: str) -> str:
