@@ -190,9 +190,13 @@ def _start(
         return this.go_on(*_next_start(stage, this.now), requeue_after=left)
     accepted = this.status.snapshot
     assert accepted is not None  # decide accepts first
+    fresh = status.untouched(this.status) and not _has_plan(observation)
+    newer = snapshot.newer(accepted)
+    if newer and not fresh:
+        return this.block(snapshot.PLAN_NEWER, newer)
     plan = _plan(observation, spec, accepted, settings)
     if isinstance(plan, Failure):
-        if status.untouched(this.status) and not _has_plan(observation):
+        if fresh:
             # The settings changed between acceptance and the first start: accept again under the new ones.
             return _accept(observation, spec, this.now, settings)
         return this.fail(plan)

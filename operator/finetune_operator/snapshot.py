@@ -15,6 +15,7 @@ from finetune_operator.job_settings import Settings
 from finetune_operator.observation import Object
 from finetune_operator.stages import pod
 
+PLAN_NEWER = "PlanNewer"
 PLAN_KEY = "plan.json"
 CA_KEY = "ca.crt"
 
@@ -31,6 +32,17 @@ def take(plan: bytes, settings: Settings) -> Snapshot:
         plan_sha256=plans.sha256(plan),
         trainer_image=settings.trainer_image,
         operator_version=settings.operator_version,
+    )
+
+
+def newer(snapshot: Snapshot) -> str | None:
+    """Return what to do about a plan of a later version, whose pods may need what this version does not render."""
+    if snapshot.plan_version <= plans.PLAN_VERSION:
+        return None
+    return (
+        f"The job was accepted by version {snapshot.operator_version} of the operator, with plan version "
+        f"{snapshot.plan_version}, and this one knows up to {plans.PLAN_VERSION}: upgrade the operator again, and the "
+        "job goes on; or create the job anew under another name."
     )
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,8 +55,8 @@ class Installed:
     kubeconfig: Path
 
 
-def install(plane: ControlPlane, folder: Path, namespace: str, *values: str) -> Installed:
-    """Apply the chart, rendered with these values, and make a kubeconfig with the token of its ServiceAccount."""
+def _render(plane: ControlPlane, namespace: str, values: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the pod of the chart's Deployment, and a List of all other objects."""
     settings = [argument for value in values for argument in ("--set", value)]
     done = plane.run(
         *("helm", "template", RELEASE, str(ROOT / "charts" / RELEASE), "--namespace", namespace),
@@ -65,9 +65,14 @@ def install(plane: ControlPlane, folder: Path, namespace: str, *values: str) -> 
     assert done.returncode == 0, done.stderr
     objects: list[dict[str, Any]] = [o for o in yaml.safe_load_all(done.stdout) if o]
     [deployment] = [o for o in objects if o["kind"] == "Deployment"]
-    pod = deployment["spec"]["template"]["spec"]
+    pod: dict[str, Any] = deployment["spec"]["template"]["spec"]
+    return pod, {"apiVersion": "v1", "kind": "List", "items": [o for o in objects if o is not deployment]}
+
+
+def install(plane: ControlPlane, folder: Path, namespace: str, *values: str) -> Installed:
+    """Apply the chart, rendered with these values, and make a kubeconfig with the token of its ServiceAccount."""
+    pod, rest = _render(plane, namespace, values)
     plane.kubectl("create", "namespace", namespace)
-    rest = {"apiVersion": "v1", "kind": "List", "items": [o for o in objects if o is not deployment]}
     plane.kubectl("apply", "-f", "-", stdin=json.dumps(rest))
 
     token = plane.kubectl("create", "token", pod["serviceAccountName"], "-n", namespace).strip()
@@ -76,6 +81,13 @@ def install(plane: ControlPlane, folder: Path, namespace: str, *values: str) -> 
     kubeconfig = folder / "kubeconfig"
     kubeconfig.write_text(json.dumps(config))
     return Installed(plane, namespace, tuple(pod["containers"][0]["args"]), kubeconfig)
+
+
+def upgrade(installed: Installed, *values: str) -> Installed:
+    """Apply the chart again with other values."""
+    pod, rest = _render(installed.plane, installed.namespace, values)
+    installed.plane.kubectl("apply", "-f", "-", stdin=json.dumps(rest))
+    return replace(installed, arguments=tuple(pod["containers"][0]["args"]))
 
 
 @pytest.fixture(scope="session")
@@ -91,6 +103,8 @@ class OperatorProcess:
     installed: Installed
     log: Path
     pod_name: str = "operator-0"
+    # The folder of the package finetune_api.
+    api: Path = ROOT / "crds"
     http_port: int = field(default_factory=_free_port)
     progress_port: int = field(default_factory=_free_port)
     _process: subprocess.Popen[bytes] | None = None
@@ -108,7 +122,7 @@ class OperatorProcess:
                 env={
                     **os.environ,
                     "KUBECONFIG": str(self.installed.kubeconfig),
-                    "PYTHONPATH": f"{ROOT / 'crds'}:{ROOT / 'operator'}",
+                    "PYTHONPATH": f"{self.api}:{ROOT / 'operator'}",
                     "POD_NAMESPACE": self.installed.namespace,
                     "POD_NAME": self.pod_name,
                 },

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from finetune_api import exit_codes
-from finetune_operator import compute_edit, decide, diagnose, evaluated, failures, transition
+from finetune_operator import compute_edit, decide, diagnose, evaluated, failures, snapshot, transition
 
 ROOT = Path(__file__).resolve().parents[3]
 README = (ROOT / "README.md").read_text()
@@ -20,6 +20,7 @@ REASONS = {
     failures.EVICTED,
     failures.RESULT_LOST,
     compute_edit.REASON,
+    snapshot.PLAN_NEWER,
     decide.ENDPOINT_NOT_ALLOWED,
     evaluated.GATE_MISSED,
     transition.REUSED,

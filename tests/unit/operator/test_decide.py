@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from finetune_api.plan import Defaults
+from finetune_api.plan import PLAN_VERSION, Defaults
 from finetune_api.references import S3Connection
 from finetune_api.status import DatasetStatus
 from tests.unit.operator.world import RUN_ID, SETTINGS, World, failure, spec, success
@@ -333,3 +333,41 @@ def test_an_unchanged_world_writes_no_status(world: World) -> None:
     version = world.job["metadata"]["resourceVersion"]
     world.wait(1)
     assert world.job["metadata"]["resourceVersion"] == version
+
+
+@pytest.fixture
+def of_a_newer_version(world: World) -> World:
+    to_train(world)
+    world.job["status"]["snapshot"]["planVersion"] = PLAN_VERSION + 1
+    return world
+
+
+def test_a_stage_that_a_newer_operator_started_runs_on_after_a_rollback(of_a_newer_version: World) -> None:
+    world = of_a_newer_version
+    pod = world.start_pod(world.live_job())
+    world.run_pod(pod)
+    world.reconcile()
+    assert world.condition("Reconciling")["reason"] == "Training"  # type: ignore[index]
+
+
+def test_nothing_more_is_started_of_a_job_that_a_newer_operator_accepted(of_a_newer_version: World) -> None:
+    world = of_a_newer_version
+    world.run()
+    assert world.stage("train")["state"] == "Succeeded"
+    assert world.condition("Stalled")["reason"] == "PlanNewer"  # type: ignore[index]
+    assert not world.finished()
+    assert names(world)[-1] == "coach-00001-train-0"
+    world.job["status"]["snapshot"]["planVersion"] = PLAN_VERSION
+    world.reconcile()
+    assert world.condition("Stalled") is None
+    assert names(world)[-1] == "coach-00001-export-0"
+
+
+def test_a_job_of_which_nothing_was_started_is_accepted_anew_after_a_rollback(world: World) -> None:
+    for _ in world.operator_pass():
+        pass
+    world.job["status"]["snapshot"]["planVersion"] = PLAN_VERSION + 1
+    world.job["status"]["snapshot"]["planSha256"] = "b" * 64
+    world.reconcile()
+    assert names(world) == ["coach-00001-prepare-0"]
+    assert world.status["snapshot"]["planVersion"] == PLAN_VERSION
