@@ -17,6 +17,7 @@ class ExitCode(IntEnum):
     ACCESS_DENIED = 77
     OUT_OF_GPU_MEMORY = 79
     GPU_UNUSABLE = 80
+    HUNG = 81
 
 
 # Trying again cannot help: the user has to change something.
@@ -36,6 +37,7 @@ REASONS: dict[int, str] = {
     ExitCode.ACCESS_DENIED: "AccessDenied",
     ExitCode.OUT_OF_GPU_MEMORY: "OutOfGPUMemory",
     ExitCode.GPU_UNUSABLE: "GPUUnusable",
+    ExitCode.HUNG: "Hung",
 }
 
 

@@ -169,6 +169,8 @@ class TrainingPlan(Model):
     seed: int
     checkpoint_seconds: int | None = None
     checkpoint_steps: int | None = None
+    # None: training may stand still for ever.
+    hang_timeout_seconds: int | None = None
 
 
 class GatePlan(Model):

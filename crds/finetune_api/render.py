@@ -192,6 +192,7 @@ def _training(spec: TrainingSpec) -> TrainingPlan:
         seed=spec.seed,
         checkpoint_seconds=DEFAULT_CHECKPOINT_SECONDS if timed else checkpoint.every_seconds,
         checkpoint_steps=checkpoint.every_steps,
+        hang_timeout_seconds=spec.hang_timeout_seconds,
     )
 
 

@@ -202,3 +202,10 @@ class TrainingSpec(Model):
     train_on_responses_only: bool = Field(True, description="Learn the answers, not the questions.")
     seed: int = Field(3407, ge=0, le=2_147_483_647, description="The same seed gives the same order of examples.")
     checkpoint: Checkpoint = Checkpoint()
+    hang_timeout_seconds: int = Field(
+        1800,
+        ge=60,
+        le=86400,
+        description="An attempt without a step or any other progress for so long is ended, and the next one goes on "
+        "from the last checkpoint.",
+    )

@@ -4,6 +4,7 @@ FAKE_TRAINING is a JSON object: `fits`, the rung that has room ([micro-batch, ch
 `steps` per process before memory runs out, or `end`, how the process ends instead.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -12,9 +13,11 @@ import time
 from pathlib import Path
 
 from finetune_api.result import StageResult
+from finetune_trainer import train_process
 from finetune_trainer.ladder import Shortage
 from finetune_trainer.progress_pipe import PipeReporter
 from finetune_trainer.rung import Rung
+from finetune_trainer.stop import StopFlag
 from finetune_trainer.train_process import Order, Outcome
 
 FIRST = Rung(8, "None")
@@ -60,9 +63,18 @@ def finish(end: str, order: Order) -> int:
         signal.pause()
         result = StageResult(stage="train", exit_code=75, message="saved", checkpoint_step=7)
         order.outcome.write_text(Outcome(result=result).model_dump_json(by_alias=True))
+    elif end == "hang":
+        train_process._attempt = hang
+        return train_process.main(sys.argv[1:])
     elif end.startswith("SIG"):
         os.kill(os.getpid(), signal.Signals[end])
     return 3
+
+
+def hang(_order: Order, _stop: StopFlag) -> Outcome:
+    """Never come back from native code, nor let another thread of Python run meanwhile."""
+    while True:
+        ctypes.PyDLL(None).sleep(60)
 
 
 if __name__ == "__main__":

@@ -81,3 +81,14 @@ class GPUUnusableError(StageError):
 
     def __init__(self, message: str) -> None:
         super().__init__(ExitCode.GPU_UNUSABLE, message)
+
+
+class HungError(StageError):
+    """Training made no progress any more (81)."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(
+            ExitCode.HUNG,
+            f"training made no progress for {seconds} s and was ended; its log has where each thread stood. If it only "
+            "needs longer than that, raise spec.training.hangTimeoutSeconds",
+        )

@@ -10,8 +10,14 @@ from finetune_trainer import merge_base
 from finetune_trainer.build_id import build_id
 from finetune_trainer.prepared import ResolvedAdapter, ResolvedModel
 
-# How the work is cut up and kept; none of it changes the result.
-_WITHOUT_EFFECT = {"microBatchSize", "gradientCheckpointing", "checkpointSeconds", "checkpointSteps"}
+# How the work is cut up, kept and watched; none of it changes the result.
+_WITHOUT_EFFECT = {
+    "microBatchSize",
+    "gradientCheckpointing",
+    "checkpointSeconds",
+    "checkpointSteps",
+    "hangTimeoutSeconds",
+}
 # Where things come from. What is there counts instead, as checksums.
 _PLACES = {"sources", "holdoutSources", "templateFile"}
 

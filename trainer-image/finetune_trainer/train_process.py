@@ -19,7 +19,8 @@ from finetune_api.layout import JobLayout
 from finetune_api.plan import Plan
 from finetune_api.result import StageResult
 from finetune_trainer.context import Context
-from finetune_trainer.errors import Preempted, StageError
+from finetune_trainer.errors import HungError, Preempted, StageError
+from finetune_trainer.hang_watch import HangWatch, dump_on_request
 from finetune_trainer.ladder import Shortage
 from finetune_trainer.open_store import open_output
 from finetune_trainer.outcome import read_prepared
@@ -66,6 +67,7 @@ def run(context: Context, rung: Rung | None, weights: Path | None) -> Outcome:
 
     Raises:
         Preempted: it was stopped before it could say so itself.
+        HungError: it made no progress and was killed.
         StageError: it died without an outcome; the exit code is the one a shell would show.
     """
     order_file, outcome_file = context.scratch / "train-order.json", context.scratch / "train-outcome.json"
@@ -85,10 +87,11 @@ def run(context: Context, rung: Rung | None, weights: Path | None) -> Outcome:
     process = subprocess.Popen([*COMMAND, str(order_file)], pass_fds=[writing])
     os.close(writing)
     pipe = os.fdopen(reading, encoding="utf-8", errors="replace")
-    thread = threading.Thread(target=forward, args=(pipe, context.reporter), name="train-progress", daemon=True)
+    watch = HangWatch(context.reporter, context.plan.training.hang_timeout_seconds)
+    thread = threading.Thread(target=forward, args=(pipe, watch), name="train-progress", daemon=True)
     thread.start()
     try:
-        with context.stop.passed_on(process.terminate):
+        with context.stop.passed_on(process.terminate), watch.over(process):
             code = process.wait()
     finally:
         # Only an interruption leaves it running.
@@ -97,6 +100,8 @@ def run(context: Context, rung: Rung | None, weights: Path | None) -> Outcome:
         thread.join(_DRAIN_SECONDS)
     if outcome_file.exists():
         return Outcome.model_validate_json(outcome_file.read_bytes())
+    if watch.hung_for is not None and not context.stop.requested:
+        raise HungError(watch.hung_for)
     raise _death(code, stopped=context.stop.requested)
 
 
@@ -117,6 +122,7 @@ def _death(code: int, *, stopped: bool) -> StageError:
 
 def main(arguments: Sequence[str]) -> int:
     """Do what an Order says; everything that goes wrong is part of the Outcome."""
+    dump_on_request()
     order = Order.model_validate_json(Path(arguments[0]).read_bytes())
     _die_with(order.parent)
     configure_logging()

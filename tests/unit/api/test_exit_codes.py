@@ -14,6 +14,7 @@ CODES = {
     "ACCESS_DENIED": 77,
     "OUT_OF_GPU_MEMORY": 79,
     "GPU_UNUSABLE": 80,
+    "HUNG": 81,
 }
 
 

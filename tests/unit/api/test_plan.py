@@ -57,6 +57,7 @@ def test_the_smallest_job_trains_by_the_published_recipe() -> None:
         "trainOnResponsesOnly": True,
         "seed": 3407,
         "checkpointSeconds": 300,
+        "hangTimeoutSeconds": 1800,
     }
 
 
@@ -325,8 +326,9 @@ def test_members_of_a_later_version_are_ignored() -> None:
 
 
 def test_the_checksum_of_a_plan_is_the_same_everywhere() -> None:
-    # If this changes, plans of jobs in progress render differently after an upgrade: raise PLAN_VERSION.
-    assert plan.sha256(rendered().to_bytes()) == "d9e232491129f22f4af7f6ad6f8b766d704050893d43e0a403e3333ea14211bb"
+    # If this changes, plans of jobs in progress render differently after an upgrade, so that one whose ConfigMap is
+    # lost cannot be made again. If an older trainer would do something else with the new one: raise PLAN_VERSION.
+    assert plan.sha256(rendered().to_bytes()) == "c06f548fa0f2e94ded693e336610674990e3b41f3c40469befde9873a4ccba6c"
 
 
 def test_a_plan_of_the_first_version_means_what_it_meant() -> None:
@@ -336,6 +338,7 @@ def test_a_plan_of_the_first_version_means_what_it_meant() -> None:
     assert (training.keep, training.early_stopping_patience, training.preference) == ("Last", None, None)
     assert (training.adam_beta2, training.warmup_steps, training.warmup_ratio) == (0.999, 5, None)
     assert (training.neftune_noise_alpha, training.micro_batch_size) == (None, 2)
+    assert training.hang_timeout_seconds is None
     dataset = found.dataset
     assert (dataset.columns, dataset.holdout_sources, dataset.template_file) == ({}, [], None)
     # It left exact duplicates out and cut what was too long.

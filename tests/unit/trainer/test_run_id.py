@@ -54,6 +54,7 @@ def test_settings_that_matter_change_it(plan: Plan, section: str, members: dict[
         ("training", {"micro_batch_size": 1}),
         ("training", {"checkpoint_seconds": 5}),
         ("training", {"checkpoint_steps": 5}),
+        ("training", {"hang_timeout_seconds": 5}),
         ("training", {"gradient_checkpointing": "Offload"}),
         ("evaluation", {"gate": GatePlan(holdout_loss="MustImprove", on_miss="Fail")}),
         ("dataset", {"sources": [SourcePlan(name="coach", url="https://elsewhere/train.jsonl")]}),

@@ -51,6 +51,7 @@ class Stage:
     reports: Reports = field(default_factory=Reports)
     stop: StopFlag = field(default_factory=StopFlag)
     attempts: int = 0
+    hang_seconds: int | None = None
 
     def prepare(self) -> None:
         path = os.pathsep.join(str(ROOT / part) for part in ("crds", "trainer-image", "."))
@@ -76,8 +77,10 @@ class Stage:
     def context(self) -> Context:
         scratch = self.root / f"scratch-{self.attempts}"
         scratch.mkdir(exist_ok=True)
+        plan = render(FineTuneJob.model_validate(JOB), Defaults(allow_cpu=True))
+        training = plan.training.model_copy(update={"hang_timeout_seconds": self.hang_seconds})
         return Context(
-            plan=render(FineTuneJob.model_validate(JOB), Defaults(allow_cpu=True)),
+            plan=plan.model_copy(update={"training": training}),
             layout=JobLayout("gym", "coach", "uid"),
             store=FileStore(self.root / "store"),
             reporter=self.reports,
@@ -198,6 +201,35 @@ def test_a_process_that_dies_leaves_its_checkpoint(stage: Stage, tmp_path: Path)
     for step, run_id in ((5, RUN), (7, RUN), (9, "b" * 64)):
         Checkpoints(context.store, context.layout.checkpoints, run_id, "order").upload(folder, step)
     assert stage.failure(end="SIGKILL").checkpoint_step == 7
+
+
+def test_a_process_that_hangs_is_ended_and_its_log_says_where(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
+    stage.hang_seconds = 1
+    error = stage.failure(end="hang")
+    assert (error.exit_code, error.reason) == (81, "Hung")
+    assert "raise spec.training.hangTimeoutSeconds" in error.message
+    printed = capfd.readouterr().err
+    assert "Current thread" in printed
+    assert "in hang" in printed
+    assert not running(stage.started[0]["pid"])
+
+
+def test_a_process_that_hangs_leaves_its_checkpoint(stage: Stage, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint-7"
+    folder.mkdir()
+    context = stage.context()
+    Checkpoints(context.store, context.layout.checkpoints, RUN, "order").upload(folder, 7)
+    stage.hang_seconds = 1
+    assert stage.failure(end="hang").checkpoint_step == 7
+
+
+def test_a_process_that_hangs_when_told_to_stop_is_preempted(stage: Stage) -> None:
+    stage.hang_seconds = 1
+    thread = when(lambda: stage.started, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with stage.stop.installed():
+        error = stage.failure(end="hang")
+    thread.join()
+    assert error.reason == "Preempted"
 
 
 def test_progress_comes_through(stage: Stage) -> None:
