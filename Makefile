@@ -86,7 +86,7 @@ format: venvs ## Rewrite the sources in the project's style
 	$(DEV)/ruff format .
 
 .PHONY: generate
-generate: venvs ## Write what is generated from the code: the CRD, the chart's copy, the field reference
+generate: venvs ## Write what is generated from the code: the CRD, the chart's copy, the references
 	$(DEV)/python hack/generate.py
 
 .PHONY: verify

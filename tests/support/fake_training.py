@@ -71,7 +71,7 @@ def finish(end: str, order: Order) -> int:
     return 3
 
 
-def hang(_order: Order, _stop: StopFlag) -> Outcome:
+def hang(order: Order, stop: StopFlag) -> Outcome:
     """Never come back from native code, nor let another thread of Python run meanwhile."""
     while True:
         ctypes.PyDLL(None).sleep(60)
