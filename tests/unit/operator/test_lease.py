@@ -233,8 +233,10 @@ class Election:
         self.names += 1
         replica.candidate = Candidate(f"restarted-{self.names}")
 
-    def _delete(self, replica: Replica) -> None:
-        self.stored = None
+    def all_know_the_holder(self) -> bool:
+        """Whether each replica has last seen the Lease with the holder that it has."""
+        holder = Lease(self.stored).holder if self.stored else None
+        return all((r.candidate.stored.holder if r.candidate.stored else None) == holder for r in self.replicas)
 
     def _pause(self, replica: Replica) -> None:
         """Only time passes."""
@@ -274,9 +276,13 @@ def test_not_even_if_somebody_deletes_the_lease_that_all_of_them_have_seen(
     for which in range(len(world.replicas)):
         world.step("round", which, 0.0)
     for action, which, seconds in story:
-        # A process that is new does not know whose Lease there was.
+        # A process that is new does not know whose Lease there was, nor one that got no answer since it changed hands.
         replica = world.replicas[which % len(world.replicas)]
-        if not replica.candidate.lost(replica.now(world.real + seconds)):
+        if action == "delete":
+            world.step("pause", which, seconds)
+            if world.all_know_the_holder():
+                world.stored = None
+        elif not replica.candidate.lost(replica.now(world.real + seconds)):
             world.step(action, which, seconds)
 
 
