@@ -15,6 +15,7 @@ from finetune_api.dataset_spec import DatasetSpec as DatasetSpec
 from finetune_api.model_spec import HuggingFaceModel
 from finetune_api.model_spec import ModelSpec as ModelSpec
 from finetune_api.references import HttpBase, S3Location, SecretRef
+from finetune_api.scheduling_spec import SchedulingSpec as SchedulingSpec
 from finetune_api.training_spec import Method as Method
 from finetune_api.training_spec import TrainingSpec as TrainingSpec
 
@@ -191,6 +192,7 @@ class FineTuneJobSpec(Model):
     export: ExportSpec = ExportSpec()
     output: OutputSpec
     compute: ComputeSpec = ComputeSpec()
+    scheduling: SchedulingSpec = SchedulingSpec()
     tracking: TrackingSpec = TrackingSpec()
     retries: Retries = Retries()
     retry_generation: int = Field(

@@ -21,6 +21,7 @@ from finetune_operator import (
     diagnose,
     failures,
     names,
+    queued,
     reopen,
     snapshot,
     stages,
@@ -135,6 +136,11 @@ def _watch(
     if not observation.refusal:
         actions = [*_restore_plan(observation, spec, settings), *_publish_ca(observation, settings)]
     left = deadlines.seconds_active(this.status, spec, this.now)
+    wait = queued.waiting(observation, this.now)
+    if wait:
+        return this.go_on(
+            queued.QUEUED, wait.why, waiting=True, event="Normal", requeue_after=wait.seconds, actions=actions
+        )
     pods = [p for p in observation.pods if children.is_pod_of(p, stage.name, stage.attempt)]
     jobs = [j for j in observation.jobs if j["metadata"]["name"] == stage.job_name]
     if any((p.get("status") or {}).get("phase") == "Running" for p in pods):

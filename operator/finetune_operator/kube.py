@@ -49,6 +49,7 @@ CONFIG_MAPS = Resource("/api/v1", "configmaps")
 SECRETS = Resource("/api/v1", "secrets")
 EVENTS = Resource("/api/v1", "events")
 LEASES = Resource("/apis/coordination.k8s.io/v1", "leases")
+WORKLOADS = Resource("/apis/kueue.x-k8s.io/v1beta2", "workloads")
 
 
 def is_finished(job: Object) -> bool:

@@ -41,6 +41,8 @@ class Observation:
     foreign_pods: tuple[Object, ...] = ()
     # Events of what `diagnose.needs_events` names.
     events: tuple[Object, ...] = ()
+    # Kueue's Workloads of the Job that `queued.held` names. None: not asked, or the cluster has no such thing.
+    workloads: tuple[Object, ...] | None = None
     # The API server's message, if it refused in this pass to create a child (403 or 422).
     refusal: str | None = None
 

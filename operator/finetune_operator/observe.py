@@ -3,8 +3,9 @@
 import asyncio
 from dataclasses import replace
 
-from finetune_operator import diagnose, names
-from finetune_operator.kube import CONFIG_MAPS, EVENTS, FINETUNE_JOBS, JOBS, PODS, KubeClient, Object
+from finetune_operator import diagnose, names, queued
+from finetune_operator.errors import ApiError
+from finetune_operator.kube import CONFIG_MAPS, EVENTS, FINETUNE_JOBS, JOBS, PODS, WORKLOADS, KubeClient, Object
 from finetune_operator.observation import Observation
 
 # The newest Events of one object say why it waits; there may be hundreds of old ones.
@@ -31,7 +32,21 @@ async def observe(client: KubeClient, namespace: str, name: str) -> tuple[Object
     for child in diagnose.needs_events(observation):
         found = await client.list(EVENTS, namespace, fields=f"involvedObject.uid={child['metadata']['uid']}")
         events += sorted(found, key=_last_seen)[-_EVENTS_PER_OBJECT:]
-    return job, replace(observation, events=tuple(events))
+    held = queued.held(observation)
+    workloads = await _workloads(client, held) if held else None
+    return job, replace(observation, events=tuple(events), workloads=workloads)
+
+
+async def _workloads(client: KubeClient, job: Object) -> tuple[Object, ...] | None:
+    metadata = job["metadata"]
+    try:
+        found = await client.list(WORKLOADS, metadata["namespace"], labels=f"{queued.JOB_UID_LABEL}={metadata['uid']}")
+    except ApiError as error:
+        # No Kueue, or one that does not serve this version any more; or a chart without the right to ask.
+        if error.status in (403, 404):
+            return None
+        raise
+    return tuple(found)
 
 
 def _last_seen(event: Object) -> str:

@@ -60,7 +60,10 @@ def shown(progress: Progress, now: datetime) -> Progress:
 
 def at_rest(progress: ProgressStatus, status: FineTuneJobStatus) -> ProgressStatus:
     """Return the last report without what is true only while its attempt runs, unless that attempt does."""
-    if any(s.state == "Running" and (s.name, s.attempt) == (progress.stage, progress.attempt) for s in status.stages):
+    # Pending: its pod is gone or not there yet, as in a queue.
+    if status.phase != "Pending" and any(
+        s.state == "Running" and (s.name, s.attempt) == (progress.stage, progress.attempt) for s in status.stages
+    ):
         return progress
     return progress.model_copy(update={"activity": None, "eta": None, "eta_seconds": None})
 

@@ -9,6 +9,7 @@ What the operator needs of the cluster (the chart's RBAC):
     core pods                           get list watch
     core configmaps                     get list create update
     core events                         list create
+    kueue.x-k8s.io workloads            list              (why a Job waits; not there without Kueue)
     authentication.k8s.io tokenreviews  create            (always cluster-wide)
     core secrets                        get update        (one by name, in the operator's own namespace)
     coordination.k8s.io leases          get create update (one by name but for create, in the same)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from finetune_api.status import Failure, FineTuneJobStatus
 from finetune_operator import conditions, status
@@ -34,15 +34,19 @@ class Transition:
         message: str,
         *,
         waiting: bool = False,
+        event: Literal["Normal", "Warning"] = "Warning",
         requeue_after: float | None = None,
         actions: Sequence[Action] = (),
     ) -> Decision:
-        """The job is under way. `waiting`: something the user should know of keeps its pod from running."""
+        """The job is under way.
+
+        `waiting`: something the user should know of keeps its pod from running; an `event` of that type tells of it.
+        """
         events = self.events
         if self._was_suspended():
             events = (*events, KubernetesEvent("Normal", "Resumed", "The job goes on."))
         if waiting and self._reason() != reason:
-            events = (*events, KubernetesEvent("Warning", reason, message))
+            events = (*events, KubernetesEvent(event, reason, message))
         phase = status.phase(self.status, waiting=waiting)
         return self._decision("unfinished", reason, message, {"phase": phase}, events, requeue_after, actions)
 

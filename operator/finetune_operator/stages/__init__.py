@@ -3,7 +3,7 @@
 from typing import Any
 
 from finetune_api.spec import Stage
-from finetune_operator.stages import export, prepare, report, train
+from finetune_operator.stages import export, prepare, queue, report, train
 from finetune_operator.stages.attempt import Attempt
 
 __all__ = ["Attempt", "render"]
@@ -13,4 +13,7 @@ _JOBS = {"prepare": prepare.job, "train": train.job, "export": export.job}
 
 def render(stage: Stage, attempt: Attempt) -> dict[str, Any]:
     """Return the Job of one attempt of one stage."""
-    return report.job(attempt, stage) if attempt.report_only else _JOBS[stage](attempt)
+    if attempt.report_only:
+        # Reading a result again needs no GPU, whatever the stage needed.
+        return queue.put(report.job(attempt, stage), attempt.spec, "export")
+    return queue.put(_JOBS[stage](attempt), attempt.spec, stage)

@@ -45,10 +45,14 @@ class Program:
     ldflags: str = ""
     cgo: bool = False
     headers: tuple[Header, ...] = ()
+    # Of the published module, and folders in it to keep beside the program: manifests to install it by.
+    module: str = ""
+    folders: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
-        settings = (self.version, self.tags, self.ldflags) + ((self.headers,) if self.headers else ())
+        # What has none of the later members keeps its key, and with it what was built.
+        settings = (self.version, self.tags, self.ldflags, *filter(None, (self.headers, self.folders)))
         digest = hashlib.sha256(repr(settings).encode())
         if self.source is not None:
             for path in sorted(self.source.glob("*")):
@@ -141,6 +145,14 @@ INTEROP = (
             Header(f"github.com/gen2brain/malgo@v{layout.MALGO_VERSION}", "miniaudio.h", "miniaudio/miniaudio.h"),
         ),
     ),
+    Program(
+        name="kueue",
+        version=layout.KUEUE_VERSION,
+        files=("kueue",),
+        packages=("sigs.k8s.io/kueue/cmd/kueue",),
+        module="sigs.k8s.io/kueue",
+        folders=("config/components/crd/bases", "config/components/webhook"),
+    ),
 )
 
 # Plays nodes and kubelets for the benchmark of the control plane.
@@ -153,7 +165,13 @@ BENCH = (
     ),
 )
 
-GROUPS = {"control-plane": CONTROL_PLANE, "all": CONTROL_PLANE + NODE, "interop": INTEROP, "bench": BENCH}
+GROUPS = {
+    "control-plane": CONTROL_PLANE,
+    "all": CONTROL_PLANE + NODE,
+    "interop": INTEROP,
+    "bench": BENCH,
+    **{program.name: (program,) for program in INTEROP},
+}
 
 
 def build(group: str) -> None:
@@ -210,6 +228,8 @@ def _build(program: Program) -> None:
                 f"building {program.name} failed: see the Go messages above "
                 "(hack/prerequisites installs what the builds need)"
             )
+        for name in program.folders:
+            _copy(_module(f"{program.module}@v{program.version}", work) / name, work / name)
         for name in program.files[1:]:
             if not (work / name).exists():
                 (work / name).symlink_to(program.files[0])
@@ -224,15 +244,26 @@ def _headers(program: Program, parent: Path) -> Path:
     """The folder to include from. Its path is always the same: it is part of what Go's build cache goes by."""
     folder = parent / f".{program.name}-include"
     for header in program.headers:
-        command = [go(), "mod", "download", "-json", header.module]
-        # Outside any module, like the build itself.
-        found = subprocess.run(command, cwd=parent, stdout=subprocess.PIPE, check=False)
-        if found.returncode != 0:
-            raise ClusterError(f"downloading {header.module} failed: see the Go messages above")
         target = folder / header.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(Path(json.loads(found.stdout)["Dir"]) / header.file, target)
+        shutil.copyfile(_module(header.module, parent) / header.file, target)
     return folder
+
+
+def _copy(source: Path, target: Path) -> None:
+    # Not shutil.copytree: it would keep the modes of Go's module cache, where nothing can be deleted.
+    for path in filter(Path.is_file, source.rglob("*")):
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+
+
+def _module(module: str, folder: Path) -> Path:
+    """The folder of a published module, downloaded from `folder`, which is outside any module like the build itself."""
+    found = subprocess.run([go(), "mod", "download", "-json", module], cwd=folder, stdout=subprocess.PIPE, check=False)
+    if found.returncode != 0:
+        raise ClusterError(f"downloading {module} failed: see the Go messages above")
+    return Path(json.loads(found.stdout)["Dir"])
 
 
 def _linked(program: Program) -> bool:

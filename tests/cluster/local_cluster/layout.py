@@ -16,6 +16,7 @@ HELM_VERSION = "3.22.0"
 OLLAMA_VERSION = "0.17.4"
 MALGO_VERSION = "0.11.24"
 KWOK_VERSION = "0.8.0"
+KUEUE_VERSION = "0.17.0"
 
 SOURCE = Path(__file__).resolve().parent.parent
 """The folder ``tests/cluster``: the Go module and this package."""

@@ -132,6 +132,7 @@ def test_the_operator_has_exactly_the_rights_that_it_uses(render: Render) -> Non
         " pods": "get list watch",
         " configmaps": "create get list update",
         " events": "create list",
+        "kueue.x-k8s.io workloads": "list",
         "authentication.k8s.io tokenreviews": "create",
         " secrets": "get update",
         "coordination.k8s.io leases": "get update create",

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from finetune_api.plan import Defaults
 from finetune_api.references import S3Connection
@@ -64,6 +64,11 @@ class Cluster(RuleBasedStateMachine):
         # Jobs that found no result, or had an image that cannot look for one.
         self.no_result: set[str] = set()
 
+    @initialize(queued=st.booleans())
+    def jobs_may_queue(self, queued: bool) -> None:
+        scheduling = {"scheduling": {"kueue": {"queueName": "gpu"}}} if queued else {}
+        self.world = World(spec(evaluation={"gate": {"onMiss": "Fail"}}, **scheduling))
+
     # The operator.
 
     @rule()
@@ -110,16 +115,16 @@ class Cluster(RuleBasedStateMachine):
 
     @rule()
     def pod_moves_on(self) -> None:
-        """Whatever is due first: a Job gets its pod, the pod runs, the pod succeeds."""
+        """Whatever is due first: a Job gets its quota, then its pod, the pod runs, the pod succeeds."""
         for job in self.world.jobs:
-            if job["metadata"].get("deletionTimestamp"):
-                continue
-            if job["spec"].get("suspend") and not any(map(is_live_pod, self.world.pods)):
-                self.world.admit(job)
-                return
-            if is_live_job(job) and not job.get("started") and not job["spec"].get("suspend"):
-                self.world.start_pod(job)
-                return
+            if is_live_job(job) and not job.get("started") and not job["metadata"].get("deletionTimestamp"):
+                if job["spec"].get("suspend"):
+                    self.world.admit(job)
+                    return
+                # A new pod waits for the end of one that a suspension deleted.
+                if not self.world.pods_of(job):
+                    self.world.start_pod(job)
+                    return
         for pod in filter(is_live_pod, self.world.pods):
             if pod["status"]["phase"] == "Pending":
                 self.world.run_pod(pod)

@@ -48,6 +48,7 @@ FULL = spec(
         },
         "templateRef": {"name": "template", "key": "chat.jinja"},
     },
+    scheduling={"kueue": {"queueName": "gpu", "workloadPriorityClassName": "urgent"}},
     tracking={"mlflow": {"uri": "http://mlflow.corp", "credentialsSecretRef": {"name": "mlflow"}}},
     output={"s3": {"uri": "s3://models/tuned", "credentialsSecretRef": {"name": "s3"}, "caBundle": CA}},
     compute={
@@ -134,9 +135,15 @@ def test_the_operator_alone_retries(stage: Stage) -> None:
 
 
 def test_a_disruption_is_told_before_an_exit_code() -> None:
-    rules = job("train")["spec"]["podFailurePolicy"]["rules"]
+    rules = job("train", spec())["spec"]["podFailurePolicy"]["rules"]
     assert [next(k for k in rule if k != "action") for rule in rules] == ["onPodConditions", "onExitCodes"]
     assert rules[1]["onExitCodes"]["containerName"] == "trainer"
+
+
+def test_a_result_is_read_again_in_the_queue_for_what_needs_no_gpu() -> None:
+    queued = spec(scheduling={"kueue": {"queueName": "gpu", "stageQueueNames": {"export": "cpu"}}})
+    labels = job("train", queued, report_only=True)["metadata"]["labels"]
+    assert labels["kueue.x-k8s.io/queue-name"] == "cpu"
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from finetune_api.exit_codes import ExitCode
 from finetune_api.result import StageResult
 from finetune_api.spec import Stage
 from finetune_operator.children import condition, is_live_job, is_live_pod
@@ -27,10 +26,10 @@ from finetune_operator.decision import (
 from finetune_operator.diagnose import needs_events
 from finetune_operator.job_settings import Settings
 from finetune_operator.observation import Observation
+from finetune_operator.queued import held
 
 Object = dict[str, Any]
 RUN_ID = "a" * 64
-OWN_CODES = {int(code) for code in ExitCode}
 
 SETTINGS = Settings(
     trainer_image="registry.local/trainer:1",
@@ -59,6 +58,11 @@ def failure(stage: Stage, code: int, message: str, **members: Any) -> str:
     return result.termination_message().decode()
 
 
+def _exit_code(pod: Object) -> int:
+    code: int = pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"]
+    return code
+
+
 class RefusedError(Exception):
     """The API server's 403 or 422."""
 
@@ -78,6 +82,8 @@ class World:
         self.cluster_events: list[Object] = []
         self.events: list[KubernetesEvent] = []
         self.created: list[Object] = []
+        # Of the Job that is held back. None: the cluster has no Kueue.
+        self.workloads: list[Object] | None = []
         self.refusal: str | None = None
         self.last_requeue: float | None = None
         self._versions = 0
@@ -118,7 +124,7 @@ class World:
             job["metadata"]["resourceVersion"] = self._version()
         else:
             self.jobs.remove(job)
-        for pod in self._pods_of(job):
+        for pod in self.pods_of(job):
             self.delete_pod(pod)
 
     def delete_pod(self, pod: Object) -> None:
@@ -130,11 +136,11 @@ class World:
     # The cluster.
 
     def hold(self, job: Object) -> None:
-        """A queue holds a Job: its pods go, and it stays."""
+        """A queue holds a Job: its pods go, uncounted, and it stays."""
         job["spec"]["suspend"] = True
         job["started"] = False
         self._suspended(job, "True")
-        for pod in self._pods_of(job):
+        for pod in self.pods_of(job):
             self.delete_pod(pod)
 
     def admit(self, job: Object) -> None:
@@ -200,21 +206,28 @@ class World:
             if pod["metadata"].get("deletionTimestamp") and not is_live_pod(pod):
                 self.pods.remove(pod)
         for job in list(self.jobs):
-            if job["metadata"].get("deletionTimestamp") and not self._pods_of(job):
+            if job["metadata"].get("deletionTimestamp") and not self.pods_of(job):
                 self.jobs.remove(job)
 
     def _conclude(self, job: Object) -> None:
-        pods = self._pods_of(job)
-        if not is_live_job(job) or not job.get("started") or any(map(is_live_pod, pods)):
+        pods = self.pods_of(job)
+        rules = job["spec"]["podFailurePolicy"]["rules"]
+        codes = [code for r in rules if "onExitCodes" in r for code in r["onExitCodes"]["values"]]
+        if not is_live_job(job) or any(map(is_live_pod, pods)):
             return
+        if not job.get("started"):
+            # Of the pods that a suspension deleted only one that a rule names fails the Job.
+            pods = [p for p in pods if condition(p, "DisruptionTarget") or _exit_code(p) in codes]
+            if not pods:
+                return
         kind, message = "Failed", "Job has reached the specified backoff limit"
         for pod in pods:
-            code = pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"]
+            code = _exit_code(pod)
             if pod["status"]["phase"] == "Succeeded":
                 kind, message = "Complete", "Reached expected number of succeeded pods"
             elif condition(pod, "DisruptionTarget"):
                 message = "Pod team/x has condition DisruptionTarget matching FailJob rule at index 0"
-            elif code in OWN_CODES:
+            elif code in codes:
                 message = (
                     f"Container trainer for pod team/x failed with exit code {code} matching FailJob rule at index 1"
                 )
@@ -238,7 +251,9 @@ class World:
         )
         uids = {x["metadata"]["uid"] for x in needs_events(observation)}
         events = [e for e in self.cluster_events if e["involvedObject"]["uid"] in uids]
-        observation = replace(observation, events=tuple(events))
+        asked = held(observation) is not None and self.workloads is not None
+        workloads = tuple(self.workloads or ()) if asked else None
+        observation = replace(observation, events=tuple(events), workloads=workloads)
         decision = decide(observation, self.now, self.settings)
         if resource["spec"].get("suspend") and any(isinstance(a, CreateJob) for a in decision.actions):
             raise AssertionError("a job that is suspended starts something")
@@ -355,6 +370,9 @@ class World:
         self.now += timedelta(seconds=seconds)
         self.reconcile()
 
+    def pods_of(self, job: Object) -> list[Object]:
+        return [p for p in self.pods if p["metadata"]["name"] == f"{job['metadata']['name']}-x"]
+
     def _version(self) -> str:
         self._versions += 1
         return str(self._versions)
@@ -363,8 +381,5 @@ class World:
         self.resource = resource
         self.history.append(copy.deepcopy(resource))
 
-    def _pods_of(self, job: Object) -> list[Object]:
-        return [p for p in self.pods if p["metadata"]["name"] == f"{job['metadata']['name']}-x"]
-
     def _job_of(self, pod: Object) -> Object | None:
-        return next((j for j in self.jobs if pod in self._pods_of(j)), None)
+        return next((j for j in self.jobs if pod in self.pods_of(j)), None)

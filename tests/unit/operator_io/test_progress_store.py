@@ -59,6 +59,12 @@ def test_a_report_of_what_has_ended_tells_only_what_was_reached(status: FineTune
     assert (found.steps, found.loss) == ("60/60", "0.83")
 
 
+def test_nothing_is_reported_as_going_on_while_the_pod_is_gone() -> None:
+    queued = status_of("Running").model_copy(update={"phase": "Pending"})
+    found = at_rest(report(step=5, etaSeconds=3), queued)
+    assert (found.activity, found.eta_seconds, found.step) == (None, None, 5)
+
+
 _REPORTS = st.builds(
     Progress,
     stage=st.sampled_from(STAGES),

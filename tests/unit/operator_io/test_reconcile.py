@@ -2,11 +2,11 @@ from typing import Any
 
 import pytest
 
-from finetune_operator import reconcile
+from finetune_operator import names, reconcile
 from finetune_operator.decision import CreateJob, Decision
-from finetune_operator.errors import Unreachable
+from finetune_operator.errors import ApiError, NotFound, Unreachable
 from finetune_operator.job_settings import Settings
-from finetune_operator.kube import FINETUNE_JOBS, JOBS
+from finetune_operator.kube import FINETUNE_JOBS, JOBS, WORKLOADS
 from finetune_operator.metrics import Metrics
 from finetune_operator.observation import Observation
 from finetune_operator.reconcile import Key, Reconciler
@@ -59,6 +59,43 @@ async def test_only_children_of_this_name_are_seen(world: World) -> None:
     world.decisions = [Decision()]
     await world.reconciler(KEY)
     assert [job["metadata"]["name"] for job in world.observed[0].jobs] == ["a"]
+
+
+WAITING = {
+    "metadata": {
+        "namespace": "team",
+        "name": "a",
+        "uid": "u-1",
+        "labels": {**LABELS, names.JOB_UID_LABEL: "uid-of-coach"},
+    },
+    "spec": {"suspend": True},
+}
+
+
+async def test_the_queue_is_asked_about_a_job_that_waits(world: World) -> None:
+    world.kube.put(JOBS, WAITING)
+    for name in ("u-1", "u-2"):
+        labels = {"kueue.x-k8s.io/job-uid": name}
+        world.kube.put(WORKLOADS, {"metadata": {"namespace": "team", "name": name, "labels": labels}})
+    world.decisions = [Decision()]
+    await world.reconciler(KEY)
+    assert [w["metadata"]["name"] for w in world.observed[0].workloads or ()] == ["u-1"]
+
+
+@pytest.mark.parametrize("refusal", [forbidden(), NotFound(404, "NotFound", "no such kind")])
+async def test_a_cluster_without_kueue_gives_no_answer(world: World, refusal: ApiError) -> None:
+    world.kube.put(JOBS, WAITING)
+    world.kube.refuse["list", "workloads"] = refusal
+    world.decisions = [Decision()]
+    await world.reconciler(KEY)
+    assert world.observed[0].workloads is None
+
+
+async def test_the_queue_is_not_asked_about_a_job_that_runs(world: World) -> None:
+    world.kube.put(JOBS, WAITING | {"spec": {"suspend": False}})
+    world.decisions = [Decision()]
+    await world.reconciler(KEY)
+    assert "workloads" not in [plural for _, plural, _ in world.kube.calls]
 
 
 async def test_the_wait_that_was_decided_is_asked_for(world: World) -> None:

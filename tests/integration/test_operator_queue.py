@@ -1,0 +1,15 @@
+"""Jobs that name a queue, on a cluster where nobody serves it; tests/interop/test_kueue.py has a real Kueue."""
+
+from tests.support.fake_kubelet import World
+from tests.support.operator import OperatorProcess, eventually
+
+
+def test_a_job_that_names_a_queue_does_not_run_past_it(operator: OperatorProcess, world: World) -> None:
+    world.apply(scheduling={"kueue": {"queueName": "gpu"}})
+    ready = eventually(
+        lambda: c if (c := world.condition("Ready")).get("reason") == "Queued" else {}, f"Queued: {world.status()}", 10
+    )
+    assert "does not seem to have Kueue" in ready["message"]
+    # The Job controller has acted on it, and made no pod.
+    eventually(lambda: world.items("jobs")[0].get("status", {}).get("conditions"), "the Job is seen")
+    assert world.items("pods") == []
