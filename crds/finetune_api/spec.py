@@ -36,6 +36,7 @@ GGUFType = Literal[
     "IQ3_M",
     "IQ2_M",
 ]
+TTLTarget = Literal["Children", "FineTuneJob"]
 # What the adapter is added to: the weights as they were published, or as training had them after rounding to 4 bit.
 MergeBase = Literal["Original", "Trained"]
 
@@ -195,6 +196,17 @@ class FineTuneJobSpec(Model):
     scheduling: SchedulingSpec = SchedulingSpec()
     tracking: TrackingSpec = TrackingSpec()
     retries: Retries = Retries()
+    ttl_seconds_after_finished: int | None = Field(
+        None,
+        ge=0,
+        le=315_360_000,
+        description="Seconds after the end, good or bad, until ttlTarget is deleted. Left out: nothing is.",
+    )
+    ttl_target: TTLTarget = Field(
+        "Children",
+        description="Children: its Kubernetes Jobs with their pods, and its ConfigMaps. FineTuneJob: the job itself, "
+        "too; a tool that keeps it in Git would create it again, and train again. Files in the bucket always stay.",
+    )
     retry_generation: int = Field(
         0,
         ge=0,

@@ -17,10 +17,20 @@ before may still take effect when another replica leads already. That does no ha
 import logging
 
 from finetune_api import API_VERSION, KIND
-from finetune_operator.decision import Action, CreateConfigMap, CreateJob, Decision, DeleteJob, UpdateConfigMap
+from finetune_operator.decision import (
+    Action,
+    CreateConfigMap,
+    CreateJob,
+    Decision,
+    DeleteConfigMap,
+    DeleteFineTuneJob,
+    DeleteJob,
+    Deletion,
+    UpdateConfigMap,
+)
 from finetune_operator.errors import AlreadyExists, ApiError, KubeError, NotFound
 from finetune_operator.events import event_body
-from finetune_operator.kube import CONFIG_MAPS, EVENTS, FINETUNE_JOBS, JOBS, KubeClient, Object, Resource
+from finetune_operator.kube import CONFIG_MAPS, EVENTS, FINETUNE_JOBS, JOBS, KubeClient, Object, Propagation, Resource
 
 _log = logging.getLogger(__name__)
 
@@ -67,8 +77,12 @@ async def _carry_out(client: KubeClient, job: Object, action: Action) -> None:
             await _create(client, JOBS, job, body)
         case UpdateConfigMap(body):
             await client.replace(CONFIG_MAPS, namespace, body["metadata"]["name"], body)
-        case DeleteJob(name, uid, version):
-            await _delete(client, JOBS, job, name, uid=uid, resource_version=version)
+        case DeleteJob():
+            await _delete(client, JOBS, job, action, propagation="Foreground")
+        case DeleteConfigMap():
+            await _delete(client, CONFIG_MAPS, job, action)
+        case DeleteFineTuneJob():
+            await _delete(client, FINETUNE_JOBS, job, action)
 
 
 async def _create(client: KubeClient, resource: Resource, job: Object, body: Object) -> None:
@@ -91,14 +105,21 @@ async def _create(client: KubeClient, resource: Resource, job: Object, body: Obj
 
 
 async def _delete(
-    client: KubeClient, resource: Resource, job: Object, name: str, *, uid: str, resource_version: str
+    client: KubeClient, resource: Resource, job: Object, what: Deletion, propagation: Propagation = "Background"
 ) -> None:
     namespace = job["metadata"]["namespace"]
     try:
-        await client.delete(resource, namespace, name, uid=uid, resource_version=resource_version)
+        await client.delete(
+            resource,
+            namespace,
+            what.name,
+            uid=what.uid,
+            resource_version=what.resource_version,
+            propagation=propagation,
+        )
     except NotFound:
         return
-    _log.info("deleted %s/%s", resource.plural, name, extra={"key": _key(job)})
+    _log.info("deleted %s/%s", resource.plural, what.name, extra={"key": _key(job)})
 
 
 def controller_uid(child: Object) -> str | None:

@@ -19,6 +19,7 @@ from finetune_operator import (
     conditions,
     deadlines,
     diagnose,
+    expire,
     failures,
     names,
     queued,
@@ -88,7 +89,7 @@ def _finished(observation: Observation, now: datetime, settings: Settings) -> De
     """It starts nothing, unless it failed and is to be opened again."""
     spec = observation.spec
     if spec is None or not reopen.is_wanted(observation.status, spec):
-        return Transition(observation, now, observation.status).keep(_end_jobs(observation))
+        return _keep(observation, spec, now)
     reopened = reopen.reopened(observation.status)
     stage = status.current(reopened)
     if stage is None or not conditions.is_true(reopened.conditions, "Accepted"):
@@ -97,6 +98,15 @@ def _finished(observation: Observation, now: datetime, settings: Settings) -> De
     if spec.suspend:
         return suspend.hold(this, spec, stage)
     return this.go_on(*_next_start(stage, now), requeue_after=_SOON, actions=_end_jobs(observation))
+
+
+def _keep(observation: Observation, spec: FineTuneJobSpec | None, now: datetime) -> Decision:
+    """It stays as it is until its time is up."""
+    kept = Transition(observation, now, observation.status).keep(_end_jobs(observation))
+    left = expire.seconds_left(observation, spec, now) if spec else None
+    if spec is None or left is None or kept.status is not None:
+        return kept
+    return replace(kept, requeue_after=left) if left else replace(kept, actions=expire.clean_up(observation, spec))
 
 
 def _invalid(observation: Observation, now: datetime) -> Decision:
@@ -180,8 +190,8 @@ def _give_up(this: Transition, stage: StageStatus, failure: Failure) -> Decision
 
 def _end_jobs(observation: Observation) -> list[Action]:
     """Nothing of a job that is over may run on."""
-    ends = [j["metadata"] for j in observation.jobs if children.is_live_job(j) and not children.is_being_deleted(j)]
-    return [DeleteJob(m["name"], m["uid"], m["resourceVersion"]) for m in ends]
+    ends = [j for j in observation.jobs if children.is_live_job(j) and not children.is_being_deleted(j)]
+    return [DeleteJob.of(j) for j in ends]
 
 
 def _start(

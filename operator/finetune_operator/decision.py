@@ -1,7 +1,7 @@
 """What one pass of the reconcile loop wants done."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 
 @dataclass(frozen=True)
@@ -26,19 +26,40 @@ class CreateJob:
 
 
 @dataclass(frozen=True)
-class DeleteJob:
-    """Delete it; it is gone once its pods have ended, which get SIGTERM (foreground).
+class Deletion:
+    """Delete it, as it was observed.
 
     If it is gone already, go on. If it is no longer what was observed, end the pass and observe again: it may just have
-    succeeded.
+    succeeded, or been asked to go on.
     """
 
     name: str
     uid: str
     resource_version: str
 
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> Self:
+        """Delete this object."""
+        metadata = found["metadata"]
+        return cls(metadata["name"], metadata["uid"], metadata["resourceVersion"])
 
-Action = CreateConfigMap | UpdateConfigMap | CreateJob | DeleteJob
+
+@dataclass(frozen=True)
+class DeleteJob(Deletion):
+    """It is gone once its pods have ended, which get SIGTERM (foreground)."""
+
+
+@dataclass(frozen=True)
+class DeleteConfigMap(Deletion):
+    """One of the job's own."""
+
+
+@dataclass(frozen=True)
+class DeleteFineTuneJob(Deletion):
+    """The job itself; its children go after it."""
+
+
+Action = CreateConfigMap | UpdateConfigMap | CreateJob | DeleteJob | DeleteConfigMap | DeleteFineTuneJob
 
 
 @dataclass(frozen=True)

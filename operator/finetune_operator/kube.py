@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 from urllib.parse import quote
 
 import aiohttp
@@ -15,6 +15,7 @@ from finetune_api import GROUP, PLURAL, VERSION
 from finetune_operator.errors import AlreadyExists, ApiError, Conflict, NotFound, Unreachable
 
 Object: TypeAlias = dict[str, Any]
+Propagation = Literal["Foreground", "Background"]
 
 _TIMEOUT = aiohttp.ClientTimeout(sock_connect=5.0, total=30.0)
 # Waiting for a connection included: with the renew deadline it is less than the duration of the Lease.
@@ -186,8 +187,17 @@ class KubeClient:
         """
         return await self._request("PUT", resource.path(namespace, name), body=body)
 
-    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str, resource_version: str) -> None:
-        """Delete an object as it was read; it is gone after the objects that block its deletion.
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        *,
+        uid: str,
+        resource_version: str,
+        propagation: Propagation,
+    ) -> None:
+        """Delete an object as it was read. Foreground: it is gone after the objects that it owns and that block it.
 
         Raises:
             NotFound: it is gone.
@@ -196,7 +206,7 @@ class KubeClient:
         options = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
-            "propagationPolicy": "Foreground",
+            "propagationPolicy": propagation,
             "preconditions": {"uid": uid, "resourceVersion": resource_version},
         }
         await self._request("DELETE", resource.path(namespace, name), body=options)

@@ -6,7 +6,7 @@
 from finetune_api.spec import FineTuneJobSpec
 from finetune_api.status import StageStatus
 from finetune_operator import children, conditions
-from finetune_operator.decision import Action, Decision, DeleteJob
+from finetune_operator.decision import Decision, DeleteJob
 from finetune_operator.observation import Object, Observation
 from finetune_operator.transition import Transition
 
@@ -46,11 +46,7 @@ def hold(this: Transition, spec: FineTuneJobSpec, stage: StageStatus) -> Decisio
     if not written:
         # A Job that vanishes must be known as one that was there, and why: otherwise its name would be used again.
         return this.suspend(message, requeue_after=_SOON)
-    actions: list[Action] = [
-        DeleteJob(j["metadata"]["name"], j["metadata"]["uid"], j["metadata"]["resourceVersion"])
-        for j in observation.jobs
-        if _is_to_go(j, observation)
-    ]
+    actions = [DeleteJob.of(j) for j in observation.jobs if _is_to_go(j, observation)]
     return this.suspend(message, requeue_after=_ENDING_SECONDS, actions=actions)
 
 

@@ -55,7 +55,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "finetune-operator.rules" -}}
 - apiGroups: [finetune.dev]
   resources: [finetunejobs]
-  verbs: [get, list, watch]
+  verbs: [delete, get, list, watch]
 - apiGroups: [finetune.dev]
   resources: [finetunejobs/status]
   verbs: [get, patch]
@@ -71,7 +71,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, list, watch]
 - apiGroups: [""]
   resources: [configmaps]
-  verbs: [create, get, list, update]
+  verbs: [create, delete, get, list, update]
 - apiGroups: [""]
   resources: [events]
   verbs: [create, list]

@@ -125,12 +125,12 @@ def test_the_operator_has_exactly_the_rights_that_it_uses(render: Render) -> Non
             name = "/".join(rule["apiGroups"]) + f" {resource}"
             found[name] = " ".join([*found.get(name, "").split(), *rule["verbs"]])
     assert found == {
-        "finetune.dev finetunejobs": "get list watch",
+        "finetune.dev finetunejobs": "delete get list watch",
         "finetune.dev finetunejobs/status": "get patch",
         "finetune.dev finetunejobs/finalizers": "update",
         "batch jobs": "create delete get list watch",
         " pods": "get list watch",
-        " configmaps": "create get list update",
+        " configmaps": "create delete get list update",
         " events": "create list",
         "kueue.x-k8s.io workloads": "list",
         "authentication.k8s.io tokenreviews": "create",

@@ -211,6 +211,11 @@ class Cluster(RuleBasedStateMachine):
         self.world.patch(retryGeneration=self.world.job["spec"].get("retryGeneration", 0) + 1)
 
     @precondition(lambda self: self.world.resource is not None)
+    @rule(seconds=st.sampled_from((0, 100, None)), what=st.sampled_from(("Children", "Children", "FineTuneJob")))
+    def user_sets_the_time_to_keep_it(self, seconds: int | None, what: str) -> None:
+        self.world.patch(ttlSecondsAfterFinished=seconds, ttlTarget=what)
+
+    @precondition(lambda self: self.world.resource is not None)
     @rule(suspend=st.booleans())
     def user_suspends_or_resumes(self, suspend: bool) -> None:
         self.world.patch(suspend=suspend)
@@ -278,6 +283,7 @@ class Cluster(RuleBasedStateMachine):
             pass
         if world.resource is None:
             world.create()
+        world.patch(ttlSecondsAfterFinished=None)
         self.suspending_leaves_no_pod()
         world.patch(suspend=False)
         for _ in range(50):

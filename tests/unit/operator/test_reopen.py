@@ -78,9 +78,11 @@ def test_a_succeeded_job_is_never_opened_again() -> None:
     world.reconcile()
     for _ in STAGES:
         world.run()
-    count = len(world.created)
+    told, before = len(world.events), world.status
     retry(world)
-    assert (world.status["phase"], len(world.created)) == ("Succeeded", count)
+    assert world.status["stages"] == before["stages"]
+    assert (world.status["completionTime"], world.status["retryGeneration"]) == (before["completionTime"], 0)
+    assert world.events[told:] == []
 
 
 def test_a_generation_that_is_raised_while_the_job_runs_asks_for_nothing() -> None:

@@ -16,9 +16,10 @@ from finetune_operator.clock import format_time
 from finetune_operator.decide import decide
 from finetune_operator.decision import (
     Action,
-    CreateConfigMap,
     CreateJob,
     Decision,
+    DeleteConfigMap,
+    DeleteFineTuneJob,
     DeleteJob,
     KubernetesEvent,
     UpdateConfigMap,
@@ -282,10 +283,9 @@ class World:
         raise AssertionError("the operator does not come to rest")
 
     def _act(self, action: Action) -> bool:
-        if isinstance(action, DeleteJob):
+        if isinstance(action, DeleteJob | DeleteConfigMap | DeleteFineTuneJob):
             return self._delete(action)
         body = copy.deepcopy(action.body)
-        assert isinstance(action, CreateConfigMap | UpdateConfigMap | CreateJob)
         kept = self.jobs if isinstance(action, CreateJob) else self.config_maps
         same = [x for x in kept if x["metadata"]["name"] == body["metadata"]["name"]]
         if isinstance(action, UpdateConfigMap):
@@ -303,14 +303,23 @@ class World:
         self.created.append(body)
         return True
 
-    def _delete(self, action: DeleteJob) -> bool:
-        for job in self.jobs:
-            if job["metadata"]["name"] == action.name:
-                seen = (action.uid, action.resource_version)
-                if seen != (job["metadata"]["uid"], job["metadata"]["resourceVersion"]):
-                    return False
-                self.delete_job(job, foreground=True)
-                return True
+    def _delete(self, action: DeleteJob | DeleteConfigMap | DeleteFineTuneJob) -> bool:
+        kept = self.config_maps if isinstance(action, DeleteConfigMap) else self.jobs
+        if isinstance(action, DeleteFineTuneJob):
+            kept = [self.resource] if self.resource else []
+        found = next((x for x in kept if x["metadata"]["name"] == action.name), None)
+        if found is None:
+            return True
+        if (found["metadata"]["uid"], found["metadata"]["resourceVersion"]) != (action.uid, action.resource_version):
+            return False
+        self._version()
+        if isinstance(action, DeleteJob):
+            self.delete_job(found, foreground=True)
+        elif isinstance(action, DeleteFineTuneJob):
+            assert self.finished(), "a job that is not over was deleted"
+            self.delete()
+        else:
+            kept.remove(found)
         return True
 
     def _write_status(self, read: Object, decision: Decision) -> bool:

@@ -6,7 +6,7 @@ from copy import copy, deepcopy
 from typing import Any, Self
 
 from finetune_operator.errors import AlreadyExists, ApiError, Conflict, NotFound
-from finetune_operator.kube import CONFIG_MAPS, FINETUNE_JOBS, JOBS, PODS, KubeClient, Object, Resource
+from finetune_operator.kube import CONFIG_MAPS, FINETUNE_JOBS, JOBS, PODS, KubeClient, Object, Propagation, Resource
 
 
 class Clock:
@@ -27,6 +27,7 @@ class FakeKube(KubeClient):
         self.calls: list[tuple[str, str, str]] = []
         self.refuse: dict[tuple[str, str], Exception] = {}
         self.reviews: dict[str, Object] = {}
+        self.propagated: list[Propagation] = []
         self._versions = itertools.count(1)
         self._permit: Callable[[], None] | None = None
 
@@ -85,7 +86,17 @@ class FakeKube(KubeClient):
             raise Conflict(409, "Conflict", name)
         return self.put(resource, body)
 
-    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str, resource_version: str) -> None:
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        *,
+        uid: str,
+        resource_version: str,
+        propagation: Propagation,
+    ) -> None:
+        self.propagated.append(propagation)
         self._call("delete", resource, name)
         stored = self.objects.get((resource.plural, namespace, name))
         if stored is None:

@@ -3,7 +3,16 @@ from typing import Any
 import pytest
 
 from finetune_operator.apply import FIELD_MANAGER, NameTaken, Refused, apply
-from finetune_operator.decision import CreateConfigMap, CreateJob, Decision, DeleteJob, KubernetesEvent, UpdateConfigMap
+from finetune_operator.decision import (
+    CreateConfigMap,
+    CreateJob,
+    Decision,
+    DeleteConfigMap,
+    DeleteFineTuneJob,
+    DeleteJob,
+    KubernetesEvent,
+    UpdateConfigMap,
+)
 from finetune_operator.errors import AlreadyExists, Conflict
 from finetune_operator.kube import CONFIG_MAPS, FINETUNE_JOBS, JOBS, Object
 from tests.unit.operator_io.fakes import FakeKube, forbidden, owner
@@ -99,10 +108,22 @@ async def test_a_config_map_is_updated_only_as_it_was_observed(kube: FakeKube, j
 
 
 async def test_a_job_is_deleted_before_the_status_is_written(kube: FakeKube, job: Object) -> None:
-    found = kube.put(JOBS, _body())["metadata"]
-    delete = DeleteJob(found["name"], found["uid"], found["resourceVersion"])
-    await apply(kube, job, Decision(actions=(delete,), status={}))
+    found = kube.put(JOBS, _body())
+    await apply(kube, job, Decision(actions=(DeleteJob.of(found),), status={}))
     assert _writes(kube) == [("delete", "jobs"), ("apply_status", "finetunejobs")]
+    assert kube.propagated == ["Foreground"]
+
+
+async def test_a_finished_job_goes_at_once_and_its_children_after_it(kube: FakeKube, job: Object) -> None:
+    await apply(kube, job, Decision(actions=(DeleteFineTuneJob.of(job),)))
+    assert _writes(kube) == [("delete", "finetunejobs")]
+    assert kube.propagated == ["Background"]
+
+
+async def test_a_config_map_is_deleted(kube: FakeKube, job: Object) -> None:
+    found = kube.put(CONFIG_MAPS, _body("plan"))
+    await apply(kube, job, Decision(actions=(DeleteConfigMap.of(found),)))
+    assert _writes(kube) == [("delete", "configmaps")]
 
 
 async def test_a_job_that_is_gone_needs_no_deleting(kube: FakeKube, job: Object) -> None:

@@ -110,7 +110,7 @@ async def test_a_name_cannot_leave_its_place_in_the_path(server: Server, kube: K
 
 async def test_what_is_deleted_is_what_was_read_and_goes_after_its_pods(server: Server, kube: KubeClient) -> None:
     server.answers = [(200, {"kind": "Job"})]
-    await kube.delete(JOBS, "team", "a", uid="u", resource_version="7")
+    await kube.delete(JOBS, "team", "a", uid="u", resource_version="7", propagation="Foreground")
     request, body = server.requests[0]
     assert (request.method, request.path) == ("DELETE", "/apis/batch/v1/namespaces/team/jobs/a")
     sent = json.loads(body)
@@ -127,7 +127,7 @@ async def test_a_change_that_is_not_permitted_is_not_sent(server: Server, kube: 
     changes = [
         lambda: permitted.create(JOBS, "team", {"metadata": metadata}),
         lambda: permitted.replace(JOBS, "team", "coach", {"metadata": metadata}),
-        lambda: permitted.delete(JOBS, "team", "coach", uid="u", resource_version="1"),
+        lambda: permitted.delete(JOBS, "team", "coach", uid="u", resource_version="1", propagation="Background"),
         lambda: permitted.apply_status(FINETUNE_JOBS, "team", "coach", {}, manager="us"),
     ]
     for change in changes:
