@@ -101,8 +101,14 @@ def test_an_optional_member_cannot_be_added(control_plane: ControlPlane) -> None
 
 @pytest.mark.parametrize(
     "changes",
-    [{"compute.resources.train": {"limits": {"memory": "64Gi"}}}, {"retries": {"maximum": 5}}],
-    ids=["compute", "retries"],
+    [
+        {"compute.resources.train": {"limits": {"memory": "64Gi"}}},
+        {"retries": {"maximum": 5}},
+        {"suspend": True},
+        {"retryGeneration": 1},
+        {"ttlSecondsAfterFinished": 60, "ttlTarget": "FineTuneJob"},
+    ],
+    ids=["compute", "retries", "suspend", "retryGeneration", "ttl"],
 )
 def test_what_changes_no_result_can_be_changed(coach: ControlPlane, changes: dict[str, Any]) -> None:
     done = coach.apply(changed(MANIFEST, changes))

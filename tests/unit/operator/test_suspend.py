@@ -203,6 +203,18 @@ def test_the_gpu_time_of_a_suspended_attempt_counts() -> None:
     assert world.stage("train")["checkpointStep"] == 5
 
 
+def test_the_time_in_which_a_job_is_suspended_is_not_active() -> None:
+    world, pod = started("train", activeDeadlineSeconds=1000)
+    suspend(world)
+    end_by_sigterm(world, pod)
+    world.settle()
+    world.reconcile()
+    world.wait(86400)
+    resume(world)
+    world.wait(100)
+    assert world.live_job()["metadata"]["name"] == "coach-00001-train-1"
+
+
 def test_what_a_pod_says_while_it_is_suspended_is_no_failure() -> None:
     world, pod = started("train", retries={"maximum": 0})
     suspend(world)
