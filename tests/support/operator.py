@@ -105,16 +105,27 @@ class OperatorProcess:
     pod_name: str = "operator-0"
     # The folder of the package finetune_api.
     api: Path = ROOT / "crds"
+    # Of the program; a test may name a module that breaks something first.
+    module: str = "finetune_operator"
     http_port: int = field(default_factory=_free_port)
     progress_port: int = field(default_factory=_free_port)
     _process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and wait until it is ready."""
+        self.launch()
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        """Wait for its readiness probe."""
+        eventually(lambda: self.answers("/readyz"), f"the operator is ready; see {self.log}")
+
+    def launch(self) -> None:
+        """Start it."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-W", "error", "-m", "finetune_operator", *self.installed.arguments),
+                    *(sys.executable, "-W", "error", "-m", self.module, *self.installed.arguments),
                     *("--http-port", str(self.http_port), "--progress-port", str(self.progress_port)),
                 ],
                 stdout=log,
@@ -122,12 +133,11 @@ class OperatorProcess:
                 env={
                     **os.environ,
                     "KUBECONFIG": str(self.installed.kubeconfig),
-                    "PYTHONPATH": f"{self.api}:{ROOT / 'operator'}",
+                    "PYTHONPATH": f"{self.api}:{ROOT / 'operator'}:{ROOT}",
                     "POD_NAMESPACE": self.installed.namespace,
                     "POD_NAME": self.pod_name,
                 },
             )
-        eventually(lambda: self.answers("/readyz"), f"the operator is ready; see {self.log}")
 
     @property
     def pid(self) -> int:
@@ -186,6 +196,10 @@ class OperatorProcess:
         status = self._process.wait(timeout=seconds)
         self._process = None
         return status
+
+    def ended(self) -> int | None:
+        """Return its exit status if it ended by itself since it was started."""
+        return self._process.poll() if self._process else None
 
     def kill(self) -> None:
         """End it as a node failure would."""
