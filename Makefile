@@ -39,7 +39,7 @@ programs: prerequisites
 .PHONY: test-unit
 test-unit: prerequisites venvs ## Run the fast tests, without network or cluster
 	@hack/venv mlflow >/dev/null
-	$(DEV)/python $(PYTEST) $(PARALLEL) tests/unit/api tests/unit/operator tests/unit/operator_io
+	$(DEV)/python $(PYTEST) $(PARALLEL) tests/unit/api tests/unit/operator tests/unit/operator_io tests/unit/faults
 	$(TRAINER)/python $(PYTEST) $(PARALLEL) tests/unit/trainer
 
 .PHONY: test-integration
@@ -59,6 +59,10 @@ ifeq ($(ROOT),yes)
 else
 	@echo "e2e tests skipped: kubelet and containerd need root"
 endif
+
+.PHONY: faults
+faults: programs venvs ## Inject N random faults (default 200, about 15 minutes) and judge; SEED=... repeats a run
+	$(DEV)/python -m tests.faults --faults $(or $(N),200) $(if $(SEED),--seed $(SEED))
 
 .PHONY: test-interop
 test-interop: programs venvs ## Run results in real third parties, which are built first (Ollama: 12 minutes, once)

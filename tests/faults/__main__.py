@@ -12,7 +12,7 @@ from tests.faults import __doc__ as about
 from tests.faults import broken
 from tests.faults.run import Options, run
 from tests.faults.schedule import schedule
-from tests.support.control_plane import running_control_plane
+from tests.support.control_plane import running
 from tests.support.operator import NAMESPACE, install
 
 
@@ -21,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--faults", type=int, default=200, metavar="N", help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, help="of the faults and the jobs (default: a new one, which is printed)")
     parser.add_argument("--operators", type=int, default=1, metavar="N", help="replicas (default: %(default)s)")
-    parser.add_argument("--live", type=int, default=12, metavar="N", help="unfinished jobs (default: %(default)s)")
+    parser.add_argument("--live", type=int, default=20, metavar="N", help="unfinished jobs (default: %(default)s)")
     parser.add_argument(
         "--pause", type=float, default=4.0, metavar="S", help="mean seconds between two faults (default: %(default)s)"
     )
@@ -47,7 +47,7 @@ def main() -> int:
         module = "tests.faults.broken"
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     print(f"seed {seed}; logs are in {folder}", flush=True)
-    with running_control_plane(f"f{os.getpid()}") as plane:
+    with running(f"f{os.getpid()}") as plane:
         installed = install(plane, folder, NAMESPACE)
         setup = Options(
             seed=seed,

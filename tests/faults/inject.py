@@ -17,7 +17,7 @@ Injector = Callable[[Scene, Fault], Awaitable[str]]
 
 async def inject(scene: Scene, fault: Fault) -> str:
     """Let a fault happen; return whom it met."""
-    return await _INJECTORS[fault.kind](scene, fault)
+    return await INJECTORS[fault.kind](scene, fault)
 
 
 # Processes.
@@ -229,7 +229,7 @@ async def _recreated(scene: Scene, fault: Fault) -> str:
     return name
 
 
-_INJECTORS: dict[str, Injector] = {
+INJECTORS: dict[str, Injector] = {
     "operator-kill": _operator_kill,
     "operator-freeze": _operator_freeze,
     "apiserver-kill": _component("apiserver", kill=True),

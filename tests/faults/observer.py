@@ -26,7 +26,7 @@ class Observer:
         """Watch until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.api.follow(everywhere("finetunejobs"), "", self._jobs_listed, self._job_changed))
-            group.create_task(self.api.follow("/api/v1/pods", _CHILDREN, self._pods_listed, self._pod_changed))
+            group.create_task(self.api.follow("/api/v1/pods", _CHILDREN, self._pods_listed, self.pod_changed))
 
     def _jobs_listed(self, jobs: list[Object]) -> None:
         there = {job["metadata"]["uid"] for job in jobs}
@@ -48,9 +48,9 @@ class Observer:
     def _pods_listed(self, pods: list[Object]) -> None:
         self._live.clear()
         for pod in pods:
-            self._pod_changed("ADDED", pod)
+            self.pod_changed("ADDED", pod)
 
-    def _pod_changed(self, kind: str, pod: Object) -> None:
+    def pod_changed(self, kind: str, pod: Object) -> None:
         metadata, labels = pod["metadata"], pod["metadata"]["labels"]
         owner = labels["finetune.dev/job-uid"]
         if kind == "ADDED" and metadata["uid"] not in self._pods:

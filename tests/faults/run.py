@@ -35,7 +35,7 @@ class Options:
     faults: Sequence[Fault]
     operators: int = 1
     # Unfinished jobs at any time.
-    live: int = 12
+    live: int = 20
     # How long everything may take to settle in the end: more than the operator's full list, which heals lost watches.
     settle: float = 420.0
     module: str = "finetune_operator"

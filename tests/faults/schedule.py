@@ -73,13 +73,14 @@ class Fault:
         return f"{self.kind} {self.seconds:.1f}s" if self.seconds else self.kind
 
 
-def schedule(seed: int, count: int, pause: float) -> list[Fault]:
+def schedule(seed: int, count: int, pause: float, longest: float = 60.0) -> list[Fault]:
     """Return the faults. Each round deals all kinds in a new order, so that none is missing in a long run.
 
     Args:
         seed: the same gives the same faults.
         count: how many; a shorter schedule is the beginning of a longer one.
         pause: mean seconds between the beginnings of two faults.
+        longest: no fault lasts longer, in seconds.
     """
     dice = random.Random(f"faults {seed}")
     faults: list[Fault] = []
@@ -88,6 +89,6 @@ def schedule(seed: int, count: int, pause: float) -> list[Fault]:
         dice.shuffle(deck)
         for kind in deck:
             wait = round(dice.uniform(0.0, 2.0) * pause, 2)
-            seconds = round(dice.uniform(kind.shortest, kind.longest), 2)
+            seconds = round(min(dice.uniform(kind.shortest, kind.longest), longest), 2)
             faults.append(Fault(len(faults) + 1, kind.name, wait, seconds, round(dice.random(), 4)))
     return faults[:count]

@@ -91,7 +91,7 @@ async def _work(container: Container, bucket: Bucket, stored: Stored) -> StageRe
     if found := stored.results.get(stage):
         return found
     if container.report_only:
-        return _failure(stage, ExitCode.UNAVAILABLE, stored.checkpoint)
+        return _failure(stage, ExitCode.NO_RESULT, stored.checkpoint)
     total = stored.scenario.seconds[stage]
     first = stored.checkpoint if stage == "train" else 0
     for step in range(first, STEPS):
@@ -103,13 +103,14 @@ async def _work(container: Container, bucket: Bucket, stored: Stored) -> StageRe
     planted = stored.scenario.planted.get(stage)
     if planted is not None:
         return _failure(stage, planted, stored.checkpoint)
-    result = _success(stage, container.uid)
+    result = success(stage, container.uid)
     stored.completed[stage] = stored.completed.get(stage, 0) + 1
     stored.results[stage] = result
     return result
 
 
-def _success(stage: Stage, uid: str) -> StageResult:
+def success(stage: Stage, uid: str) -> StageResult:
+    """Return the result of a stage that worked to its end."""
     run_id = hashlib.sha256(uid.encode()).hexdigest()
     name = _ARTIFACTS.get(stage)
     artifacts = []
