@@ -227,6 +227,11 @@ class KubeClient:
             content_type=_APPLY,
         )
 
+    async def groups(self) -> set[str]:
+        """Return the names of the API groups that are served at present, custom resources' too."""
+        found = await self._request("GET", "/apis")
+        return {group["name"] for group in found["groups"]}
+
     async def review_token(self, token: str, audience: str) -> Object:
         """Ask the API server whose token this is; return the status of the TokenReview."""
         review = await self._request(

@@ -1,7 +1,8 @@
 """Watches, by kopf, which tell only that something happened to a FineTuneJob: a reconcile pass reads for itself.
 
 kopf has an event loop of its own in a thread of its own: when it ends it cancels every task of its loop, and it ends
-when a watch is refused for good. Here it is then started again, and nothing else notices.
+when a watch is refused for good. Here it is then started again, and nothing else notices. It may also get stuck on its
+way to the end, when one watch was refused while another waited for the API server: then it is left behind.
 """
 
 import asyncio
@@ -18,7 +19,8 @@ import kopf
 
 from finetune_api import GROUP, PLURAL, VERSION
 from finetune_operator import names
-from finetune_operator.kube import load_configuration
+from finetune_operator.errors import KubeError
+from finetune_operator.kube import KubeClient, load_configuration
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ _SELECTOR = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
 _RESTART_SECONDS = 5.0
 _LOGIN_SECONDS = 1.0
 _STOP_SECONDS = 5.0
+_CANCELLATIONS = 3
+_CANCEL_SECONDS = 1.0
 # The token is read again this often, or when the API server refuses it.
 _CREDENTIALS_LIFETIME = timedelta(minutes=30)
 
@@ -84,6 +88,24 @@ def _settings() -> kopf.OperatorSettings:
     settings.persistence.diffbase_storage = NoDifferences()
     settings.watching.label_selectors[lambda resource: resource.plural != PLURAL] = _SELECTOR
     return settings
+
+
+async def _served() -> None:
+    """Wait until the API server names FineTuneJobs.
+
+    While it starts it does not, and kopf, which asks only once, would never watch them.
+    """
+    client = KubeClient(await load_configuration())
+    try:
+        while True:
+            try:
+                if GROUP in await client.groups():
+                    return
+            except KubeError as error:
+                _log.info("the watches wait for the API server: %s", error)
+            await asyncio.sleep(_LOGIN_SECONDS)
+    finally:
+        await client.close()
 
 
 async def _credentials() -> kopf.ConnectionInfo:
@@ -150,17 +172,39 @@ class Watches:
         self._task = asyncio.current_task()
         while True:
             try:
-                await kopf.operator(
-                    registry=self._registry(),
-                    settings=_settings(),
-                    standalone=True,
-                    ready_flag=self._started,
-                    clusterwide=not self._namespaces,
-                    namespaces=self._namespaces,
-                )
+                await self._watch()
             except Exception as error:  # noqa: BLE001 - whatever ended it, watching must go on
                 _log.error("the watches ended and start again: %s: %s", type(error).__name__, error)
             await asyncio.sleep(_RESTART_SECONDS)
+
+    async def _watch(self) -> None:
+        """Let kopf work until one of its tasks ends, and not a few seconds longer.
+
+        Raises:
+            Exception: what that task ended with.
+        """
+        others = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
+            registry=self._registry(),
+            settings=_settings(),
+            standalone=True,
+            ready_flag=self._started,
+            clusterwide=not self._namespaces,
+            namespaces=self._namespaces,
+        )
+        running = asyncio.create_task(kopf.run_tasks(tasks, ignored=others))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            ended = [task for task in tasks if task.done()]
+            await asyncio.wait({running}, timeout=_STOP_SECONDS)
+        finally:
+            for _ in range(_CANCELLATIONS):
+                if left := asyncio.all_tasks() - others:
+                    for task in left:
+                        task.cancel()
+                    await asyncio.wait(left, timeout=_CANCEL_SECONDS)
+        for task in ended:
+            task.result()
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
@@ -174,6 +218,7 @@ class Watches:
         if since < _LOGIN_SECONDS:
             await asyncio.sleep(_LOGIN_SECONDS - since)
         self._last_login = time.monotonic()
+        await _served()
         return await _credentials()
 
     async def _on_event(self, **event: Any) -> None:

@@ -78,7 +78,7 @@ class Proxy:
         if self._struck(trouble.statuses) and trouble.statuses:
             return _refusal(trouble.statuses[-1])
         if watch and self._struck(trouble.gone):
-            return _refusal(410)
+            return _expired() if self._dice.random() < 0.7 else _refusal(410)
         if self._struck(trouble.requests_lost):
             return _cut(request)
         body = await request.read() or None
@@ -124,9 +124,16 @@ def _cut(request: web.BaseRequest) -> web.StreamResponse:
     return web.Response(status=502)
 
 
-def _refusal(code: int) -> web.Response:
+def _status(code: int) -> dict[str, object]:
     reason = {429: "TooManyRequests", 410: "Expired", 500: "InternalError"}[code]
     status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason}
-    return web.json_response(
-        {**status, "message": f"a fault: {reason}"}, status=code, headers={"Retry-After": "1"} if code == 429 else {}
-    )
+    return {**status, "message": f"a fault: {reason}"}
+
+
+def _refusal(code: int) -> web.Response:
+    return web.json_response(_status(code), status=code, headers={"Retry-After": "1"} if code == 429 else {})
+
+
+def _expired() -> web.Response:
+    """A watch that begins well: the API server says it in the stream when its cache knows."""
+    return web.json_response({"type": "ERROR", "object": _status(410)})

@@ -26,6 +26,9 @@ from tests.support.operator import Installed
 
 Say = Callable[[str], None]
 
+# Faults at the same time: while the API server is away, more would only wait for it.
+_AT_ONCE = 4
+
 
 @dataclass(frozen=True)
 class Options:
@@ -77,10 +80,13 @@ async def run(installed: Installed, folder: Path, options: Options, say: Say) ->
             # A fault before anything runs would be wasted.
             await scene.running_pod(0.0)
             began = time.monotonic()
+            at_once = asyncio.Semaphore(_AT_ONCE)
             async with asyncio.TaskGroup() as faults:
                 for fault in options.faults:
                     await asyncio.sleep(fault.pause)
-                    faults.create_task(_one(scene, fault, len(options.faults), began, say))
+                    await at_once.acquire()
+                    task = faults.create_task(_one(scene, fault, len(options.faults), began, say))
+                    task.add_done_callback(lambda _: at_once.release())
             busy.cancel()
             say(f"all faults are over after {time.monotonic() - began:.0f} s; everything may settle")
             await _settled(scene, options.settle, say)

@@ -102,6 +102,12 @@ async def test_the_status_is_applied_on_the_server_by_its_manager(server: Server
     assert json.loads(body) == {"status": {"phase": "Pending"}}
 
 
+async def test_the_groups_that_are_served_have_names(server: Server, kube: KubeClient) -> None:
+    server.answers = [(200, {"groups": [{"name": "batch"}, {"name": "finetune.dev"}]})]
+    assert await kube.groups() == {"batch", "finetune.dev"}
+    assert server.requests[0][0].path == "/apis"
+
+
 async def test_a_name_cannot_leave_its_place_in_the_path(server: Server, kube: KubeClient) -> None:
     server.answers = [(200, {})]
     await kube.get(PODS, "team", "../secrets/x")

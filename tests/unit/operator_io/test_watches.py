@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import getpass
 import itertools
 import threading
@@ -9,9 +10,12 @@ import kopf
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from kubernetes.aio import client
 
 from finetune_api import GROUP, PLURAL, VERSION
 from finetune_operator import watches
+from finetune_operator.errors import KubeError, Unreachable
+from finetune_operator.kube import KubeClient
 from finetune_operator.watches import EndlessBackoff, Watches, key_of
 from tests.unit.operator_io.fakes import LABELS
 
@@ -36,17 +40,71 @@ def test_requests_are_repeated_for_as_long_as_an_outage_lasts() -> None:
 async def test_watching_starts_again_when_kopf_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     started = threading.Semaphore(0)
 
-    async def ends(**_: object) -> None:
+    async def ends() -> None:
         started.release()
         raise kopf.LoginError("refused")
 
-    monkeypatch.setattr(kopf, "operator", ends)
+    async def spawn(**_: object) -> list[asyncio.Task[None]]:
+        return [asyncio.create_task(ends())]
+
+    monkeypatch.setattr(kopf, "spawn_tasks", spawn)
     monkeypatch.setattr(watches, "_RESTART_SECONDS", 0.01)
     watching = Watches((), lambda key: None)
     watching.start()
     assert await asyncio.to_thread(lambda: [started.acquire(timeout=5) for _ in range(3)]) == [True] * 3
     await watching.stop()
     assert not watching.alive
+
+
+async def test_watching_starts_again_when_kopf_is_stuck_after_a_watch_was_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started = threading.Semaphore(0)
+
+    async def ends() -> None:
+        started.release()
+        raise kopf.LoginError("refused")
+
+    async def stuck() -> None:
+        # A watch that waits for a login which nobody makes any more.
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    async def spawn(**_: object) -> list[asyncio.Task[None]]:
+        return [asyncio.create_task(stuck()), asyncio.create_task(ends())]
+
+    monkeypatch.setattr(kopf, "spawn_tasks", spawn)
+    monkeypatch.setattr(watches, "_RESTART_SECONDS", 0.01)
+    monkeypatch.setattr(watches, "_STOP_SECONDS", 0.05)
+    monkeypatch.setattr(watches, "_CANCEL_SECONDS", 0.05)
+    watching = Watches((), lambda key: None)
+    watching.start()
+    assert await asyncio.to_thread(lambda: [started.acquire(timeout=5) for _ in range(3)]) == [True] * 3
+    monkeypatch.setattr(watches, "_STOP_SECONDS", 5.0)
+    await watching.stop()
+    assert not watching.alive
+
+
+async def test_watching_waits_for_an_api_server_that_does_not_name_finetunejobs_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers: list[set[str] | KubeError] = [Unreachable("refused"), {"batch"}, {"batch", "finetune.dev"}]
+
+    async def groups(_: KubeClient) -> set[str]:
+        answer = answers.pop(0)
+        if isinstance(answer, KubeError):
+            raise answer
+        return answer
+
+    async def configuration() -> client.Configuration:
+        return client.Configuration(host="http://127.0.0.1:1")
+
+    monkeypatch.setattr(watches, "load_configuration", configuration)
+    monkeypatch.setattr(KubeClient, "groups", groups)
+    monkeypatch.setattr(watches, "_LOGIN_SECONDS", 0.0)
+    await Watches((), lambda key: None)._login()
+    assert answers == []
 
 
 async def test_watching_starts_for_a_user_id_that_has_no_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -120,6 +178,10 @@ async def test_news_of_one_object_does_not_wait_for_that_of_others(monkeypatch: 
                 server=str(server.make_url("")).rstrip("/"), expiration=datetime.now(UTC) + timedelta(1)
             )
 
+        async def configuration() -> client.Configuration:
+            return client.Configuration(host=str(server.make_url("")).rstrip("/"))
+
+        monkeypatch.setattr(watches, "load_configuration", configuration)
         monkeypatch.setattr(watches, "_credentials", credentials)
         watching = Watches((), hear)
         watching.start()
