@@ -31,7 +31,7 @@ _SELECTOR = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
 _RESTART_SECONDS = 5.0
 _LOGIN_SECONDS = 1.0
 _STOP_SECONDS = 5.0
-_CANCELLATIONS = 3
+_CANCELLATIONS = 2
 _CANCEL_SECONDS = 1.0
 # The token is read again this often, or when the API server refuses it.
 _CREDENTIALS_LIFETIME = timedelta(minutes=30)
@@ -198,6 +198,9 @@ class Watches:
             ended = [task for task in tasks if task.done()]
             await asyncio.wait({running}, timeout=_STOP_SECONDS)
         finally:
+            # It cancels its tasks itself, once, so that they can close what they have open.
+            running.cancel()
+            await asyncio.wait({running}, timeout=_CANCEL_SECONDS)
             for _ in range(_CANCELLATIONS):
                 if left := asyncio.all_tasks() - others:
                     for task in left:

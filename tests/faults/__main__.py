@@ -20,7 +20,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=about)
     parser.add_argument("--faults", type=int, default=200, metavar="N", help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, help="of the faults and the jobs (default: a new one, which is printed)")
-    parser.add_argument("--operators", type=int, default=1, metavar="N", help="replicas (default: %(default)s)")
+    parser.add_argument("--operators", type=int, default=2, metavar="N", help="replicas (default: %(default)s)")
     parser.add_argument("--live", type=int, default=20, metavar="N", help="unfinished jobs (default: %(default)s)")
     parser.add_argument(
         "--pause", type=float, default=4.0, metavar="S", help="mean seconds between two faults (default: %(default)s)"

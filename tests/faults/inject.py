@@ -46,7 +46,7 @@ def _component(name: str, *, kill: bool) -> Injector:
     async def restart(scene: Scene, fault: Fault) -> str:
         async with scene.control_plane_lock:
             if kill:
-                await asyncio.to_thread(scene.plane.kill, name)
+                await asyncio.to_thread(scene.plane.signal, name, "KILL")
                 await asyncio.sleep(fault.seconds)
             await asyncio.to_thread(scene.plane.restart, name)
         return name

@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import json
 import random
-import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,7 +50,7 @@ class Operators:
             kubeconfig = self._folder / f"{name}.kubeconfig"
             kubeconfig.write_text(json.dumps(config))
             installed = dataclasses.replace(self._installed, kubeconfig=kubeconfig)
-            process = OperatorProcess(installed, self._folder / f"{name}.log", module=self._module)
+            process = OperatorProcess(installed, self._folder / f"{name}.log", name, module=self._module)
             self.replicas.append(Replica(name, process, proxy))
         for replica in self.replicas:
             replica.process.launch()
@@ -72,7 +71,6 @@ class Operators:
         """End one by SIGKILL; start it again after some seconds."""
         replica.held = True
         try:
-            replica.process.send(signal.SIGCONT)
             replica.process.kill()
             await asyncio.sleep(seconds)
             replica.process.launch()
@@ -81,15 +79,14 @@ class Operators:
 
     async def freeze(self, replica: Replica, seconds: float) -> None:
         """Stop one by SIGSTOP, which then goes on as if no time had passed."""
-        replica.process.send(signal.SIGSTOP)
+        replica.process.pause()
         await asyncio.sleep(seconds)
-        replica.process.send(signal.SIGCONT)
+        replica.process.resume()
 
     async def stop(self) -> None:
         """End them all."""
         for replica in self.replicas:
             replica.held = True
             if replica.process.runs:
-                replica.process.send(signal.SIGCONT)
                 replica.process.kill()
             await replica.proxy.stop()

@@ -36,7 +36,7 @@ class Options:
 
     seed: int
     faults: Sequence[Fault]
-    operators: int = 1
+    operators: int = 2
     # Unfinished jobs at any time.
     live: int = 20
     # How long everything may take to settle in the end: more than the operator's full list, which heals lost watches.
