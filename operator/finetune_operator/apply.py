@@ -4,7 +4,8 @@ The client that is given here refuses to send a change when this replica does no
 before may still take effect when another replica leads already. That does no harm:
 
 - A Job's name is made from the job's uid, the stage and the attempt, so that of two replicas that want the same attempt
-  one creates it and the other finds it. A new attempt is due only when no Job and no pod of an earlier one is live.
+  one creates it and the other finds it. A new attempt begins only when no Job and no pod of an earlier one is live, and
+  a Job that comes after that all the same is deleted (`strays`).
 - A ConfigMap is created under a name made from the uid. The plan is immutable, rendered to the same bytes by every
   replica of a version, and counts only with the checksum in the status; the certificate authority is compared in every
   pass, and replaced on the condition of the resourceVersion that was read.

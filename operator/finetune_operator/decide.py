@@ -27,6 +27,7 @@ from finetune_operator import (
     snapshot,
     stages,
     status,
+    strays,
     suspend,
 )
 from finetune_operator.clock import format_time, parse_time
@@ -144,7 +145,11 @@ def _watch(
     """A Job is there: say how it is getting on."""
     actions: list[Action] = []
     if not observation.refusal:
-        actions = [*_restore_plan(observation, spec, settings), *_publish_ca(observation, settings)]
+        actions = [
+            *strays.delete(observation),
+            *_restore_plan(observation, spec, settings),
+            *_publish_ca(observation, settings),
+        ]
     left = deadlines.seconds_active(this.status, spec, this.now)
     wait = queued.waiting(observation, this.now)
     if wait:

@@ -1,0 +1,65 @@
+"""A Job whose creation arrives late, sent by a replica that did not lead any more."""
+
+import copy
+
+from tests.unit.operator.world import Object, World, failure, success
+
+
+def second_attempt() -> tuple[World, Object]:
+    """A world whose second train attempt runs, and the Job of the first as it was created."""
+    world = World()
+    world.reconcile()
+    world.run()
+    first = copy.deepcopy(world.live_job())
+    pod = world.start_pod(world.live_job())
+    world.run_pod(pod)
+    world.end_pod(pod, 75, failure("train", 75, "Preempted.", checkpoint_step=5))
+    world.settle()
+    world.reconcile()
+    world.wait(86400)
+    assert world.live_job()["metadata"]["name"] == "coach-00001-train-1"
+    world.run_pod(world.start_pod(world.live_job()))
+    world.reconcile()
+    return world, first
+
+
+def arrive(world: World, job: Object) -> Object:
+    """The one that was there is gone; this is a new object."""
+    world.jobs = [j for j in world.jobs if j["metadata"]["name"] != job["metadata"]["name"]]
+    late = copy.deepcopy(job)
+    late["metadata"]["uid"] = "late"
+    world.jobs.append(late)
+    return late
+
+
+def test_a_late_job_of_an_earlier_attempt_is_deleted_and_the_present_one_runs_on() -> None:
+    world, first = second_attempt()
+    late = arrive(world, first)
+    world.reconcile()
+    assert late["metadata"]["deletionTimestamp"]
+    assert [j["metadata"]["name"] for j in world.jobs if "deletionTimestamp" not in j["metadata"]] == [
+        "coach-00001-prepare-0",
+        "coach-00001-train-1",
+    ]
+    assert world.stage("train")["state"] == "Running"
+
+
+def test_a_late_job_is_deleted_in_a_later_stage_too() -> None:
+    world, first = second_attempt()
+    world.end_pod(world.pods[-1], 0, success("train"))
+    world.settle()
+    world.reconcile()
+    assert world.stage("export")["state"] == "Running"
+    late = arrive(world, first)
+    world.reconcile()
+    assert late["metadata"]["deletionTimestamp"]
+
+
+def test_a_job_that_is_newer_than_the_status_that_was_read_is_left_alone() -> None:
+    world, _ = second_attempt()
+    newer = copy.deepcopy(world.live_job())
+    newer["metadata"] |= {"name": "coach-00001-train-2", "uid": "newer"}
+    newer["metadata"]["labels"]["finetune.dev/attempt"] = "2"
+    world.jobs.append(newer)
+    world.reconcile()
+    assert "deletionTimestamp" not in newer["metadata"]
