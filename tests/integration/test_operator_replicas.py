@@ -106,8 +106,15 @@ def test_a_leader_that_is_told_to_end_hands_over_at_once(replicas: Replicas, wor
     _training(world)
     leader = replicas.leading()
     leader.stop()
+    # Not released, the Lease would be the leader's for ten seconds more.
+    assert not _holder(world.plane).startswith(leader.pod_name)
     assert replicas.leading(RELEASE_SECONDS) is replicas.other(leader)
     _finish(world)
+
+
+def _holder(plane: ControlPlane) -> str:
+    lease = plane.get("lease", "finetune-operator", "-n", "finetune-system")
+    return str(lease["spec"].get("holderIdentity", ""))
 
 
 def test_a_leader_that_was_paused_for_too_long_changes_nothing_and_ends(replicas: Replicas, world: World) -> None:
