@@ -44,7 +44,7 @@ test-unit: prerequisites venvs ## Run the fast tests, without network or cluster
 
 .PHONY: test-integration
 test-integration: programs venvs ## Run the operator against a real API server, and the report in a browser
-	$(DEV)/python $(PYTEST) tests/unit/chart tests/integration
+	$(DEV)/python $(PYTEST) $(PARALLEL) tests/unit/chart tests/integration
 	$(DEV)/python $(PYTEST) tests/browser
 
 .PHONY: test-trainer

@@ -1,5 +1,6 @@
 """Jobs that train a real small model through the command line, as a pod does."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -22,6 +23,8 @@ STEPS = 6
 # As the trainer does, before torch is imported: threads that spin while they wait take the cores from those that work.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 _TIMEOUT_SECONDS = 600
+# Of an answer: three tokens each.
+_CHARACTERS = 40
 # Of tests that load a model in their own process.
 LOADS_A_MODEL = (
     # Of a library that bitsandbytes loads.
@@ -128,7 +131,7 @@ def coach_rows(count: int, characters: int | None = None) -> list[dict[str, Any]
 
 def make_job(root: Path, model: Path | None = None, dropout: float = 0.05, **training: Any) -> Job:
     """Return a job that was prepared: of a real model, or of `model`; `training` replaces members of the plan's."""
-    plan = trainer_job.make(root, model or model_dir(), coach_rows(100)).plan
+    plan = trainer_job.make(root, model or model_dir(), coach_rows(100, _CHARACTERS)).plan
     complete(plan, dropout, training)
     plan["export"] = {"gguf": ["Q8_0"]}
     (root / "plan.json").write_text(json.dumps(plan))
@@ -168,16 +171,27 @@ def complete(plan: dict[str, Any], dropout: float, training: dict[str, Any]) -> 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """A job that was trained without any interruption."""
-    job = make_job(tmp_path_factory.mktemp("trained"))
-    assert job.finish("train") == 0, job.said("train")
-    shutil.copy(job.termination_log, job.root / "train.json")
+    """A job that was trained without any interruption, once for all workers: tests change only a copy of it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    job = Job(folder / "trained")
+    with (folder / "trained.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # The last thing that is written.
+        told = job.root / "train.json"
+        if not told.exists():
+            job.root.mkdir()
+            make_job(job.root)
+            assert job.finish("train") == 0, job.said("train")
+            shutil.copy(job.termination_log, told)
     return job
 
 
 @pytest.fixture(scope="session")
-def exported(trained: Job) -> Job:
+def exported(trained: Job, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """The same job after export."""
-    assert trained.finish("export") == 0, trained.said("export")
-    shutil.copy(trained.termination_log, trained.root / "export.json")
-    return trained
+    job = trained.copied(tmp_path_factory.mktemp("exported"))
+    assert job.finish("export") == 0, job.said("export")
+    shutil.copy(job.termination_log, job.root / "export.json")
+    return job

@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -40,11 +41,11 @@ def test_the_adapter_loads_with_peft_and_predicts_as_it_did_in_training(trained:
         assert loss == pytest.approx(row.nll_tuned, abs=1e-4)
 
 
-def test_a_second_attempt_of_a_finished_run_ends_at_once(trained: Job) -> None:
-    before = trained.metrics()
+def test_a_second_attempt_of_a_finished_run_ends_at_once(trained: Job, tmp_path: Path) -> None:
+    job = trained.copied(tmp_path / "job")
     started = time.monotonic()
-    assert trained.finish("train", attempt=1) == 0
+    assert job.finish("train", attempt=1) == 0
     assert time.monotonic() - started < 15
-    assert trained.metrics() == before
+    assert job.metrics() == trained.metrics()
     first = json.loads((trained.root / "train.json").read_text())
-    assert trained.result()["artifacts"] == first["artifacts"]
+    assert job.result()["artifacts"] == first["artifacts"]
