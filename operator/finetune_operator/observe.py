@@ -16,6 +16,7 @@ async def observe(client: KubeClient, namespace: str, name: str) -> tuple[Object
     """Return the FineTuneJob as it is stored, and what `decide` gets to see.
 
     The children are listed after the FineTuneJob was read and without a resourceVersion, so they are at least as new.
+    So are the pods in turn: in a list from before its Job was Complete, a pod's result would seem to be lost.
 
     Raises:
         NotFound: there is no such FineTuneJob.
@@ -24,9 +25,10 @@ async def observe(client: KubeClient, namespace: str, name: str) -> tuple[Object
     """
     job = await client.get(FINETUNE_JOBS, namespace, name)
     selector = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY},{names.JOB_LABEL}={name}"
-    jobs, pods, config_maps = await asyncio.gather(
-        *(client.list(resource, namespace, labels=selector) for resource in (JOBS, PODS, CONFIG_MAPS))
+    jobs, config_maps = await asyncio.gather(
+        *(client.list(resource, namespace, labels=selector) for resource in (JOBS, CONFIG_MAPS))
     )
+    pods = await client.list(PODS, namespace, labels=selector)
     observation = Observation.of(job, jobs=jobs, pods=pods, config_maps=config_maps)
     events: list[Object] = []
     for child in diagnose.needs_events(observation):

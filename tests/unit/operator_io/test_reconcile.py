@@ -1,3 +1,4 @@
+import asyncio
 from typing import Any
 
 import pytest
@@ -6,7 +7,7 @@ from finetune_operator import names, reconcile
 from finetune_operator.decision import CreateJob, Decision
 from finetune_operator.errors import ApiError, NotFound, Unreachable
 from finetune_operator.job_settings import Settings
-from finetune_operator.kube import FINETUNE_JOBS, JOBS, WORKLOADS
+from finetune_operator.kube import FINETUNE_JOBS, JOBS, PODS, WORKLOADS, Object, Resource
 from finetune_operator.metrics import Metrics
 from finetune_operator.observation import Observation
 from finetune_operator.reconcile import Key, Reconciler
@@ -45,10 +46,28 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return World(monkeypatch)
 
 
+async def test_the_pods_are_listed_after_the_jobs_were_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered: list[str] = []
+    listed = world.kube.list
+
+    async def slow_for_jobs(resource: Resource, namespace: str | None, **selector: str) -> list[Object]:
+        if resource is JOBS:
+            await asyncio.sleep(0.01)
+        if resource is PODS:
+            assert "jobs" in answered
+        answered.append(resource.plural)
+        return await listed(resource, namespace, **selector)
+
+    monkeypatch.setattr(world.kube, "list", slow_for_jobs)
+    world.decisions = [Decision()]
+    await world.reconciler(KEY)
+    assert "pods" in answered
+
+
 async def test_the_children_are_listed_after_the_job_was_read(world: World) -> None:
     world.decisions = [Decision()]
     await world.reconciler(KEY)
-    assert [plural for _, plural, _ in world.kube.calls] == ["finetunejobs", "jobs", "pods", "configmaps"]
+    assert [plural for _, plural, _ in world.kube.calls] == ["finetunejobs", "jobs", "configmaps", "pods"]
 
 
 async def test_only_children_of_this_name_are_seen(world: World) -> None:
