@@ -29,6 +29,7 @@ pytestmark = pytest.mark.e2e
 DIAGNOSIS_SECONDS = 60
 # Of the random model, some 0.1 s each on two cores: the trainer is killed long before the last one.
 FAULTS_STEPS = 300
+PAUSED_STEPS = 100
 
 
 def test_job_survives_operator_kills_api_server_restart_and_kill_9_of_the_trainer(
@@ -73,6 +74,50 @@ def test_job_survives_operator_kills_api_server_restart_and_kill_9_of_the_traine
     platform.wait("no pod, Job or ConfigMap is left", lambda: not children(platform, namespace), 60)
 
 
+def test_a_suspended_job_saves_a_checkpoint_and_resumes_from_it(
+    platform: Platform, namespace: str, random_model: str, watch: Callable[[str, str], Watch]
+) -> None:
+    pods = watch("pods", namespace)
+    changes: dict[str, Any] = {
+        "training__maxSteps": PAUSED_STEPS,
+        # The only checkpoint is the one that SIGTERM brings about.
+        "training__checkpoint": {"everySteps": PAUSED_STEPS},
+        "export__gguf": [],
+    }
+    changes |= {"model__s3": {"uri": random_model}, "model__quantization": "None"}
+    uid = create(platform, namespace, demo_job("paused", **changes))
+    wait_for_stage(platform, namespace, "paused", "train")
+    platform.wait("some steps", lambda: (shown(platform, namespace).get("step") or 0) > 0, 300)
+    patch = ("patch", "ftj", "paused", "-n", namespace, "--type=merge", "-p")
+    platform.kubectl(*patch, '{"spec": {"suspend": true}}')
+    platform.wait(
+        "the job is suspended",
+        lambda: "is suspended" in condition(platform.job(namespace, "paused"), "Suspended").get("message", ""),
+        300,
+    )
+    assert live_pods(platform, namespace, "train") == []
+    assert any("complete.json" in k for k in platform.objects(f"{namespace}/.runs/{uid}/checkpoints/"))
+    platform.kubectl(*patch, '{"spec": {"suspend": false}}')
+    job = finished(platform, namespace, "paused")
+    status = job["status"]
+    assert status["phase"] == "Succeeded", status.get("failure")
+    assert (stage(job, "train")["attempt"], stage(job, "train")["countedFailures"]) == (1, 0)
+    steps = [
+        json.loads(line)["step"] for line in platform.read(metrics(status, namespace, "paused")).splitlines() if line
+    ]
+    assert steps == sorted(set(steps)), "a step was recorded twice"
+    assert steps[-1] == PAUSED_STEPS
+    second = platform.read(f"{namespace}/paused/{status['runId']}/logs/train-1.log").decode()
+    assert "resum" in second.lower()
+    assert pods.most_live_at_once("train") == 1
+
+
+def shown(platform: Platform, namespace: str) -> dict[str, Any]:
+    """Return the progress of the suspended job."""
+    found: dict[str, Any] = platform.job(namespace, "paused").get("status", {}).get("progress", {})
+    return found
+
+
 def has_job(platform: Platform, namespace: str, stage_name: str) -> bool:
     """Say whether a stage has begun: its Job stays when its pod is over."""
     with tolerated_outage():
@@ -80,9 +125,9 @@ def has_job(platform: Platform, namespace: str, stage_name: str) -> bool:
     return False
 
 
-def metrics(status: dict[str, str], namespace: str) -> str:
+def metrics(status: dict[str, str], namespace: str, name: str = "faults") -> str:
     """Return the key of the run's metrics."""
-    return f"{namespace}/faults/{status['runId']}/metrics.jsonl"
+    return f"{namespace}/{name}/{status['runId']}/metrics.jsonl"
 
 
 def children(platform: Platform, namespace: str) -> list[str]:
