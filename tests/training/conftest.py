@@ -23,8 +23,6 @@ STEPS = 6
 # As the trainer does, before torch is imported: threads that spin while they wait take the cores from those that work.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 _TIMEOUT_SECONDS = 600
-# Of an answer: three tokens each.
-_CHARACTERS = 40
 # Of tests that load a model in their own process.
 LOADS_A_MODEL = (
     # Of a library that bitsandbytes loads.
@@ -131,7 +129,7 @@ def coach_rows(count: int, characters: int | None = None) -> list[dict[str, Any]
 
 def make_job(root: Path, model: Path | None = None, dropout: float = 0.05, **training: Any) -> Job:
     """Return a job that was prepared: of a real model, or of `model`; `training` replaces members of the plan's."""
-    plan = trainer_job.make(root, model or model_dir(), coach_rows(100, _CHARACTERS)).plan
+    plan = trainer_job.make(root, model or model_dir(), coach_rows(100)).plan
     complete(plan, dropout, training)
     plan["export"] = {"gguf": ["Q8_0"]}
     (root / "plan.json").write_text(json.dumps(plan))
