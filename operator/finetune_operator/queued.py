@@ -25,7 +25,7 @@ _MAXIMUM_QUOTE = 1000
 
 
 def is_suspended(job: Object) -> bool:
-    """Whether a Job may have no pods for now."""
+    """Whether a Job is held by `spec.suspend`, so that it has no pods."""
     return bool((job.get("spec") or {}).get("suspend"))
 
 
