@@ -7,7 +7,7 @@ from tests.support.operator import OperatorProcess, eventually
 def test_a_job_that_names_a_queue_does_not_run_past_it(operator: OperatorProcess, world: World) -> None:
     world.apply(scheduling={"kueue": {"queueName": "gpu"}})
     ready = eventually(
-        lambda: c if (c := world.condition("Ready")).get("reason") == "Queued" else {}, f"Queued: {world.status()}", 10
+        lambda: c if (c := world.condition("Ready")).get("reason") == "Queued" else {}, "the job waits for its queue"
     )
     assert "does not seem to have Kueue" in ready["message"]
     # The Job controller has acted on it, and made no pod.

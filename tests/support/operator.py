@@ -231,7 +231,8 @@ def operator_process(installed: Installed, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def operator(operator_process: OperatorProcess) -> OperatorProcess:
-    """The module's operator, running."""
+    """The module's operator, running and leading: one that was killed before it may hold the Lease for a while."""
     if not operator_process.runs:
         operator_process.start()
+    eventually(lambda: operator_process.leads, f"the operator leads; see {operator_process.log}")
     return operator_process
