@@ -47,6 +47,7 @@ def test_the_status_tells_the_story(platform: Platform, job: dict[str, Any]) -> 
         "Succeeded": "True",
         "Failed": "False",
         "Ready": "True",
+        "Suspended": "False",
         "Evaluated": "True",
     }
     assert [s["state"] for s in status["stages"]] == ["Succeeded"] * 3
