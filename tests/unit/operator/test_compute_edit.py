@@ -6,7 +6,7 @@ import pytest
 
 from finetune_api.compute import ComputeSpec
 from finetune_operator.stages.compute_digest import digest
-from tests.unit.operator.world import Object, World, spec, success
+from tests.unit.operator.world import Object, World, spec
 
 
 @pytest.fixture
@@ -160,14 +160,7 @@ def test_a_pod_about_which_nothing_is_wrong_is_given_time(world: World) -> None:
 
 
 def test_a_pod_that_only_reads_a_result_stays_one(world: World) -> None:
-    pod = world.start_pod(world.live_job())
-    world.run_pod(pod)
-    world.reconcile()
-    world.end_pod(pod, 0, success("train"))
-    world.settle()
-    world.pods.clear()
-    world.reconcile()
-    world.wait()
+    world.lose()
     pod = pend(world)
     world.edit(nodeSelector={"cpu": "yes"})
     world.reconcile()

@@ -7,24 +7,12 @@ from finetune_api.status import EvaluationStatus
 from tests.unit.operator.world import Object, World, failure, spec, success
 
 
-def lose(world: World) -> None:
-    """Let the live Job succeed, and its pod be gone before the operator looks."""
-    pod = world.start_pod(world.live_job())
-    world.run_pod(pod)
-    world.reconcile()
-    world.end_pod(pod, 0, success("train"))
-    world.settle()
-    world.pods.clear()
-    world.reconcile()
-    world.wait()
-
-
 def lost_in(stage: Stage, world: World | None = None) -> World:
     world = world or World()
     world.reconcile()
     for _ in range(STAGES.index(stage)):
         world.run()
-    lose(world)
+    world.lose()
     return world
 
 
@@ -129,7 +117,7 @@ def test_results_that_are_lost_over_and_over_fail_the_job_in_the_end() -> None:
     world = lost_in("train", World(spec(retries={"maximum": 2})))
     for _ in range(3):
         assert not world.finished()
-        lose(world)
+        world.lose()
     assert world.status["failure"]["reason"] == "ResultLost"
     assert world.status["failure"]["message"].endswith("It failed 3 times.")
 

@@ -375,6 +375,18 @@ class World:
         self.settle()
         self.reconcile()
 
+    def lose(self) -> None:
+        """Let the live Job succeed and its pod be gone before the operator looks; the next attempt is there then."""
+        job = self.live_job()
+        pod = self.start_pod(job)
+        self.run_pod(pod)
+        self.reconcile()
+        self.end_pod(pod, 0, success(job["metadata"]["labels"]["finetune.dev/stage"]))
+        self.settle()
+        self.pods.clear()
+        self.reconcile()
+        self.wait()
+
     def wait(self, seconds: float = 301) -> None:
         self.now += timedelta(seconds=seconds)
         self.reconcile()
