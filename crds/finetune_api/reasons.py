@@ -31,13 +31,15 @@ WAITING: dict[str, Reason] = {
     ),
     "Unschedulable": Reason(
         "No node has a free GPU, or enough CPU, memory or disk (`status.scratch` says how much).",
-        "Wait, or lower `spec.compute.resources`; set `tolerations` for tainted GPU nodes. Raise "
+        "Wait, or edit `spec.compute`: lower `resources`, or set `tolerations` for tainted GPU nodes. Raise "
         "`spec.startDeadlineSeconds` if pods wait for a GPU for longer.",
     ),
     "QuotaExceeded": Reason(
         "The namespace's ResourceQuota is used up.", "Ask your administrator, or wait for other pods to end."
     ),
-    "Queued": Reason("The Job waits in its queue of Kueue; the message has Kueue's words.", "Wait."),
+    "Queued": Reason(
+        "The Job waits in its queue of Kueue; the message has Kueue's words.", "Wait, or read [kueue.md](kueue.md)."
+    ),
     "PodRefused": Reason(
         "A policy or a node refused the pod; the message quotes it.", "Change what it names, mostly in `spec.compute`."
     ),
