@@ -229,6 +229,42 @@ async def _recreated(scene: Scene, fault: Fault) -> str:
     return name
 
 
+async def _suspended(scene: Scene, fault: Fault) -> str:
+    uid = await scene.finetune_job(fault.choice, lambda uid: not scene.observer.is_finished(uid))
+    if uid is None:
+        return NOBODY
+    namespace, name = scene.users.uids[uid]
+    for suspend in (True, False):
+        await scene.api.patch(path("finetunejobs", namespace, name), {"spec": {"suspend": suspend}})
+        if suspend:
+            await asyncio.sleep(fault.seconds)
+    return name
+
+
+async def _reopened(scene: Scene, fault: Fault) -> str:
+    """A user mends what made a job fail, and opens it again."""
+    uid = await scene.finetune_job(fault.choice, scene.observer.has_failed)
+    if uid is None:
+        return NOBODY
+    namespace, name = scene.users.uids[uid]
+    stored = scene.bucket.by_uid[uid]
+    stored.scenario = stored.scenario.mended()
+    scene.observer.reopened.add(uid)
+    spec = {"retryGeneration": fault.number, "retries": {"maximum": stored.scenario.retries}}
+    await scene.api.patch(path("finetunejobs", namespace, name), {"spec": spec})
+    return name
+
+
+async def _expired(scene: Scene, fault: Fault) -> str:
+    """A finished job loses its children, by its own setting."""
+    uid = await scene.finetune_job(fault.choice, scene.observer.is_finished)
+    if uid is None:
+        return NOBODY
+    namespace, name = scene.users.uids[uid]
+    await scene.api.patch(path("finetunejobs", namespace, name), {"spec": {"ttlSecondsAfterFinished": 0}})
+    return name
+
+
 INJECTORS: dict[str, Injector] = {
     "operator-kill": _operator_kill,
     "operator-freeze": _operator_freeze,
@@ -263,4 +299,7 @@ INJECTORS: dict[str, Injector] = {
     "config-map-deleted": _config_map_deleted,
     "spec-edited": _spec_edited,
     "recreated": _recreated,
+    "suspended": _suspended,
+    "reopened": _reopened,
+    "expired": _expired,
 }

@@ -26,8 +26,20 @@ def is_finished(job: Object) -> bool:
     return _condition(job, "Finished") == "True"
 
 
+def has_failed(job: Object) -> bool:
+    """Whether it says so itself."""
+    return _condition(job, "Failed") == "True"
+
+
+def is_settled(job: Object) -> bool:
+    """Whether it is finished, and nobody has asked it to go on."""
+    return is_finished(job) and not (has_failed(job) and _opened(job, "spec") > _opened(job, "status"))
+
+
 def changed_wrongly(old: Object, new: Object) -> list[str]:
     """Return what is wrong with a step from one status of a FineTuneJob to a later one."""
+    if _opened(old, "status") < _opened(new, "status") and (has_failed(old) or not is_finished(old)):
+        return []
     if is_finished(old):
         before, after = _lasting(old), _lasting(new)
         return [
@@ -81,7 +93,7 @@ def at_the_end(uid: str, job: Object | None, stored: Stored) -> list[Problem]:
         found.append(Problem("doubled", uid, f"trained to the end {done} times"))
     if job is None:
         return [*found, Problem("lost", uid, "it is not there any more")]
-    if not is_finished(job):
+    if not is_settled(job):
         return [*found, Problem("lost", uid, f"never finished: {_reason(job)}")]
     expected = stored.scenario.fails_with
     succeeded = _condition(job, "Succeeded") == "True"
@@ -109,6 +121,10 @@ def _badly_told(job: Object, stored: Stored) -> list[str]:
 def _condition(job: Object, kind: str) -> str | None:
     conditions = (job.get("status") or {}).get("conditions") or []
     return next((c["status"] for c in conditions if c["type"] == kind), None)
+
+
+def _opened(job: Object, part: str) -> int:
+    return (job.get(part) or {}).get("retryGeneration") or 0
 
 
 def _reason(job: Object) -> str:

@@ -17,6 +17,8 @@ class Observer:
     # The newest of each FineTuneJob, by uid, deleted ones too.
     jobs: dict[str, Object] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
+    # Those that a user has opened again: they go on after their end.
+    reopened: set[str] = field(default_factory=set)
     problems: list[judge.Problem] = field(default_factory=list)
     # The names of the live train pods of each namespace/name, by the pod's uid.
     _live: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
@@ -55,8 +57,9 @@ class Observer:
         owner = labels["finetune.dev/job-uid"]
         if kind == "ADDED" and metadata["uid"] not in self._pods:
             self._pods.add(metadata["uid"])
-            for sentence in judge.started_wrongly(self.jobs.get(owner), pod):
-                self._note("wrong", owner, sentence)
+            if owner not in self.reopened:
+                for sentence in judge.started_wrongly(self.jobs.get(owner), pod):
+                    self._note("wrong", owner, sentence)
         if labels["finetune.dev/stage"] != "train":
             return
         live = self._live.setdefault((metadata["namespace"], labels["finetune.dev/job"]), {})
@@ -71,5 +74,9 @@ class Observer:
         self.problems.append(judge.Problem(kind, uid, sentence))
 
     def is_finished(self, uid: str) -> bool:
-        """Whether a FineTuneJob has come to its end or is gone."""
-        return uid in self.gone or (uid in self.jobs and judge.is_finished(self.jobs[uid]))
+        """Whether a FineTuneJob has come to its end, and is not asked to go on, or is gone."""
+        return uid in self.gone or (uid in self.jobs and judge.is_settled(self.jobs[uid]))
+
+    def has_failed(self, uid: str) -> bool:
+        """Whether a FineTuneJob is there and has come to a bad end."""
+        return uid not in self.gone and uid in self.jobs and judge.has_failed(self.jobs[uid])

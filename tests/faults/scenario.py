@@ -1,7 +1,7 @@
 """What each job is asked to do, and how it should end: pure, a function of the seed."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from finetune_api.spec import Stage
@@ -28,6 +28,10 @@ class Scenario:
     def spec(self) -> dict[str, Any]:
         """Return the spec of the FineTuneJob."""
         return {**SPEC, "retries": {"maximum": self.retries}}
+
+    def mended(self) -> "Scenario":
+        """Return what it is once a user has removed the cause of its failure."""
+        return replace(self, retries=_MANY_RETRIES, planted={}, fails_with=None)
 
 
 # Weight, stage, exit code, retries, reason.

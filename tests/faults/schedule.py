@@ -55,6 +55,9 @@ USERS = (
     Kind("config-map-deleted", 1),
     Kind("spec-edited", 2),
     Kind("recreated", 3),
+    Kind("suspended", 3, 0.0, 8.0),
+    Kind("reopened", 2),
+    Kind("expired", 2),
 )
 KINDS = (*PROCESSES, *NETWORK, *PODS, *USERS)
 

@@ -7,13 +7,14 @@ from tests.faults.run import Options, run
 from tests.faults.schedule import schedule
 from tests.support.operator import Installed
 
-# Among its first faults: operator, API server and etcd are killed, answers lost, a node lost, a job recreated.
-SEED = 403
+# Among its first faults: operator, API server and etcd are killed, answers lost, a node lost, a job suspended and one
+# recreated.
+SEED = 10648
 
 
 def test_nothing_is_lost_doubled_or_wrong(installed: Installed, tmp_path: Path) -> None:
     faults = schedule(SEED, 15, pause=1.5, longest=4.0)
     kinds = {fault.kind for fault in faults}
-    assert {"operator-kill", "apiserver-kill", "answers-lost", "node-lost", "recreated"} <= kinds
+    assert {"operator-kill", "apiserver-kill", "answers-lost", "node-lost", "recreated", "suspended"} <= kinds
     verdict = asyncio.run(run(installed, tmp_path, Options(SEED, faults, live=8), print))
     assert verdict.good, verdict

@@ -128,6 +128,29 @@ def test_a_stage_that_succeeded_stays_so() -> None:
     assert changed_wrongly(before, later)
 
 
+def _opened_again(job: Object) -> Object:
+    return {**job, "spec": {"retryGeneration": 1}}
+
+
+def test_a_failed_job_that_is_opened_again_may_go_on() -> None:
+    again = _job(None, retryGeneration=1, startTime="2026-01-01T00:09:00Z")
+    assert changed_wrongly(_job("Failed"), again) == []
+    assert changed_wrongly(_job("Failed"), _job(None))
+    assert changed_wrongly(_job("Succeeded"), again)
+
+
+def test_a_failed_job_that_is_opened_again_and_does_nothing_is_lost() -> None:
+    failure = {"reason": "InvalidDataset", "message": "Row 3 has no answer in it."}
+    assert _kinds(_opened_again(_job("Failed", failure=failure)), _stored(BAD, trained=0)) == ["lost"]
+    assert _kinds(_opened_again(_job("Failed", failure=failure, retryGeneration=1)), _stored(BAD, trained=0)) == []
+
+
+def test_a_job_whose_cause_of_failure_was_removed_must_succeed() -> None:
+    failure = {"reason": "InvalidDataset", "message": "Row 3 has no answer in it."}
+    assert _kinds(_job("Failed", failure=failure), _stored(BAD.mended())) == ["wrong"]
+    assert _kinds(_job("Succeeded"), _stored(BAD.mended())) == []
+
+
 def _pod(uid: str, phase: str = "Running", created: str = "2026-01-01T00:00:30Z") -> Object:
     labels = {"finetune.dev/job": "j", "finetune.dev/job-uid": UID, "finetune.dev/stage": "train"}
     metadata = {"uid": uid, "namespace": "n", "name": f"pod-{uid}", "labels": labels, "creationTimestamp": created}
