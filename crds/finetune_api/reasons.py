@@ -105,10 +105,15 @@ FAILURES: dict[str, Reason] = {
         "If single steps take longer than that, raise the field. Otherwise look for a broken node or network.",
     ),
     "OOMKilled": Reason(
-        "The container needed more memory (not GPU memory) than its limit.",
+        "The container needed more memory (not GPU memory) than its limit. A second time in a row ends the job, unless "
+        "`spec.compute` was edited in between.",
         "Raise `spec.compute.resources.<stage>.limits.memory`.",
     ),
-    "Evicted": Reason("The pod wrote more to disk than its limit.", "Raise `spec.compute.scratch.size`."),
+    "Evicted": Reason(
+        "The pod wrote more to disk than its limit. A second time in a row ends the job, unless `spec.compute` was "
+        "edited in between.",
+        "Raise `spec.compute.scratch.size`.",
+    ),
     "Disrupted": Reason(
         "The pod was evicted or preempted, or lost its node. Not counted.", "Nothing: it starts again where it was."
     ),

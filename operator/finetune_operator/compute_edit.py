@@ -1,9 +1,10 @@
 """What an edit of `spec.compute` does to a stage that has its Job already.
 
 A pod that cannot start is replaced by one with the new settings; one that runs is left alone, and the next attempt has
-them.
+them. A limit that was too low twice ends the job only if it was not edited in between.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from finetune_api.spec import FineTuneJobSpec
@@ -30,6 +31,21 @@ def is_later(job: Object, spec: FineTuneJobSpec, stage: StageStatus) -> bool:
     present = digest(spec.compute, stage.name, report_only=bool(stage.report_only))
     # A Job of an earlier version does not tell.
     return made_of is not None and made_of != present
+
+
+def is_later_than_failure(jobs: Sequence[Object], spec: FineTuneJobSpec, stage: StageStatus) -> bool:
+    """Whether `spec.compute` has changed since the attempt that failed before the present one, as far as its Job tells.
+
+    What that attempt lacked says nothing then of how the next one fares.
+    """
+    made = {n: j for j in jobs if children.is_pod_of(j, stage.name) and (n := _attempt(j)) <= stage.attempt}
+    # If the earlier Job is gone, the present one at least tells of an edit since.
+    failed = sorted(made)[-2:]
+    return bool(failed) and is_later(made[failed[0]], spec, stage)
+
+
+def _attempt(job: Object) -> int:
+    return int((job["metadata"].get("labels") or {}).get(names.ATTEMPT_LABEL, "0"))
 
 
 def applies(this: Transition, job: Object, spec: FineTuneJobSpec, stage: StageStatus) -> bool:

@@ -11,6 +11,8 @@ from finetune_operator.attempts import Ended
 OUT_OF_MEMORY = "OOMKilled"
 EVICTED = "Evicted"
 RESULT_LOST = "ResultLost"
+# What an edit of spec.compute can mend.
+_LIMITS = (OUT_OF_MEMORY, EVICTED)
 # How Python's argparse ends a program.
 _UNKNOWN_OPTION = 2
 _BACKOFF_SECONDS = 10
@@ -131,17 +133,21 @@ _POLICIES: tuple[Policy, ...] = (
 )
 
 
-def judge(attempt: Ended, stage: StageStatus, maximum: int) -> Verdict:
+def judge(attempt: Ended, stage: StageStatus, maximum: int, *, edited: bool = False) -> Verdict:
     """Return what follows from an attempt that left no good result.
 
     Args:
         attempt: the attempt that ended.
         stage: the stage as it stood before.
         maximum: counted failures after which the stage still starts again, spec.retries.maximum.
+        edited: whether spec.compute has changed since the attempt that failed before this one.
     """
     verdict = next((v for policy in _POLICIES if (v := policy(attempt, stage))), None)
     # Everything else may pass.
     verdict = verdict or Verdict(_reported(attempt))
+    if edited and verdict.failure.reason in _LIMITS:
+        # One that was just raised may be enough, and the attempt that is over may not have had it yet.
+        verdict = replace(verdict, permanent=False)
     if verdict.permanent or not verdict.counted or stage.counted_failures < maximum:
         return verdict
     tried = stage.counted_failures + 1

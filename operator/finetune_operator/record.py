@@ -88,7 +88,8 @@ def _ended(result: Record, stage: StageStatus, ended: Ended, observation: Observ
         # An identical run is complete only if it passed the same gate; its verdict may not be told again.
         judged = stage.name == "train" or (ended.result.reused_from and ended.result.evaluation)
         return _gated(result, spec) if judged else result
-    verdict = failures.judge(ended, stage, spec.retries.maximum)
+    edited = compute_edit.is_later_than_failure(observation.jobs, spec, stage)
+    verdict = failures.judge(ended, stage, spec.retries.maximum, edited=edited)
     if ended.result and ended.result.checkpoint_step is not None:
         step = max(ended.result.checkpoint_step, stage.checkpoint_step or 0)
         stage = stage.model_copy(update={"checkpoint_step": step})

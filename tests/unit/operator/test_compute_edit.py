@@ -121,6 +121,57 @@ def test_the_attempt_after_one_that_ran_has_the_edit(world: World) -> None:
     assert container["resources"]["limits"]["memory"] == "64Gi"
 
 
+def run_out_of_memory(world: World, edit: dict[str, Any] | None = None) -> None:
+    """Let the pod be killed for its memory, and wait for the next attempt; an edit comes while it runs."""
+    pod = world.start_pod(world.live_job())
+    world.run_pod(pod)
+    world.reconcile()
+    if edit is not None:
+        world.edit(**edit)
+    world.end_pod(pod, 137, reason="OOMKilled")
+    world.settle()
+    world.reconcile()
+    world.wait()
+
+
+def memory(limit: str) -> dict[str, Any]:
+    return {"resources": {"train": {"limits": {"memory": limit}}}}
+
+
+def test_the_same_limit_twice_is_too_low(world: World) -> None:
+    run_out_of_memory(world)
+    run_out_of_memory(world)
+    assert world.status["failure"]["reason"] == "OOMKilled"
+
+
+@pytest.mark.parametrize("edit", [memory("64Gi"), {"scratch": {"size": "1Ti"}}])
+def test_a_limit_that_is_raised_while_the_second_attempt_still_has_the_old_one_is_tried(
+    world: World, edit: dict[str, Any]
+) -> None:
+    run_out_of_memory(world)
+    run_out_of_memory(world, edit)
+    assert world.live_job()["metadata"]["name"] == "coach-00001-train-2"
+
+
+def test_a_limit_that_is_raised_between_two_attempts_has_two_attempts_of_its_own(world: World) -> None:
+    run_out_of_memory(world, memory("64Gi"))
+    run_out_of_memory(world)
+    assert not world.finished()
+    run_out_of_memory(world)
+    assert world.finished()
+    assert world.stage("train")["attempt"] == 2
+
+
+@pytest.mark.parametrize(("first", "second"), [(memory("64Gi"), None), (None, memory("64Gi"))])
+def test_of_a_job_that_is_gone_only_the_next_one_tells_of_an_edit(
+    world: World, first: dict[str, Any] | None, second: dict[str, Any] | None
+) -> None:
+    run_out_of_memory(world, first)
+    world.jobs = [job for job in world.jobs if job["metadata"]["name"] != "coach-00001-train-0"]
+    run_out_of_memory(world, second)
+    assert world.finished() is (second is None)
+
+
 def test_a_pod_that_begins_to_run_after_all_is_left_alone(world: World) -> None:
     pod = pend(world)
     world.edit(nodeSelector={"gpu": "h100"})

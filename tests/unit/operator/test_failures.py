@@ -86,6 +86,15 @@ def test_filling_the_disk_twice_fails_naming_the_size() -> None:
     assert "spec.compute.scratch.size" in verdict.failure.message
 
 
+def test_an_edit_of_compute_mends_no_other_failure() -> None:
+    assert judge(ended(64), running(last="InvalidSettings"), 3, edited=True).permanent
+
+
+def test_a_limit_that_is_edited_over_and_over_uses_up_the_retries() -> None:
+    attempt = replace(CRASH, exit_code=137, out_of_memory=True)
+    assert judge(attempt, running(last="OOMKilled", counted=3), 3, edited=True).permanent
+
+
 def test_an_unusable_gpu_is_counted() -> None:
     verdict = judge(ended(80), running(), 3)
     assert (verdict.counted, verdict.permanent) == (True, False)
