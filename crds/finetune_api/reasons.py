@@ -35,13 +35,14 @@ WAITING: dict[str, Reason] = {
         "`spec.startDeadlineSeconds` if pods wait for a GPU for longer.",
     ),
     "QuotaExceeded": Reason(
-        "The namespace's ResourceQuota is used up.", "Ask your administrator, or wait for other pods to end."
+        "The namespace's ResourceQuota is used up.", "Ask your administrator, or wait for other pods or Jobs to end."
     ),
     "Queued": Reason(
         "The Job waits in its queue of Kueue; the message has Kueue's words.", "Wait, or read [kueue.md](kueue.md)."
     ),
     "PodRefused": Reason(
-        "A policy or a node refused the pod; the message quotes it.", "Change what it names, mostly in `spec.compute`."
+        "A policy, an admission webhook or a node refused the Job or its pod; the message quotes it.",
+        "Change what it names, mostly in `spec.compute`.",
     ),
     "WaitingForPreviousRun": Reason(
         "Pods of a deleted job of the same name, or of an earlier attempt, are still ending.",

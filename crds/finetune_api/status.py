@@ -61,6 +61,9 @@ class StageStatus(Model):
     )
     counted_failures: int = Field(0, ge=0)
     checkpoint_step: int | None = Field(None, ge=0, description="The last checkpoint that a failed attempt reported.")
+    refused_since: Timestamp | None = Field(
+        None, description="Since when the cluster refuses to create the stage's Job, without a break."
+    )
     job_name: ShortText | None = None
     start_time: Timestamp | None = None
     completion_time: Timestamp | None = None

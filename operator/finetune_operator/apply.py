@@ -36,6 +36,10 @@ from finetune_operator.kube import CONFIG_MAPS, EVENTS, FINETUNE_JOBS, JOBS, Kub
 _log = logging.getLogger(__name__)
 
 FIELD_MANAGER = "finetune-operator"
+# What quotas, policies and webhooks answer; a webhook that gives no code of its own is quoted with 400.
+_REFUSALS = (400, 403, 422)
+# Of 500: a webhook without which nothing may be created does not answer.
+_WEBHOOK = "failed calling webhook"
 
 
 class NameTaken(KubeError):  # noqa: N818
@@ -43,7 +47,7 @@ class NameTaken(KubeError):  # noqa: N818
 
 
 class Refused(KubeError):  # noqa: N818
-    """The API server will never take this child: it is forbidden or invalid. The text is its own."""
+    """The API server does not take this child: it is forbidden or invalid. The text is its own."""
 
 
 async def apply(client: KubeClient, job: Object, decision: Decision) -> None:
@@ -52,7 +56,7 @@ async def apply(client: KubeClient, job: Object, decision: Decision) -> None:
     The status is written on the condition that the FineTuneJob is still as it was observed.
 
     Raises:
-        Refused: a child was refused for good; the rest was left out.
+        Refused: a child was refused; the rest was left out.
         Conflict: something has changed since it was observed; the rest was left out.
         NameTaken: see there.
         KubeError: the API server cannot be asked; the rest was left out.
@@ -99,7 +103,7 @@ async def _create(client: KubeClient, resource: Resource, job: Object, body: Obj
             f"{resource.plural}/{name} exists and does not belong to this FineTuneJob; delete it or rename the job"
         ) from None
     except ApiError as error:
-        if error.status in (403, 422):
+        if error.status in _REFUSALS or _WEBHOOK in error.message:
             raise Refused(error.message) from error
         raise
     _log.info("created %s/%s", resource.plural, name, extra={"key": _key(job)})

@@ -1,5 +1,7 @@
 """How long a pod may take to start, and a job in all. Time that a Job spends in a queue counts for neither.
 
+A Job that the cluster refuses to create has the same time, see `refused`.
+
 A queue (Kueue) holds a Job by its field `suspend`. The time of admission is read from the Job itself:
 https://kubernetes.io/docs/concepts/workloads/controllers/job/#suspending-a-job
 """
@@ -71,6 +73,11 @@ def late(
     left = seconds_to_start(job, pods, spec, now)
     if left is None or left > 0:
         return None
+    return not_started(found, stage, spec)
+
+
+def not_started(found: Diagnosis | None, stage: Stage, spec: FineTuneJobSpec) -> Failure:
+    """Return the failure of a stage that waited for its pod for as long as it may, for that reason."""
     limit = spec.start_deadline_seconds
     if found is None:
         message = (

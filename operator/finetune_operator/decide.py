@@ -23,6 +23,7 @@ from finetune_operator import (
     failures,
     names,
     queued,
+    refused,
     reopen,
     snapshot,
     stages,
@@ -222,8 +223,8 @@ def _start(
             return _accept(observation, spec, this.now, settings)
         return this.fail(plan)
     if observation.refusal:
-        found = diagnose.refused(observation.refusal)
-        return this.go_on(found.reason, found.message, waiting=True, requeue_after=_WAITING_SECONDS)
+        refusal = refused.wait(this, stage, spec, observation.refusal)
+        return _give_up(this, stage, refusal) if isinstance(refusal, Failure) else refusal
     attempt = stages.Attempt(
         metadata=observation.metadata,
         spec=spec,

@@ -75,8 +75,8 @@ class KubernetesEvent:
 class Decision:
     """Carry it out in this order: the actions, one by one; the status; the events.
 
-    Whatever fails ends the pass there, without the rest. A create that the API server refuses for good (403, 422) is
-    fed back: `decide` again with `Observation.refusal` set, and carry that out instead.
+    Whatever fails ends the pass there, without the rest. A create that the API server refuses is fed back: `decide`
+    again with `Observation.refusal` set, and carry that out instead.
     """
 
     actions: tuple[Action, ...] = ()

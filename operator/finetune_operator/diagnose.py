@@ -75,14 +75,14 @@ def diagnose(pods: Sequence[Object], jobs: Sequence[Object], events: Sequence[Ob
     return None
 
 
-def refused(message: str) -> Diagnosis:
+def refused(message: str, what: Literal["Job", "pod"] = "pod") -> Diagnosis:
     """Return why the API server did not create an object, from its own words."""
     if "exceeded quota" in message:
-        text = f"The namespace's quota does not allow the pod: {_quote(message)}"
+        text = f"The namespace's quota does not allow the {what}: {_quote(message)}"
         return Diagnosis("QuotaExceeded", text)
     if found := _missing(message):
         return found
-    return Diagnosis("PodRefused", f"The cluster refused to create the pod: {_quote(message)}")
+    return Diagnosis("PodRefused", f"The cluster refused to create the {what}: {_quote(message)}")
 
 
 def _image(pod: Object, _: Sequence[Object]) -> Diagnosis | None:

@@ -43,7 +43,7 @@ class Observation:
     events: tuple[Object, ...] = ()
     # Kueue's Workloads of the Job that `queued.held` names. None: not asked, or the cluster has no such thing.
     workloads: tuple[Object, ...] | None = None
-    # The API server's message, if it refused in this pass to create a child (403 or 422).
+    # The API server's message, if it refused in this pass to create a child.
     refusal: str | None = None
 
     @classmethod

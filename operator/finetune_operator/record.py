@@ -63,6 +63,7 @@ def _started(result: Record, stage: StageStatus, job: Object, now: datetime) -> 
     running = stage.model_copy(
         update={
             "state": "Running",
+            "refused_since": None,
             "job_name": job["metadata"]["name"],
             "start_time": job["metadata"]["creationTimestamp"],
             "completion_time": None,

@@ -25,7 +25,7 @@ def current(status: FineTuneJobStatus) -> StageStatus | None:
 
 def untouched(status: FineTuneJobStatus) -> bool:
     """Whether no Job was ever seen."""
-    return status.stages == first_stages()
+    return [s.model_copy(update={"refused_since": None}) for s in status.stages] == first_stages()
 
 
 def with_stage(status: FineTuneJobStatus, stage: StageStatus) -> FineTuneJobStatus:

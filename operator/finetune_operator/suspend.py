@@ -3,9 +3,11 @@
 `Job.spec.suspend` is left alone: it belongs to the queue that admits the Job.
 """
 
+from dataclasses import replace
+
 from finetune_api.spec import FineTuneJobSpec
 from finetune_api.status import StageStatus
-from finetune_operator import children, conditions
+from finetune_operator import children, conditions, refused
 from finetune_operator.decision import Decision, DeleteJob
 from finetune_operator.observation import Object, Observation
 from finetune_operator.transition import Transition
@@ -33,6 +35,7 @@ def applies(observation: Observation, spec: FineTuneJobSpec, stage: StageStatus)
 
 def hold(this: Transition, spec: FineTuneJobSpec, stage: StageStatus) -> Decision:
     """Start nothing; delete what is live."""
+    this = replace(this, status=refused.forget(this.status, stage))
     observation = this.observation
     live = children.live(observation.jobs, observation.pods)
     if not live:

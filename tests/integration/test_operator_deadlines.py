@@ -34,6 +34,21 @@ def test_a_pod_that_does_not_start_fails_the_job_and_is_removed(operator: Operat
     eventually(lambda: not world.items("jobs") and not world.items("pods"), "Job and pod are gone")
 
 
+def test_a_job_that_a_quota_refuses_says_so_and_fails_in_the_end(operator: OperatorProcess, world: World) -> None:
+    world.kubectl("create", "quota", "few", "--hard=count/jobs.batch=0")
+    eventually(lambda: world.items("resourcequotas")[0].get("status", {}).get("hard"), "the quota counts")
+    world.apply(startDeadlineSeconds=5)
+    ready = eventually(
+        lambda: c if (c := world.condition("Ready")).get("reason") == "QuotaExceeded" else {}, "QuotaExceeded"
+    )
+    assert "does not allow the Job" in ready["message"]
+    assert "count/jobs.batch" in ready["message"]
+    world.wait_for("Finished")
+    failure = world.status()["failure"]
+    assert (failure["stage"], failure["reason"]) == ("prepare", "QuotaExceeded")
+    assert "raise spec.startDeadlineSeconds" in failure["message"]
+
+
 def test_a_queue_stops_both_clocks(operator: OperatorProcess, world: World) -> None:
     world.apply(startDeadlineSeconds=4, activeDeadlineSeconds=600)
     job = _job(world)

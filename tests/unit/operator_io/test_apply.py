@@ -13,7 +13,7 @@ from finetune_operator.decision import (
     KubernetesEvent,
     UpdateConfigMap,
 )
-from finetune_operator.errors import AlreadyExists, Conflict
+from finetune_operator.errors import AlreadyExists, ApiError, Conflict
 from finetune_operator.kube import CONFIG_MAPS, FINETUNE_JOBS, JOBS, Object
 from tests.unit.operator_io.fakes import FakeKube, forbidden, owner
 
@@ -79,6 +79,29 @@ async def test_a_child_s_name_that_someone_else_took_is_named(kube: FakeKube, jo
 async def test_a_forbidden_child_is_told_in_the_api_server_s_words(kube: FakeKube, job: Object) -> None:
     kube.refuse["create", "jobs"] = forbidden("exceeded quota: gpus")
     with pytest.raises(Refused, match=r"^exceeded quota: gpus$"):
+        await apply(kube, job, EVERYTHING)
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, 'admission webhook "guard.corp" denied the request: no team label'),
+        (422, 'Job.batch "x" is invalid: spec.template'),
+        (500, 'Internal error occurred: failed calling webhook "guard.corp": connection refused'),
+    ],
+)
+async def test_a_webhook_s_refusal_is_told_whatever_its_code(
+    kube: FakeKube, job: Object, status: int, message: str
+) -> None:
+    kube.refuse["create", "jobs"] = ApiError(status, "Refused", message)
+    with pytest.raises(Refused) as refused:
+        await apply(kube, job, EVERYTHING)
+    assert str(refused.value) == message
+
+
+async def test_an_api_server_in_trouble_is_no_refusal(kube: FakeKube, job: Object) -> None:
+    kube.refuse["create", "jobs"] = ApiError(500, "InternalError", "etcdserver: leader changed")
+    with pytest.raises(ApiError):
         await apply(kube, job, EVERYTHING)
 
 
