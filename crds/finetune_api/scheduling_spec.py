@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from finetune_api.base import Model, patterned
+from finetune_api.base import Model, Name, patterned
 
 # A queue is named in a label of a Job, and a label's value has at most 63 characters.
 _LabelName = Annotated[
@@ -39,3 +39,6 @@ class SchedulingSpec(Model):
     """When the pods may run. It changes no result; an edit counts from the next attempt or stage on."""
 
     kueue: KueueSpec | None = Field(None, description="Left out: pods are created at once.")
+    scheduler_name: Name | None = Field(
+        None, description="The scheduler that gives the pods their nodes. Left out: that of the cluster."
+    )

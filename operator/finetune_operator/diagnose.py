@@ -20,6 +20,7 @@ Reason = Literal[
     "PodRefused",
 ]
 _MAXIMUM_QUOTE = 1000
+_DEFAULT_SCHEDULER = "default-scheduler"
 
 # What the kubelet and the API server say; the groups name the object, and the key in it.
 _SECRET = re.compile(r'secrets? "([^"]+)" not found')
@@ -133,6 +134,10 @@ def _missing_key(pod: Object, message: str) -> Diagnosis | None:
 def _scheduling(pod: Object, _: Sequence[Object]) -> Diagnosis | None:
     conditions = (pod.get("status") or {}).get("conditions") or []
     scheduled: Object = next((c for c in conditions if c["type"] == "PodScheduled"), {})
+    scheduler = pod["spec"].get("schedulerName") or _DEFAULT_SCHEDULER
+    if not scheduled and scheduler != _DEFAULT_SCHEDULER and not pod["spec"].get("nodeName"):
+        text = f"The scheduler {scheduler} has not looked at the pod yet; does this cluster have it?"
+        return Diagnosis("Unschedulable", f"{text} See spec.scheduling.schedulerName.")
     if scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
         return None
     message = str(scheduled.get("message", ""))

@@ -119,6 +119,7 @@ def _pod_spec(
         "nodeSelector": compute.node_selector,
         "tolerations": [t.to_json() for t in compute.tolerations] or None,
         "affinity": _affinity(attempt.avoid_nodes),
+        "schedulerName": attempt.spec.scheduling.scheduler_name,
         "priorityClassName": compute.priority_class_name,
         "runtimeClassName": compute.runtime_class_name,
         "serviceAccountName": compute.service_account_name,

@@ -76,6 +76,7 @@ VALID: dict[str, dict[str, Any]] = {
             "podAnnotations": {"note": "any text"},
         }
     },
+    "another-scheduler": {"scheduling": {"schedulerName": "volcano"}},
     "no-retries": {"retries": {"maximum": 0}},
     "dpo": {"training": {"method": "DPO", "dpo": {"beta": "0.3"}}, "dataset.format": "Preference"},
     "orpo": {"training": {"method": "ORPO", "orpo": {"beta": "0.3"}}, "dataset.format": "Auto"},

@@ -151,3 +151,19 @@ def test_a_running_pod_is_not_questioned() -> None:
 
 def test_a_message_of_any_length_fits_the_status() -> None:
     assert len(refused("x" * 100_000).message) < 2000
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "conditions", "named"),
+    [
+        ("volcano", [], "volcano"),
+        ("volcano", [{"type": "PodScheduled", "status": "True"}], None),
+        ("default-scheduler", [], None),
+    ],
+)
+def test_a_scheduler_that_nobody_runs(scheduler: str, conditions: list[Object], named: str | None) -> None:
+    waiting = pod()
+    waiting["spec"]["schedulerName"] = scheduler
+    waiting["status"]["conditions"] = conditions
+    found = diagnose([waiting], [], [])
+    assert found and named in found.message if named else found is None, found

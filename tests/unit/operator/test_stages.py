@@ -48,7 +48,10 @@ FULL = spec(
         },
         "templateRef": {"name": "template", "key": "chat.jinja"},
     },
-    scheduling={"kueue": {"queueName": "gpu", "workloadPriorityClassName": "urgent"}},
+    scheduling={
+        "kueue": {"queueName": "gpu", "workloadPriorityClassName": "urgent"},
+        "schedulerName": "volcano",
+    },
     tracking={"mlflow": {"uri": "http://mlflow.corp", "credentialsSecretRef": {"name": "mlflow"}}},
     output={"s3": {"uri": "s3://models/tuned", "credentialsSecretRef": {"name": "s3"}, "caBundle": CA}},
     compute={
@@ -330,3 +333,9 @@ def test_what_reads_the_original_weights_has_the_key_to_them(stage: Stage) -> No
     original = {"huggingFace": {"repository": "org/model", "tokenSecretRef": {"name": "original-hf", "key": "token"}}}
     found = mounted(stage, spec(export={"gguf": ["F16"], "originalModel": original}))
     assert found["/var/run/finetune/secrets/original-hf"]["secret"]["items"] == [{"key": "token", "path": "token"}]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_another_scheduler_is_named_in_the_pod_alone_if_at_all(stage: Stage) -> None:
+    assert pod(stage)["schedulerName"] == "volcano"
+    assert "schedulerName" not in pod(stage, spec())
