@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias
 from urllib.parse import quote
+from urllib.request import getproxies_environment
 
 import aiohttp
 from kubernetes.aio import client, config
@@ -71,6 +72,8 @@ async def load_configuration() -> client.Configuration:
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     # Reads that are answered 429 or 503 with Retry-After are repeated inside the client, as client-go does.
     configuration.client_go_retries = True
+    # With trust_env each request looks for proxies and for a .netrc again.
+    configuration.client_session_kwargs = {"trust_env": bool(getproxies_environment())}
     return configuration
 
 
@@ -155,11 +158,12 @@ class KubeClient:
         self, resource: Resource, namespace: str | None, *, labels: str = "", fields: str = ""
     ) -> list[Object]:
         """Read all matching objects, consistently; `namespace` None reads the whole cluster."""
-        return [item async for item in self._pages(resource, namespace, labels, fields)]
+        return [item async for item in self.each(resource, namespace, labels=labels, fields=fields)]
 
-    async def _pages(
-        self, resource: Resource, namespace: str | None, labels: str, fields: str
+    async def each(
+        self, resource: Resource, namespace: str | None, *, labels: str = "", fields: str = ""
     ) -> AsyncIterator[Object]:
+        """Read as `list` does, with no more than a page of objects in memory."""
         selectors = {"labelSelector": labels, "fieldSelector": fields}
         query = {"limit": str(_PAGE)} | {key: value for key, value in selectors.items() if value}
         while True:

@@ -20,10 +20,11 @@ from finetune_operator.job_settings import Settings
 from finetune_operator.kube import FINETUNE_JOBS, KubeClient, Object, is_finished, load_configuration
 from finetune_operator.leadership import Leadership
 from finetune_operator.metrics import Metrics
+from finetune_operator.news import News
 from finetune_operator.progress_auth import Authenticator
 from finetune_operator.progress_server import ProgressEndpoint
 from finetune_operator.progress_store import Entry, ProgressStore
-from finetune_operator.progress_writer import ProgressWriter
+from finetune_operator.progress_writer import ProgressWriter, stored
 from finetune_operator.reconcile import Key, Reconciler
 from finetune_operator.settings import Options, parse
 from finetune_operator.watches import Watches
@@ -89,7 +90,8 @@ class Operator:
         )
         self._progress: WorkQueue[Key] = WorkQueue(ProgressWriter(client, self._store), workers=_PROGRESS_WRITERS)
         self._endpoint = ProgressEndpoint(Authenticator(client), self._store, self._metrics, self._accepted)
-        self._watches = Watches(options.watch_namespaces, self._changed)
+        self._news = News(self._due, self._rests, self._reported)
+        self._watches = Watches(options.watch_namespaces, self._news)
         self._metrics.watch(
             leads=lambda: self._leadership.leads,
             queue_depth=lambda: len(self._jobs),
@@ -133,9 +135,19 @@ class Operator:
         await insist("list FineTuneJobs", self._full_list)
         await self._jobs.run()
 
-    def _changed(self, key: Key) -> None:
+    def _due(self, key: Key, seconds: float) -> None:
         if self._leadership.leads:
-            self._jobs.add(key)
+            self._jobs.add(key, seconds)
+
+    def _rests(self, key: Key, phase: str) -> None:
+        if self._leadership.leads:
+            self._metrics.phase(key, phase)
+            self._ended(key)
+
+    def _reported(self, key: Key, job: Object) -> None:
+        report = stored(job)
+        if report and self._leadership.leads:
+            self._metrics.progress(key, report)
 
     def _settings(self) -> Settings:
         return Settings(
@@ -163,19 +175,21 @@ class Operator:
         self._progress.add(key, entry.due_in(time.monotonic()))
 
     async def _full_list(self) -> None:
-        """Make every unfinished FineTuneJob due, if this replica leads: it heals what a watch has missed."""
-        found: dict[Key, Object] = {}
+        """Make every FineTuneJob due that is not at rest, if this replica leads: it heals what a watch has missed."""
+        found: set[Key] = set()
+        unfinished: list[Key] = []
+        self._news.forget()
         for namespace in self._options.watch_namespaces or (None,):
-            for job in await self._client.list(FINETUNE_JOBS, namespace):
-                found[job["metadata"]["namespace"], job["metadata"]["name"]] = job
-        unfinished = [key for key, job in found.items() if not is_finished(job)]
+            async for job in self._client.each(FINETUNE_JOBS, namespace):
+                key = job["metadata"]["namespace"], job["metadata"]["name"]
+                found.add(key)
+                if not is_finished(job):
+                    unfinished.append(key)
+                self._news.of_job(key, job)
         # On a standby no pass tells that a job has ended.
         self._endpoint.retain(unfinished)
-        if self._leadership.leads:
-            known = self._metrics.known()
-            # A new leader looks first at those that it may have to do something for.
-            for key in (*unfinished, *(found.keys() - known), *(known - found.keys())):
-                self._jobs.add(key)
+        for key in self._metrics.known() - found:
+            self._news.of_job(key, None)
         self._metrics.last_full_list.set_to_current_time()
 
     async def _list_again(self) -> None:

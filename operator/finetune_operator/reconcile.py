@@ -72,9 +72,9 @@ class Reconciler:
         decision = await self._apply(job, observation)
         self._account(key, job, observation, decision)
         if decision.status is None:
-            # Otherwise the write brings on a pass that does it.
+            # Otherwise the next pass does it.
             await settle(self._client, job, observation.status)
-        return decision.requeue_after
+        return 0.0 if _moved(observation.status, decision) else decision.requeue_after
 
     async def _apply(self, job: Object, observation: Observation) -> Decision:
         decision = decide(observation, datetime.now(UTC), self._settings())
@@ -96,3 +96,17 @@ class Reconciler:
             self._ended(key)
         elif report := stored(job):
             self._metrics.progress(key, report)
+
+
+def _moved(old: FineTuneJobStatus, decision: Decision) -> bool:
+    """Whether the status that was written lets the next pass do something: it changed in more than its texts."""
+    if decision.status is None:
+        return False
+    new = FineTuneJobStatus.model_validate(decision.status)
+    return _state(new) != _state(old)
+
+
+def _state(status: FineTuneJobStatus) -> object:
+    # A stage that is found running asks for nothing.
+    stages = [(s.name, s.attempt, "Pending" if s.state == "Running" else s.state) for s in status.stages]
+    return stages, status.snapshot, {c.type: c.status for c in status.conditions}

@@ -11,8 +11,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import kopf
@@ -21,11 +22,9 @@ from finetune_api import GROUP, PLURAL, VERSION
 from finetune_operator import names
 from finetune_operator.errors import KubeError
 from finetune_operator.kube import KubeClient, load_configuration
+from finetune_operator.news import Key, News
 
 _log = logging.getLogger(__name__)
-
-Key = tuple[str, str]
-"""Namespace and name of a FineTuneJob."""
 
 _SELECTOR = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
 _RESTART_SECONDS = 5.0
@@ -126,11 +125,11 @@ async def _credentials() -> kopf.ConnectionInfo:
 
 
 class Watches:
-    """Calls `changed(key)` in the event loop that made it, for each event of a FineTuneJob or one of its children."""
+    """Tells `news`, in the event loop that made it, of each event of a FineTuneJob or one of its children."""
 
-    def __init__(self, namespaces: Collection[str], changed: Callable[[Key], None]) -> None:
+    def __init__(self, namespaces: Collection[str], news: News) -> None:
         self._namespaces = namespaces
-        self._changed = changed
+        self._news = news
         self._owner_loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="watches", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -228,5 +227,11 @@ class Watches:
         # Nothing is returned: kopf would write it into the object's status.
         self.last_event = time.monotonic()
         key = key_of(event["param"], event["body"])
-        if key is not None:
-            self._owner_loop.call_soon_threadsafe(self._changed, key)
+        if key is None:
+            return
+        gone, body = event["type"] == "DELETED", event["event"]["object"]
+        if event["param"] == PLURAL:
+            heard = partial(self._news.of_job, key, None if gone else body)
+        else:
+            heard = partial(self._news.of_child, key, body, gone=gone)
+        self._owner_loop.call_soon_threadsafe(heard)

@@ -1,7 +1,7 @@
 """An API server in memory, with the few rules that the code under test relies on."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from copy import copy, deepcopy
 from typing import Any, Self
 
@@ -70,6 +70,12 @@ class FakeKube(KubeClient):
             and namespace in (None, where)
             and wanted.items() <= (body["metadata"].get("labels") or {}).items()
         ]
+
+    async def each(
+        self, resource: Resource, namespace: str | None, *, labels: str = "", fields: str = ""
+    ) -> AsyncIterator[Object]:
+        for found in await self.list(resource, namespace, labels=labels, fields=fields):
+            yield found
 
     async def create(self, resource: Resource, namespace: str, body: Object) -> Object:
         self._call("create", resource, body["metadata"]["name"])

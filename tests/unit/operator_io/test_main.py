@@ -16,7 +16,11 @@ from finetune_operator.main import Operator, insist
 from finetune_operator.settings import parse
 from tests.unit.operator_io.fakes import FakeKube, running_train
 
-FINISHED = {"conditions": [{"type": "Finished", "status": "True"}]}
+FINISHED = {
+    "observedGeneration": 1,
+    "phase": "Succeeded",
+    "conditions": [{"type": "Finished", "status": "True"}],
+}
 
 
 def _operator(kube: FakeKube, *arguments: str) -> Operator:
@@ -25,7 +29,9 @@ def _operator(kube: FakeKube, *arguments: str) -> Operator:
 
 
 def _put(kube: FakeKube, name: str, namespace: str = "team", **members: Any) -> None:
-    kube.put(FINETUNE_JOBS, {"metadata": {"namespace": namespace, "name": name}, **members})
+    kube.put(
+        FINETUNE_JOBS, {"metadata": {"namespace": namespace, "name": name, "generation": 1}, "spec": {}, **members}
+    )
 
 
 async def _leading(operator: Operator) -> Operator:
@@ -39,19 +45,23 @@ async def _due(operator: Operator) -> int:
     return len(operator._jobs) - before
 
 
-async def test_every_job_is_due_after_the_first_full_list() -> None:
+async def test_a_full_list_makes_jobs_due_that_have_not_ended_and_counts_the_others() -> None:
     kube = FakeKube()
     _put(kube, "a")
     _put(kube, "b", status=FINISHED)
-    assert await _due(await _leading(_operator(kube))) == 2
-
-
-async def test_a_later_full_list_leaves_finished_jobs_alone() -> None:
-    kube = FakeKube()
-    _put(kube, "b", status=FINISHED)
     operator = await _leading(_operator(kube))
-    operator._metrics.phase(("team", "b"), "Succeeded")
-    assert await _due(operator) == 0
+    assert await _due(operator) == 1
+    assert operator._metrics.known() == {("team", "b")}
+
+
+async def test_every_full_list_makes_them_due_again() -> None:
+    kube = FakeKube()
+    _put(kube, "a")
+    operator = await _leading(_operator(kube))
+    await _due(operator)
+    assert operator._jobs._schedule.take(float("inf")) == ("team", "a")
+    operator._jobs._schedule.finish(("team", "a"), 0.0, failed=False)
+    assert await _due(operator) == 1
 
 
 async def test_a_job_whose_deletion_no_watch_told_of_is_due() -> None:
@@ -83,7 +93,7 @@ async def test_on_a_standby_nothing_is_due_whatever_it_hears_of() -> None:
     await _leading(_operator(kube))
     standby = _operator(kube)
     await standby._leadership._round()
-    standby._changed(("team", "a"))
+    standby._news.of_job(("team", "a"), None)
     assert await _due(standby) == 0
 
 

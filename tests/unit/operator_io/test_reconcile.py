@@ -14,6 +14,10 @@ from finetune_operator.reconcile import Key, Reconciler
 from tests.unit.operator_io.fakes import LABELS, FakeKube, forbidden
 
 KEY = ("team", "coach")
+ACCEPTED = {
+    "snapshot": {"planVersion": 1, "planSha256": "a" * 64, "trainerImage": "t", "operatorVersion": "1"},
+    "stages": [{"name": "prepare", "state": "Pending", "attempt": 0}],
+}
 
 
 def _finished() -> dict[str, Any]:
@@ -24,7 +28,7 @@ def _finished() -> dict[str, Any]:
 class World:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.kube = FakeKube()
-        self.kube.put(FINETUNE_JOBS, {"metadata": {"namespace": "team", "name": "coach"}, "spec": {}})
+        self.put(ACCEPTED)
         self.metrics = Metrics()
         self.ended: list[Key] = []
         self.observed: list[Observation] = []
@@ -36,6 +40,10 @@ class World:
     def _decide(self, observation: Observation, *_: object) -> Decision:
         self.observed.append(observation)
         return self.decisions.pop(0)
+
+    def put(self, status: dict[str, Any], **spec: Any) -> None:
+        metadata = {"namespace": "team", "name": "coach"}
+        self.kube.put(FINETUNE_JOBS, {"metadata": metadata, "spec": spec, "status": status})
 
     def jobs_in(self, phase: str) -> float | None:
         return self.metrics.registry.get_sample_value("finetune_jobs", {"namespace": "team", "phase": phase})
@@ -117,6 +125,22 @@ async def test_the_queue_is_not_asked_about_a_job_that_runs(world: World) -> Non
     assert "workloads" not in [plural for _, plural, _ in world.kube.calls]
 
 
+@pytest.mark.parametrize(
+    ("change", "wait"),
+    [
+        ({"phase": "Preparing"}, 5.0),
+        ({"stages": [{"name": "prepare", "state": "Running", "attempt": 0}]}, 5.0),
+        ({"stages": [{"name": "prepare", "state": "Succeeded", "attempt": 0}]}, 0.0),
+        ({"stages": [{"name": "prepare", "state": "Pending", "attempt": 1}]}, 0.0),
+        ({"conditions": _finished()["conditions"]}, 0.0),
+    ],
+    ids=["text", "a stage is seen running", "a stage has ended", "another attempt", "the end"],
+)
+async def test_a_written_status_is_acted_upon_at_once(world: World, change: dict[str, Any], wait: float) -> None:
+    world.decisions = [Decision(status=ACCEPTED | change, requeue_after=5.0)]
+    assert await world.reconciler(KEY) == wait
+
+
 async def test_the_wait_that_was_decided_is_asked_for(world: World) -> None:
     world.decisions = [Decision(requeue_after=5.0)]
     assert await world.reconciler(KEY) == 5.0
@@ -128,7 +152,7 @@ async def test_a_refused_child_is_decided_upon_in_the_same_pass(world: World) ->
     world.decisions = [Decision(actions=(CreateJob(body),)), Decision(status={"phase": "Pending"})]
     await world.reconciler(KEY)
     assert [o.refusal for o in world.observed] == [None, "exceeded quota"]
-    assert world.kube.objects["finetunejobs", *KEY]["status"] == {"phase": "Pending"}
+    assert world.kube.objects["finetunejobs", *KEY]["status"]["phase"] == "Pending"
 
 
 async def test_a_stale_activity_is_taken_back_when_there_is_nothing_else_to_write(world: World) -> None:

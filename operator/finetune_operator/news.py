@@ -1,0 +1,133 @@
+"""Which news asks for a pass: most FineTuneJobs have ended long ago, and there is nothing to do for them."""
+
+from collections.abc import Callable
+
+from finetune_operator import children
+from finetune_operator.kube import Object, is_finished
+
+Key = tuple[str, str]
+"""Namespace and name of a FineTuneJob."""
+
+# What happens to children comes in bursts: a Job, its pod, the pod's node. One pass takes it all in.
+_BURST_SECONDS = 0.1
+# The Job controller says up to so much later how an attempt ended whose pod has.
+_OUTCOME_SECONDS = 1.5
+# What a healthy pod goes through, and what a Job says before its outcome.
+_ROUTINE = frozenset(
+    {
+        *("PodScheduled", "Initialized", "PodReadyToStartContainers", "ContainersReady", "Ready"),
+        *("SuccessCriteriaMet", "FailureTarget"),
+    }
+)
+_STARTING = frozenset({"ContainerCreating", "PodInitializing"})
+# What a report says of the present, which is taken back when a job ends.
+_PRESENT = frozenset({"activity", "eta", "etaSeconds"})
+
+
+def resting_phase(job: Object) -> str | None:
+    """Return the phase of a stored FineTuneJob for which a pass would do nothing; None for any other.
+
+    It has ended, its present spec was seen, nothing of it is to be deleted later, and its last report is settled.
+    """
+    status = job.get("status") or {}
+    if not is_finished(job) or status.get("observedGeneration") != job["metadata"].get("generation"):
+        return None
+    if "ttlSecondsAfterFinished" in job["spec"] or _PRESENT & (status.get("progress") or {}).keys():
+        return None
+    phase: str | None = status.get("phase")
+    return phase
+
+
+def revision(job: Object) -> str | None:
+    """Return what stays the same as long as only the status changes; None for a FineTuneJob that has ended.
+
+    The operator alone writes the status, and a pass that wants another one asks for it.
+    """
+    metadata = job["metadata"]
+    deleted = metadata.get("deletionTimestamp")
+    return None if is_finished(job) else f"{metadata.get('uid')}/{metadata.get('generation')}/{deleted}"
+
+
+def signs(child: Object) -> str:
+    """Return what of a Job or a pod a pass may go by, as text; the same text means that nothing has happened.
+
+    A healthy pod that does not run yet has none: the pass that started it has asked for another one meanwhile.
+    """
+    status = child.get("status") or {}
+    told = [c for c in status.get("conditions") or [] if c["type"] not in _ROUTINE or _is_unscheduled(c)]
+    waits = [(c.get("state") or {}).get("waiting") or {} for c in status.get("containerStatuses") or []]
+    parts = (
+        "" if status.get("phase") == "Pending" else status.get("phase"),
+        child["metadata"].get("deletionTimestamp"),
+        (child.get("spec") or {}).get("suspend"),
+        sorted((c["type"], c["status"], c.get("reason")) for c in told),
+        [w["reason"] for w in waits if w.get("reason") and w["reason"] not in _STARTING],
+    )
+    return repr(parts) if any(parts) else ""
+
+
+def _is_unscheduled(condition: Object) -> bool:
+    return bool(condition["type"] == "PodScheduled" and condition["status"] == "False")
+
+
+def _is_live(child: Object, *, is_pod: bool) -> bool:
+    return children.is_live_pod(child) if is_pod else children.is_live_job(child)
+
+
+class News:
+    """Takes news, from the watches and from full lists alike, in the event loop of the work queue.
+
+    `add(key, seconds)` makes a pass due. `rests(key, phase)` is called instead for a FineTuneJob at rest, and what then
+    happens to its children makes nothing due, unless one of them is live, which must not be; `reported(key, job)` for
+    one of which only the status has changed.
+    """
+
+    def __init__(
+        self,
+        add: Callable[[Key, float], None],
+        rests: Callable[[Key, str], None],
+        reported: Callable[[Key, Object], None],
+    ) -> None:
+        self._add = add
+        self._rests = rests
+        self._reported = reported
+        self._resting: set[Key] = set()
+        self._revisions: dict[Key, str] = {}
+        self._signs: dict[str, str] = {}
+
+    def forget(self) -> None:
+        """Take all that comes as news again, but for what is at rest: in case some was missed."""
+        self._revisions.clear()
+        self._signs.clear()
+
+    def of_job(self, key: Key, job: Object | None) -> None:
+        """A FineTuneJob was listed or changed, or is gone: None."""
+        phase = resting_phase(job) if job else None
+        if phase is not None:
+            self._resting.add(key)
+            self._revisions.pop(key, None)
+            self._rests(key, phase)
+            return
+        self._resting.discard(key)
+        known = self._revisions.pop(key, None)
+        present = revision(job) if job else None
+        if present is not None:
+            self._revisions[key] = present
+        if job is None or present is None or present != known:
+            self._add(key, 0.0)
+        else:
+            self._reported(key, job)
+
+    def of_child(self, key: Key, child: Object, *, gone: bool) -> None:
+        """A Job or a pod of a FineTuneJob was listed or changed, or is gone."""
+        uid = child["metadata"]["uid"]
+        is_pod = "completions" not in (child.get("spec") or {})
+        known = self._signs.pop(uid, "" if is_pod else None)
+        if key in self._resting and (gone or not _is_live(child, is_pod=is_pod)):
+            return
+        present = signs(child)
+        if not gone:
+            self._signs[uid] = present
+        if gone or present != known:
+            over = (child.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+            self._add(key, _OUTCOME_SECONDS if over else _BURST_SECONDS)
