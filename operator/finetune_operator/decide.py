@@ -106,9 +106,11 @@ def _keep(observation: Observation, spec: FineTuneJobSpec | None, now: datetime)
     """It stays as it is until its time is up."""
     kept = Transition(observation, now, observation.status).keep(_end_jobs(observation))
     left = expire.seconds_left(observation, spec, now) if spec else None
-    if spec is None or left is None or kept.status is not None:
+    if spec is None or left is None:
         return kept
-    return replace(kept, requeue_after=left) if left else replace(kept, actions=expire.clean_up(observation, spec))
+    if left or kept.status is not None:
+        return replace(kept, requeue_after=left)
+    return replace(kept, actions=expire.clean_up(observation, spec))
 
 
 def _invalid(observation: Observation, now: datetime) -> Decision:

@@ -20,7 +20,7 @@ from finetune_operator.job_settings import Settings
 from finetune_operator.kube import FINETUNE_JOBS, KubeClient, Object, is_finished, load_configuration
 from finetune_operator.leadership import Leadership
 from finetune_operator.metrics import Metrics
-from finetune_operator.news import News
+from finetune_operator.news import News, is_to_expire
 from finetune_operator.progress_auth import Authenticator
 from finetune_operator.progress_server import ProgressEndpoint
 from finetune_operator.progress_store import Entry, ProgressStore
@@ -176,19 +176,22 @@ class Operator:
 
     async def _full_list(self) -> None:
         """Make every FineTuneJob due that is not at rest, if this replica leads: it heals what a watch has missed."""
+        known = self._metrics.known()
         found: set[Key] = set()
         unfinished: list[Key] = []
-        self._news.forget()
-        for namespace in self._options.watch_namespaces or (None,):
-            async for job in self._client.each(FINETUNE_JOBS, namespace):
-                key = job["metadata"]["namespace"], job["metadata"]["name"]
-                found.add(key)
-                if not is_finished(job):
-                    unfinished.append(key)
-                self._news.of_job(key, job)
+        with self._news.full_list() as listed:
+            for namespace in self._options.watch_namespaces or (None,):
+                async for job in self._client.each(FINETUNE_JOBS, namespace):
+                    key = job["metadata"]["namespace"], job["metadata"]["name"]
+                    found.add(key)
+                    if not is_finished(job):
+                        unfinished.append(key)
+                    # When one that has ended is to be deleted, its first pass asks for the next one.
+                    if key not in known or not is_to_expire(job):
+                        listed(key, job)
         # On a standby no pass tells that a job has ended.
         self._endpoint.retain(unfinished)
-        for key in self._metrics.known() - found:
+        for key in known - found:
             self._news.of_job(key, None)
         self._metrics.last_full_list.set_to_current_time()
 

@@ -1,6 +1,7 @@
 """Which news asks for a pass: most FineTuneJobs have ended long ago, and there is nothing to do for them."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 from finetune_operator import children
 from finetune_operator.kube import Object, is_finished
@@ -24,17 +25,23 @@ _STARTING = frozenset({"ContainerCreating", "PodInitializing"})
 _PRESENT = frozenset({"activity", "eta", "etaSeconds"})
 
 
-def resting_phase(job: Object) -> str | None:
-    """Return the phase of a stored FineTuneJob for which a pass would do nothing; None for any other.
-
-    It has ended, its present spec was seen, nothing of it is to be deleted later, and its last report is settled.
-    """
+def _is_settled(job: Object) -> bool:
+    """Whether it has ended, its present spec was seen, and its last report says nothing of the present any more."""
     status = job.get("status") or {}
-    if not is_finished(job) or status.get("observedGeneration") != job["metadata"].get("generation"):
+    seen = status.get("observedGeneration") == job["metadata"].get("generation")
+    return is_finished(job) and seen and not _PRESENT & (status.get("progress") or {}).keys()
+
+
+def is_to_expire(job: Object) -> bool:
+    """Whether all that is left to do for a stored FineTuneJob is to delete it, or its children, when its time is up."""
+    return _is_settled(job) and job["spec"].get("ttlSecondsAfterFinished") is not None
+
+
+def resting_phase(job: Object) -> str | None:
+    """Return the phase of a stored FineTuneJob for which a pass would do nothing; None for any other."""
+    if not _is_settled(job) or is_to_expire(job):
         return None
-    if "ttlSecondsAfterFinished" in job["spec"] or _PRESENT & (status.get("progress") or {}).keys():
-        return None
-    phase: str | None = status.get("phase")
+    phase: str | None = job["status"].get("phase")
     return phase
 
 
@@ -60,7 +67,7 @@ def signs(child: Object) -> str:
         "" if status.get("phase") == "Pending" else status.get("phase"),
         child["metadata"].get("deletionTimestamp"),
         (child.get("spec") or {}).get("suspend"),
-        sorted((c["type"], c["status"], c.get("reason")) for c in told),
+        sorted((c["type"], c["status"], c.get("reason") or "", c.get("lastTransitionTime") or "") for c in told),
         [w["reason"] for w in waits if w.get("reason") and w["reason"] not in _STARTING],
     )
     return repr(parts) if any(parts) else ""
@@ -70,16 +77,15 @@ def _is_unscheduled(condition: Object) -> bool:
     return bool(condition["type"] == "PodScheduled" and condition["status"] == "False")
 
 
-def _is_live(child: Object, *, is_pod: bool) -> bool:
-    return children.is_live_pod(child) if is_pod else children.is_live_job(child)
-
-
 class News:
     """Takes news, from the watches and from full lists alike, in the event loop of the work queue.
 
     `add(key, seconds)` makes a pass due. `rests(key, phase)` is called instead for a FineTuneJob at rest, and what then
     happens to its children makes nothing due, unless one of them is live, which must not be; `reported(key, job)` for
     one of which only the status has changed.
+
+    `anew`: the object was listed by a watch that begins again. What happened meanwhile to others may have been missed,
+    so that it counts as news whatever is known of it.
     """
 
     def __init__(
@@ -94,19 +100,44 @@ class News:
         self._resting: set[Key] = set()
         self._revisions: dict[Key, str] = {}
         self._signs: dict[str, str] = {}
+        # By uid. Kept on a standby too: no watch tells again of what its predecessor left running.
+        self._live: dict[Key, set[str]] = {}
+        # What the watches told of since a full list began, which may be older.
+        self._heard: set[Key] | None = None
 
-    def forget(self) -> None:
-        """Take all that comes as news again, but for what is at rest: in case some was missed."""
+    @contextlib.contextmanager
+    def full_list(self) -> Iterator[Callable[[Key, Object], None]]:
+        """Yield what takes the FineTuneJobs that are listed; all counts as news again, but for what is at rest."""
         self._revisions.clear()
         self._signs.clear()
+        self._heard = set()
+        try:
+            yield self._listed
+        finally:
+            self._heard = None
 
-    def of_job(self, key: Key, job: Object | None) -> None:
+    def _listed(self, key: Key, job: Object) -> None:
+        if self._heard is not None and key in self._heard:
+            self._add(key, 0.0)
+        else:
+            self._of_job(key, job)
+
+    def of_job(self, key: Key, job: Object | None, *, anew: bool = False) -> None:
         """A FineTuneJob was listed or changed, or is gone: None."""
+        if self._heard is not None:
+            self._heard.add(key)
+        if anew:
+            self._revisions.pop(key, None)
+        self._of_job(key, job)
+
+    def _of_job(self, key: Key, job: Object | None) -> None:
         phase = resting_phase(job) if job else None
         if phase is not None:
             self._resting.add(key)
             self._revisions.pop(key, None)
             self._rests(key, phase)
+            if key in self._live:
+                self._add(key, 0.0)
             return
         self._resting.discard(key)
         known = self._revisions.pop(key, None)
@@ -118,16 +149,26 @@ class News:
         else:
             self._reported(key, job)
 
-    def of_child(self, key: Key, child: Object, *, gone: bool) -> None:
+    def of_child(self, key: Key, child: Object, *, gone: bool, anew: bool = False) -> None:
         """A Job or a pod of a FineTuneJob was listed or changed, or is gone."""
         uid = child["metadata"]["uid"]
-        is_pod = "completions" not in (child.get("spec") or {})
+        is_pod = "template" not in (child.get("spec") or {})
+        live = not gone and (children.is_live_pod(child) if is_pod else children.is_live_job(child))
+        self._note(key, uid, live=live)
         known = self._signs.pop(uid, "" if is_pod else None)
-        if key in self._resting and (gone or not _is_live(child, is_pod=is_pod)):
+        if key in self._resting and not live:
             return
         present = signs(child)
         if not gone:
             self._signs[uid] = present
-        if gone or present != known:
+        if gone or anew or present != known:
             over = (child.get("status") or {}).get("phase") in ("Succeeded", "Failed")
             self._add(key, _OUTCOME_SECONDS if over else _BURST_SECONDS)
+
+    def _note(self, key: Key, uid: str, *, live: bool) -> None:
+        if live:
+            self._live.setdefault(key, set()).add(uid)
+        elif key in self._live:
+            self._live[key].discard(uid)
+            if not self._live[key]:
+                del self._live[key]

@@ -5,16 +5,7 @@ from dataclasses import replace
 
 from finetune_operator import diagnose, names, queued
 from finetune_operator.errors import ApiError
-from finetune_operator.kube import (
-    CONFIG_MAPS,
-    EVENTS,
-    FINETUNE_JOBS,
-    JOBS,
-    PODS,
-    WORKLOADS,
-    KubeClient,
-    Object,
-)
+from finetune_operator.kube import CONFIG_MAPS, EVENTS, FINETUNE_JOBS, JOBS, PODS, WORKLOADS, KubeClient, Object
 from finetune_operator.observation import Observation
 
 # The newest Events of one object say why it waits; there may be hundreds of old ones.

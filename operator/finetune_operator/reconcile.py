@@ -74,7 +74,7 @@ class Reconciler:
         if decision.status is None:
             # Otherwise the next pass does it.
             await settle(self._client, job, observation.status)
-        return 0.0 if _moved(observation.status, decision) else decision.requeue_after
+        return wait_for_next(observation.status, decision)
 
     async def _apply(self, job: Object, observation: Observation) -> Decision:
         decision = decide(observation, datetime.now(UTC), self._settings())
@@ -98,15 +98,18 @@ class Reconciler:
             self._metrics.progress(key, report)
 
 
-def _moved(old: FineTuneJobStatus, decision: Decision) -> bool:
-    """Whether the status that was written lets the next pass do something: it changed in more than its texts."""
+def wait_for_next(old: FineTuneJobStatus, decision: Decision) -> float | None:
+    """Return the seconds until the next pass is wanted, None to wait for a change; `old` is the status observed.
+
+    It is wanted at once if the status that was written lets it do something: a status brings on no pass by itself.
+    """
     if decision.status is None:
-        return False
+        return decision.requeue_after
     new = FineTuneJobStatus.model_validate(decision.status)
-    return _state(new) != _state(old)
+    return decision.requeue_after if _state(new) == _state(old) else 0.0
 
 
 def _state(status: FineTuneJobStatus) -> object:
-    # A stage that is found running asks for nothing.
+    # A stage that is found running asks for nothing. All else that changes is text.
     stages = [(s.name, s.attempt, "Pending" if s.state == "Running" else s.state) for s in status.stages]
     return stages, status.snapshot, {c.type: c.status for c in status.conditions}

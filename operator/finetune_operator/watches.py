@@ -229,9 +229,10 @@ class Watches:
         key = key_of(event["param"], event["body"])
         if key is None:
             return
-        gone, body = event["type"] == "DELETED", event["event"]["object"]
+        # kopf names no type for what it lists when a watch begins.
+        gone, anew, body = event["type"] == "DELETED", event["type"] is None, event["event"]["object"]
         if event["param"] == PLURAL:
-            heard = partial(self._news.of_job, key, None if gone else body)
+            heard = partial(self._news.of_job, key, None if gone else body, anew=anew)
         else:
-            heard = partial(self._news.of_child, key, body, gone=gone)
+            heard = partial(self._news.of_child, key, body, gone=gone, anew=anew)
         self._owner_loop.call_soon_threadsafe(heard)

@@ -64,6 +64,17 @@ async def test_every_full_list_makes_them_due_again() -> None:
     assert await _due(operator) == 1
 
 
+async def test_one_that_waits_for_its_deletion_is_due_with_the_first_full_list_only() -> None:
+    kube = FakeKube()
+    _put(kube, "a", status=FINISHED, spec={"ttlSecondsAfterFinished": 3600})
+    operator = await _leading(_operator(kube))
+    assert await _due(operator) == 1
+    operator._jobs._schedule.take(float("inf"))
+    operator._jobs._schedule.finish(("team", "a"), 0.0, failed=False)
+    operator._metrics.phase(("team", "a"), "Succeeded")  # as its pass does
+    assert await _due(operator) == 0
+
+
 async def test_a_job_whose_deletion_no_watch_told_of_is_due() -> None:
     operator = await _leading(_operator(FakeKube()))
     operator._metrics.phase(("team", "gone"), "Training")

@@ -33,7 +33,7 @@ def _pod(uid: str = "p", **status: Any) -> dict[str, Any]:
 def _stage_job(*conditions: str, **spec: Any) -> dict[str, Any]:
     metadata = {"namespace": "team", "name": "coach-train-0", "uid": "j", "labels": LABELS}
     told = [{"type": c, "status": "True", "reason": "R"} for c in conditions]
-    return {"metadata": metadata, "spec": {"completions": 1, **spec}, "status": {"conditions": told}}
+    return {"metadata": metadata, "spec": {"template": {}, **spec}, "status": {"conditions": told}}
 
 
 class Taken(News):
@@ -62,6 +62,14 @@ class Taken(News):
         else:
             self.of_job(KEY, job)
         return self.due > before
+
+
+def _listed(news: Taken, job: dict[str, Any]) -> bool:
+    """Whether a full list that finds this makes it due."""
+    before = news.due
+    with news.full_list() as listed:
+        listed(KEY, job)
+    return news.due > before
 
 
 @pytest.fixture
@@ -130,8 +138,7 @@ def test_a_deletion_that_begins_makes_it_due(news: Taken) -> None:
 def test_what_was_heard_counts_again_after_a_full_list(news: Taken) -> None:
     news.of_job(KEY, _job({}))
     news.of_child(KEY, _stage_job(), gone=False)
-    news.forget()
-    assert news.makes_due(_job({}))
+    assert _listed(news, _job({}))
     assert news.makes_due(child=_stage_job())
 
 
@@ -168,3 +175,45 @@ def test_a_job_of_a_stage_makes_due_what_it_says_of_its_outcome(news: Taken) -> 
 def test_a_queue_that_holds_or_admits_a_stage_makes_it_due(news: Taken) -> None:
     news.of_child(KEY, _stage_job(suspend=True), gone=False)
     assert news.makes_due(child=_stage_job(suspend=False))
+
+
+def test_what_a_watch_lists_when_it_begins_anew_is_news(news: Taken) -> None:
+    news.of_job(KEY, _job({}))
+    news.of_child(KEY, _stage_job(), gone=False)
+    due = news.due
+    news.of_job(KEY, _job({}), anew=True)
+    news.of_child(KEY, _stage_job(), gone=False, anew=True)
+    assert news.due == due + 2
+
+
+def test_a_live_child_that_was_known_before_its_job_is_found_at_rest_makes_that_due(news: Taken) -> None:
+    news.of_child(KEY, _stage_job(), gone=False)
+    assert _listed(news, _job(FINISHED))
+    news.of_child(KEY, _stage_job("Failed"), gone=False)
+    assert not _listed(news, _job(FINISHED))
+
+
+@pytest.mark.parametrize("newer", [_job({}, generation=2), None], ids=["edited", "deleted"])
+def test_a_full_list_that_is_older_than_what_a_watch_told_puts_nothing_to_rest(
+    news: Taken, newer: dict[str, Any] | None
+) -> None:
+    with news.full_list() as listed:
+        news.of_job(KEY, newer)
+        due = news.due
+        listed(KEY, _job(FINISHED))
+    assert news.due == due + 1
+    assert news.phases == []
+    assert news.makes_due(child=_stage_job("Complete"))
+
+
+def test_a_queue_that_takes_a_stage_back_and_admits_it_again_makes_it_due(news: Taken) -> None:
+    held = {
+        "type": "Suspended",
+        "status": "False",
+        "reason": "JobResumed",
+        "lastTransitionTime": "2026-11-01T00:00:00Z",
+    }
+    job = _stage_job()
+    news.of_child(KEY, {**job, "status": {"conditions": [held]}}, gone=False)
+    again = {**held, "lastTransitionTime": "2026-11-01T00:01:00Z"}
+    assert news.makes_due(child={**job, "status": {"conditions": [again]}})
