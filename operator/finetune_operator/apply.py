@@ -6,9 +6,10 @@ before may still take effect when another replica leads already. That does no ha
 - A Job's name is made from the job's uid, the stage and the attempt, so that of two replicas that want the same attempt
   one creates it and the other finds it. A new attempt begins only when no Job and no pod of an earlier one is live, and
   a Job that comes after that all the same is deleted (`strays`).
-- A ConfigMap is created under a name made from the uid. The plan is immutable, rendered to the same bytes by every
-  replica of a version, and counts only with the checksum in the status; the certificate authority is compared in every
-  pass, and replaced on the condition of the resourceVersion that was read.
+- A plan's ConfigMap is immutable, and its name is made from the uid and its own checksum. One that was rendered under
+  other settings is not what the status names, and nobody looks at it.
+- The certificate authority's ConfigMap is compared in every pass, and replaced on the condition of the resourceVersion
+  that was read.
 - A Job is deleted on the condition of the uid and the resourceVersion that were read.
 - The status is written on the condition of the uid and the resourceVersion that were read: it is that of the newest
   pass, or not written.

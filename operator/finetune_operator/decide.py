@@ -42,7 +42,7 @@ from finetune_operator.decision import (
     UpdateConfigMap,
 )
 from finetune_operator.job_settings import Settings
-from finetune_operator.observation import Observation
+from finetune_operator.observation import Object, Observation
 from finetune_operator.record import record
 from finetune_operator.transition import Transition
 
@@ -214,7 +214,7 @@ def _start(
         return this.go_on(*_next_start(stage, this.now), requeue_after=left)
     accepted = this.status.snapshot
     assert accepted is not None  # decide accepts first
-    fresh = status.untouched(this.status) and not _has_plan(observation)
+    fresh = status.untouched(this.status) and not _has_plan(observation, accepted)
     newer = snapshot.newer(accepted)
     if newer and not fresh:
         return this.block(snapshot.PLAN_NEWER, newer)
@@ -271,11 +271,10 @@ def _not_before(stage: StageStatus) -> datetime:
 
 def _plan(observation: Observation, spec: FineTuneJobSpec, accepted: Snapshot, settings: Settings) -> Plan | Failure:
     """Return the accepted plan, from its ConfigMap or rendered again to the same bytes."""
-    name = names.plan(observation.metadata)
+    name = names.plan(observation.metadata, accepted.plan_sha256)
     config_map = children.named(observation.config_maps, name)
     if config_map is None:
-        rendered = snapshot.render_plan(observation.metadata, spec, settings)
-        config_map = snapshot.plan_config_map(observation.metadata, rendered.to_bytes())
+        config_map = _restored(observation, spec, accepted, settings)
     plan = snapshot.stored_plan(config_map, accepted)
     if plan is None:
         message = (
@@ -288,15 +287,24 @@ def _plan(observation: Observation, spec: FineTuneJobSpec, accepted: Snapshot, s
 
 def _restore_plan(observation: Observation, spec: FineTuneJobSpec, settings: Settings) -> list[Action]:
     accepted = observation.status.snapshot
-    if accepted is None or _has_plan(observation):
+    if accepted is None or _has_plan(observation, accepted):
         return []
-    plan = snapshot.render_plan(observation.metadata, spec, settings)
-    body = snapshot.plan_config_map(observation.metadata, plan.to_bytes())
+    body = _restored(observation, spec, accepted, settings)
     return [CreateConfigMap(body)] if snapshot.stored_plan(body, accepted) else []
 
 
-def _has_plan(observation: Observation) -> bool:
-    return children.named(observation.config_maps, names.plan(observation.metadata)) is not None
+def _restored(observation: Observation, spec: FineTuneJobSpec, accepted: Snapshot, settings: Settings) -> Object:
+    """Return the plan's ConfigMap anew: that of a version with other names, or one rendered again to the same bytes."""
+    stored = next((c for c in observation.config_maps if snapshot.stored_plan(c, accepted)), None)
+    if stored is not None:
+        return snapshot.plan_config_map(observation.metadata, stored["data"][snapshot.PLAN_KEY].encode())
+    return snapshot.plan_config_map(
+        observation.metadata, snapshot.render_plan(observation.metadata, spec, settings).to_bytes()
+    )
+
+
+def _has_plan(observation: Observation, accepted: Snapshot) -> bool:
+    return children.named(observation.config_maps, names.plan(observation.metadata, accepted.plan_sha256)) is not None
 
 
 def _publish_ca(observation: Observation, settings: Settings) -> list[Action]:

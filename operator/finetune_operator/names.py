@@ -22,9 +22,13 @@ def job(metadata: ObjectMeta, stage: Stage, attempt: int) -> str:
     return f"{_prefix(metadata)}-{stage}-{attempt}"
 
 
-def plan(metadata: ObjectMeta) -> str:
-    """The ConfigMap that holds the plan."""
-    return f"{_prefix(metadata)}-plan"
+def plan(metadata: ObjectMeta, sha256: str) -> str:
+    """The ConfigMap that holds the plan of that checksum.
+
+    It is part of the name, so that one of other settings, created late by a replica that did not lead any more, is not
+    in the way of the accepted one.
+    """
+    return f"{_prefix(metadata)}-plan-{sha256[:8]}"
 
 
 def ca(metadata: ObjectMeta) -> str:

@@ -59,7 +59,9 @@ def stored_plan(config_map: Object, snapshot: Snapshot) -> Plan | None:
 
 def plan_config_map(metadata: ObjectMeta, plan: bytes) -> dict[str, Any]:
     """The plan, which nobody can change any more."""
-    return _config_map(metadata, names.plan(metadata), {PLAN_KEY: plan.decode()}) | {"immutable": True}
+    return _config_map(metadata, names.plan(metadata, plans.sha256(plan)), {PLAN_KEY: plan.decode()}) | {
+        "immutable": True
+    }
 
 
 def ca_config_map(metadata: ObjectMeta, settings: Settings) -> dict[str, Any]:

@@ -48,8 +48,9 @@ def working(attempt: Attempt) -> list[Mount]:
 def contract(attempt: Attempt) -> list[Mount]:
     """The plan, and what the progress push needs."""
     token = {"serviceAccountToken": {"path": "token", "audience": TOKEN_AUDIENCE, "expirationSeconds": _TOKEN_SECONDS}}
+    plan = names.plan(attempt.metadata, attempt.snapshot.plan_sha256)
     return [
-        Mount({"configMap": {"name": names.plan(attempt.metadata)}}, str(PurePosixPath(PLAN_PATH).parent)),
+        Mount({"configMap": {"name": plan}}, str(PurePosixPath(PLAN_PATH).parent)),
         Mount({"projected": {"sources": [token]}}, str(PurePosixPath(PROGRESS_TOKEN).parent)),
         Mount(
             # The pod starts without it rather than not at all: training never waits for its progress to be seen.

@@ -253,7 +253,8 @@ def test_a_deleted_plan_comes_back(world: World) -> None:
     to_train(world)
     world.config_maps = []
     world.reconcile()
-    assert [c["metadata"]["name"] for c in world.config_maps] == ["coach-00001-plan", "coach-00001-ca"]
+    plan = f"coach-00001-plan-{world.status['snapshot']['planSha256'][:8]}"
+    assert [c["metadata"]["name"] for c in world.config_maps] == [plan, "coach-00001-ca"]
 
 
 def test_a_plan_that_was_replaced_fails_the_job(world: World) -> None:
@@ -261,7 +262,36 @@ def test_a_plan_that_was_replaced_fails_the_job(world: World) -> None:
     world.config_maps[0]["data"]["plan.json"] = "{}"
     world.run()
     assert world.status["failure"]["reason"] == "PlanLost"
-    assert "coach-00001-plan" in world.status["failure"]["message"]
+    assert "coach-00001-plan-" in world.status["failure"]["message"]
+
+
+def test_a_plan_of_other_settings_that_arrives_late_is_not_in_the_way(world: World) -> None:
+    for _ in world.operator_pass():
+        pass
+    late = World()
+    late.reconcile()
+    [plan, _] = late.config_maps
+    world.settings = replace(SETTINGS, defaults=Defaults(s3=S3Connection(endpoint="https://other.local")))
+    for _ in range(2):  # the second one accepts anew
+        for _ in world.operator_pass():
+            pass
+        if world.status["snapshot"]["planSha256"][:8] not in plan["metadata"]["name"]:
+            break
+    world.config_maps.append(plan)
+    world.reconcile()
+    assert names(world) == ["coach-00001-prepare-0"]
+    assert world.stage("prepare")["state"] == "Running"
+
+
+def test_the_plan_of_a_version_that_named_it_otherwise_is_kept(world: World) -> None:
+    world.reconcile()
+    world.config_maps[0]["metadata"]["name"] = "coach-00001-plan"
+    # What is rendered now would be another plan.
+    world.settings = replace(SETTINGS, defaults=Defaults(s3=S3Connection(endpoint="https://other.local")))
+    world.run()
+    assert names(world) == ["coach-00001-prepare-0", "coach-00001-train-0"]
+    data = [c["data"] for c in world.config_maps if "-plan" in c["metadata"]["name"]]
+    assert data[0] == data[1]
 
 
 def test_a_new_certificate_authority_reaches_a_running_job(world: World) -> None:
