@@ -1,7 +1,8 @@
 """Stands in for `finetune_trainer.train_process`: a GPU whose memory is measured in rungs.
 
 FAKE_TRAINING is a JSON object: `fits`, the rung that has room ([micro-batch, checkpointing]; null: none has),
-`steps` per process before memory runs out, or `end`, how the process ends instead.
+`steps` per process before memory runs out, or `end`, how the process ends instead. `others`: the same of the processes
+that do not lead; left out, they follow to the end.
 """
 
 import ctypes
@@ -27,6 +28,8 @@ WEIGHTS = Path("model-files")
 def main(path: Path) -> int:
     order = Order.model_validate_json(path.read_bytes())
     told = json.loads(os.environ["FAKE_TRAINING"])
+    if os.environ.get("RANK", "0") != "0":
+        told = told.get("others", {})
     reporter = PipeReporter(order.progress)
     reporter.report("Training", step=1, total_steps=2)
     rung = order.rung or FIRST
@@ -44,7 +47,9 @@ def main(path: Path) -> int:
     print("said by the training process", flush=True)
     if end := told.get("end"):
         return finish(end, order)
-    if [rung.micro_batch_size, rung.gradient_checkpointing] == told["fits"]:
+    if not told:
+        outcome = Outcome()
+    elif [rung.micro_batch_size, rung.gradient_checkpointing] == told["fits"]:
         outcome = Outcome(result=StageResult(stage="train", exit_code=0, run_id="a" * 64))
     else:
         outcome = Outcome(shortage=Shortage("Fake GPU", 1000, 1200), rung=rung, weights=WEIGHTS)
@@ -62,6 +67,9 @@ def finish(end: str, order: Order) -> int:
         signal.signal(signal.SIGTERM, lambda *_: None)
         signal.pause()
         result = StageResult(stage="train", exit_code=75, message="saved", checkpoint_step=7)
+        order.outcome.write_text(Outcome(result=result).model_dump_json(by_alias=True))
+    elif end == "crash":
+        result = StageResult(stage="train", exit_code=1, message="unexpected RuntimeError in train")
         order.outcome.write_text(Outcome(result=result).model_dump_json(by_alias=True))
     elif end == "hang":
         train_process._attempt = hang

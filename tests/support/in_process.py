@@ -19,6 +19,7 @@ from finetune_trainer.cli import main
 from finetune_trainer.context import Context
 from finetune_trainer.outcome import read_prepared
 from finetune_trainer.rung import Rung
+from finetune_trainer.team import Team
 from finetune_trainer.train_process import Outcome
 
 
@@ -40,7 +41,7 @@ def run(arguments: list[str], output: Path, variables: dict[str, str]) -> int:
 def _train_here(context: Context, rung: Rung | None, weights: Path | None) -> Outcome:
     from finetune_trainer.training import Training
 
-    return Outcome(result=Training(context, read_prepared(context), rung, weights).run())
+    return Outcome(result=Training(context, read_prepared(context), rung, weights, Team()).run())
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,20 +56,25 @@ class Job:
         """Steps of the complete ones."""
         return sorted(int(p.parent.name) for p in self.output.glob("*/.runs/*/checkpoints/*/complete.json"))
 
-    def start(self, stage: str, attempt: int = 0, code: str | None = None) -> subprocess.Popen[bytes]:
-        """In a process of its own; `code`: a program to run instead of the trainer's, with its arguments."""
+    def start(
+        self, stage: str, attempt: int = 0, code: str | None = None, options: Sequence[str] = ()
+    ) -> subprocess.Popen[bytes]:
+        """In a process of its own; `code`: a program to run instead of the trainer's, with its arguments.
+
+        `options` are of the trainer's command line.
+        """
         self.termination_log.unlink(missing_ok=True)
         program = ["-c", code] if code else ["-m", "finetune_trainer"]
         with self._output(stage, attempt).open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, *program, *self._arguments(stage, attempt)],
+                [sys.executable, *program, *self._arguments(stage, attempt), *options],
                 env=os.environ | self._variables,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
 
-    def finish(self, stage: str, attempt: int = 0, code: str | None = None) -> int:
-        return self.start(stage, attempt, code).wait(_TIMEOUT_SECONDS)
+    def finish(self, stage: str, attempt: int = 0, code: str | None = None, options: Sequence[str] = ()) -> int:
+        return self.start(stage, attempt, code, options).wait(_TIMEOUT_SECONDS)
 
     def finish_here(self, stage: str, attempt: int = 0) -> int:
         """In this process, which has imported the libraries before."""

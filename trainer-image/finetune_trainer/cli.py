@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO, cast
 
@@ -53,6 +54,8 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--attempt", type=int, default=0, metavar="N", help="names the log (default: 0)")
         command.add_argument("--output", metavar="URI", help="file:///FOLDER or s3://..., instead of the plan's output")
         command.add_argument("--report", action="store_true", help="run nothing: tell again what the stage left")
+        if stage == "train":
+            command.add_argument("--processes", type=_positive, default=1, metavar="N", help="one per GPU (default: 1)")
         if stage == "prepare":
             check.add_options(command)
     command = commands.add_parser("plan", help="render a plan from a FineTuneJob file", description=_PLAN_HELP)
@@ -88,6 +91,13 @@ def main(argv: Sequence[str]) -> int:
         # Only now has everything that was printed reached the log file.
         with ignored():
             return attempt.finish(result)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
 def _print_plan(arguments: argparse.Namespace) -> int:
@@ -202,6 +212,8 @@ class _Attempt:
         push = progress_push.ProgressPush(lambda p: progress_push.post(endpoint, p)) if endpoint else None
         reporter = ProgressReporter(self._stage, self._arguments.attempt, terminal, push.offer if push else None)
         context = Context(plan, layout, store, reporter, self._scratch, self._arguments.attempt, self._stop)
+        if self._stage == "train":
+            context = replace(context, processes=self._arguments.processes)
         try:
             reporter.report("Starting")
             run: Callable[[Context], StageResult] = importlib.import_module(f"finetune_trainer.{self._stage}").run

@@ -42,3 +42,5 @@ class Context:
     attempt: int
     # SIGTERM ends a stage at once unless it defers that: see `stop`.
     stop: StopFlag
+    # That train together, one per GPU of this machine.
+    processes: int = 1

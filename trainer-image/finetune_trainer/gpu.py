@@ -6,7 +6,8 @@ import math
 import re
 from dataclasses import dataclass
 
-from finetune_trainer.errors import GPUUnusableError, OutOfGPUMemoryError
+from finetune_trainer.errors import GPUUnusableError, ModelError, OutOfGPUMemoryError, StageError
+from finetune_trainer.ladder import Shortage
 
 # Oldest Linux driver by major CUDA version of torch, by NVIDIA's table of minor version compatibility
 # (CUDA Toolkit release notes, "CUDA Toolkit and Minimum Required Driver Version for CUDA Minor Version Compatibility").
@@ -157,6 +158,14 @@ def ran_out(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def shortage(gpu: GPU | None, error: BaseException) -> Shortage | None:
+    """Return what an error says about memory that ran out on `gpu`, or None if it is another error."""
+    mine = isinstance(error, StageError) and not isinstance(error, ModelError)
+    if mine or gpu is None or not ran_out(error):
+        return None
+    return Shortage(gpu.name, gpu.free_mib, (peak_mib() or 0) + asked_mib(error))
 
 
 def asked_mib(error: BaseException) -> int:

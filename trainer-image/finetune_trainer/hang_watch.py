@@ -9,7 +9,7 @@ import logging
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from finetune_api.progress import Activity
@@ -51,12 +51,12 @@ class HangWatch:
         self._reporter.report(activity, **figures)
 
     @contextlib.contextmanager
-    def over(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
-        """Watch a process inside."""
+    def over(self, processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+        """Watch the processes that train together inside."""
         if self._timeout is None:
             yield
             return
-        thread = threading.Thread(target=self._watch, args=(process, self._timeout), name="hang-watch", daemon=True)
+        thread = threading.Thread(target=self._watch, args=(processes, self._timeout), name="hang-watch", daemon=True)
         thread.start()
         try:
             yield
@@ -64,7 +64,7 @@ class HangWatch:
             self._over.set()
             thread.join()
 
-    def _watch(self, process: subprocess.Popen[bytes], timeout: int) -> None:
+    def _watch(self, processes: Sequence[subprocess.Popen[bytes]], timeout: int) -> None:
         silent = 0
         while not self._over.wait(timeout / _TICKS):
             if self._heard.is_set():
@@ -75,7 +75,9 @@ class HangWatch:
             if silent >= _TICKS:
                 self.hung_for = timeout
                 log.error("no progress for %d s: the training process hangs; where, by thread:", timeout)
-                process.send_signal(_DUMP)
+                for process in processes:
+                    process.send_signal(_DUMP)
                 self._over.wait(_DUMP_SECONDS)
-                process.kill()
+                for process in processes:
+                    process.kill()
                 return

@@ -1,16 +1,17 @@
-"""The train stage: starts the process that trains, and a new one a rung lower when GPU memory was too small.
+"""The train stage: starts the processes that train, and new ones a rung lower when GPU memory was too small.
 
-No training library is loaded here: the whole GPU belongs to the process that trains.
+No training library is loaded here: the whole GPU belongs to the process that trains on it.
 """
 
 import contextlib
 import logging
 
+from finetune_api import shares
 from finetune_api.exit_codes import ExitCode
 from finetune_api.result import StageResult
 from finetune_trainer import adapter, checkpoints, ladder, outcome, train_process
 from finetune_trainer.context import Context
-from finetune_trainer.errors import OutOfGPUMemoryError, Preempted, StageError
+from finetune_trainer.errors import OutOfGPUMemoryError, Preempted, SettingsError, StageError
 from finetune_trainer.kept_rung import KeptRung
 from finetune_trainer.prepared import Prepared
 from finetune_trainer.rung import Rung
@@ -24,6 +25,10 @@ def run(context: Context) -> StageResult:
     Raises:
         StageError: with `checkpoint_step`, where a checkpoint can be resumed from.
     """
+    training = context.plan.training
+    refused = shares.refusal(training.method, training.batch_size, training.micro_batch_size, context.processes)
+    if refused is not None:
+        raise SettingsError(refused)
     description = outcome.read_prepared(context)
     if (finished := _finished_before(context, description)) is not None:
         log.info("this run was trained before; nothing to do")
@@ -38,6 +43,7 @@ def run(context: Context) -> StageResult:
 
 def _train(context: Context, description: Prepared) -> StageResult:
     training = context.plan.training
+    own_batch = shares.share(training.batch_size, context.processes)
     kept = KeptRung(context.store, context.layout.state, description.run_id)
     rung, weights = kept.read(), None
     tried: list[Rung] = []
@@ -48,7 +54,7 @@ def _train(context: Context, description: Prepared) -> StageResult:
         assert ended.shortage is not None
         assert ended.rung is not None
         tried.append(ended.rung)
-        rung, weights = ladder.below(ended.rung, training.batch_size), ended.weights
+        rung, weights = ladder.below(ended.rung, own_batch), ended.weights
         if rung is None:
             raise OutOfGPUMemoryError(ladder.exhausted(ended.shortage, tried))
         log.warning("%s", ladder.stepped_down(training, ended.shortage, ended.rung, rung))

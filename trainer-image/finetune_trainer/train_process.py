@@ -1,9 +1,10 @@
-"""The process that trains: a fresh one for every rung, because only the end of a process gives GPU memory back.
+"""The processes that train, one per GPU: fresh ones for every rung, since only the end of a process gives memory back.
 
 `python -m finetune_trainer.train_process ORDER` reads an Order and leaves an Outcome. `run` starts it and waits.
 """
 
 import ctypes
+import logging
 import os
 import signal
 import subprocess
@@ -14,10 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune_api.base import Model
-from finetune_api.exit_codes import reason
+from finetune_api.exit_codes import ExitCode, reason
 from finetune_api.layout import JobLayout
 from finetune_api.plan import Plan
 from finetune_api.result import StageResult
+from finetune_trainer import process_group, team
 from finetune_trainer.context import Context
 from finetune_trainer.errors import HungError, Preempted, StageError
 from finetune_trainer.hang_watch import HangWatch, dump_on_request
@@ -63,46 +65,88 @@ class Outcome(Model):
 
 
 def run(context: Context, rung: Rung | None, weights: Path | None) -> Outcome:
-    """Train in a process of its own; SIGTERM is passed on to it.
+    """Train in processes of their own, of which the first leads; SIGTERM is passed on to them.
 
     Raises:
-        Preempted: it was stopped before it could say so itself.
-        HungError: it made no progress and was killed.
-        StageError: it died without an outcome; the exit code is the one a shell would show.
+        Preempted: they were stopped before they could say so themselves.
+        HungError: they made no progress and were killed.
+        StageError: one died without an outcome; the exit code is the one a shell would show.
     """
-    order_file, outcome_file = context.scratch / "train-order.json", context.scratch / "train-outcome.json"
-    outcome_file.unlink(missing_ok=True)
     reading, writing = os.pipe()
-    order = Order(
-        plan=context.plan,
-        attempt=context.attempt,
-        scratch=context.scratch,
-        outcome=outcome_file,
-        parent=os.getpid(),
-        progress=writing,
-        rung=rung,
-        weights=weights,
-    )
-    order_file.write_text(order.model_dump_json(by_alias=True), encoding="utf-8")
-    process = subprocess.Popen([*COMMAND, str(order_file)], pass_fds=[writing])
+    port = process_group.free_port()
+    outcomes = [context.scratch / f"train-outcome-{rank}.json" for rank in range(context.processes)]
+    processes: list[subprocess.Popen[bytes]] = []
+    for rank, outcome_file in enumerate(outcomes):
+        outcome_file.unlink(missing_ok=True)
+        order = Order(
+            plan=context.plan,
+            attempt=context.attempt,
+            scratch=context.scratch,
+            outcome=outcome_file,
+            parent=os.getpid(),
+            progress=writing,
+            rung=rung,
+            weights=weights,
+        )
+        order_file = context.scratch / f"train-order-{rank}.json"
+        order_file.write_text(order.model_dump_json(by_alias=True), encoding="utf-8")
+        environment = os.environ | team.variables(rank, context.processes, port)
+        processes.append(subprocess.Popen([*COMMAND, str(order_file)], pass_fds=[writing], env=environment))
     os.close(writing)
     pipe = os.fdopen(reading, encoding="utf-8", errors="replace")
     watch = HangWatch(context.reporter, context.plan.training.hang_timeout_seconds)
     thread = threading.Thread(target=forward, args=(pipe, watch), name="train-progress", daemon=True)
     thread.start()
     try:
-        with context.stop.passed_on(process.terminate), watch.over(process):
-            code = process.wait()
+        with context.stop.passed_on(lambda: process_group.terminate(processes)), watch.over(processes):
+            ended = process_group.wait(processes, lambda rank: not _went_well(_read(outcomes[rank])))
     finally:
-        # Only an interruption leaves it running.
-        process.kill()
-        process.wait()
+        # Only an interruption leaves them running.
+        process_group.kill(processes)
+        for process in processes:
+            process.wait()
         thread.join(_DRAIN_SECONDS)
-    if outcome_file.exists():
-        return Outcome.model_validate_json(outcome_file.read_bytes())
+    found = [_read(file) for file in outcomes]
+    if (cause := _cause(found)) is not None:
+        return cause
     if watch.hung_for is not None and not context.stop.requested:
         raise HungError(watch.hung_for)
-    raise _death(code, stopped=context.stop.requested)
+    for rank in ended:
+        # The first one is the cause; those that were left were killed.
+        if found[rank] is None:
+            raise _death(processes[rank].returncode, stopped=context.stop.requested)
+    leader = found[0]
+    assert leader is not None
+    return leader
+
+
+def _read(file: Path) -> Outcome | None:
+    return Outcome.model_validate_json(file.read_bytes()) if file.exists() else None
+
+
+def _went_well(outcome: Outcome | None) -> bool:
+    """Whether a process did what it had to; one that follows has no result then."""
+    if outcome is None or outcome.shortage is not None:
+        return False
+    return outcome.result is None or outcome.result.exit_code == ExitCode.OK
+
+
+def _cause(found: Sequence[Outcome | None]) -> Outcome | None:
+    """Return how it ended, of all that the processes say: when one fails, the others fail for want of it.
+
+    None: none of them says it.
+    """
+    told = [outcome for outcome in found if outcome is not None]
+    leader = found[0]
+    if leader is not None and _went_well(leader):
+        return leader
+    for outcome in told:
+        if outcome.shortage is not None:
+            return outcome
+    for outcome in told:
+        if outcome.result is not None and outcome.result.exit_code not in (ExitCode.OK, _CRASHED):
+            return outcome
+    return None
 
 
 def _death(code: int, *, stopped: bool) -> StageError:
@@ -137,9 +181,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _attempt(order: Order, stop: StopFlag) -> Outcome:
+    from finetune_trainer.following import Follower
     from finetune_trainer.training import Training
 
-    training: Training | None = None
+    part: Training | Follower | None = None
     try:
         plan = order.plan
         context = Context(
@@ -151,12 +196,19 @@ def _attempt(order: Order, stop: StopFlag) -> Outcome:
             order.attempt,
             stop,
         )
-        training = Training(context, read_prepared(context), order.rung, order.weights)
-        return Outcome(result=training.run())
+        mine = team.join()
+        if not mine.leads:
+            # What all do is told once.
+            logging.getLogger("finetune_trainer").setLevel(logging.WARNING)
+            part = Follower(context, read_prepared(context), mine)
+            part.run()
+            return Outcome()
+        part = Training(context, read_prepared(context), order.rung, order.weights, mine)
+        return Outcome(result=part.run())
     except (Exception, StopRequested) as error:  # noqa: BLE001 - the last resort
-        if training and (shortage := training.shortage(error)):
-            return Outcome(shortage=shortage, rung=training.rung, weights=training.weights)
-        return Outcome(result=_failure(order, error, training.checkpoint_step if training else None))
+        if part and (shortage := part.shortage(error)):
+            return Outcome(shortage=shortage, rung=part.rung, weights=part.weights)
+        return Outcome(result=_failure(order, error, part.checkpoint_step if part else None))
 
 
 def _failure(order: Order, error: BaseException, checkpoint_step: int | None) -> StageResult:

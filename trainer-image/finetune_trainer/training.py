@@ -30,9 +30,10 @@ from finetune_trainer.checkpoints import BackgroundUpload, Checkpoints, sha256_o
 from finetune_trainer.context import Context
 from finetune_trainer.curve import evaluation_steps, measurements
 from finetune_trainer.data import order
-from finetune_trainer.errors import ModelError, Preempted, SettingsError, StageError
+from finetune_trainer.errors import Preempted, SettingsError
 from finetune_trainer.evaluation import Evaluation
 from finetune_trainer.fetch import fetch_weights
+from finetune_trainer.following import Run, Start
 from finetune_trainer.gpu import GPU
 from finetune_trainer.holdout_watch import HoldoutWatch
 from finetune_trainer.ladder import Shortage, in_words
@@ -40,6 +41,9 @@ from finetune_trainer.load_model import LoadedModel
 from finetune_trainer.prepared import Prepared
 from finetune_trainer.rung import Rung
 from finetune_trainer.stop import StopRequested
+from finetune_trainer.team import Team
+from finetune_trainer.team_progress import Leading
+from finetune_trainer.team_rows import filled, own_plan, part
 from finetune_trainer.tracking import Tracker
 from finetune_trainer.train_process import STOPPED
 from finetune_trainer.training_progress import Cadence, TrainingProgress
@@ -54,9 +58,15 @@ log = logging.getLogger(__name__)
 class Training:
     """What the parts of one attempt share, and how long each took."""
 
-    def __init__(self, context: Context, description: Prepared, rung: Rung | None, weights: Path | None) -> None:
-        """`rung`: None lets the memory estimate choose; `weights`: the model's files if they were fetched before."""
+    def __init__(
+        self, context: Context, description: Prepared, rung: Rung | None, weights: Path | None, team: Team
+    ) -> None:
+        """`rung`: None lets the memory estimate choose; `weights`: the model's files if they were fetched before.
+
+        `team`: the processes that this one leads.
+        """
         self.context = context
+        self.team = team
         self.plan = context.plan
         self.prepared = description
         self.folder = context.layout.run(description.run_id)
@@ -71,10 +81,7 @@ class Training:
 
     def shortage(self, error: BaseException) -> Shortage | None:
         """Return what an error says about GPU memory that ran out at this rung, or None if it is another error."""
-        mine = isinstance(error, StageError) and not isinstance(error, ModelError)
-        if mine or not self._loading or self.device is None or not gpu.ran_out(error):
-            return None
-        return Shortage(self.device.name, self.device.free_mib, (gpu.peak_mib() or 0) + gpu.asked_mib(error))
+        return gpu.shortage(self.device, error) if self._loading else None
 
     def run(self) -> StageResult:
         """From the GPU check to the uploaded adapter.
@@ -110,6 +117,7 @@ class Training:
         with self._timed("load"):
             self.rung = rung = self.rung or self._first_rung(weights, rows, steps)
             log.info("training with %s", in_words(rung))
+            self.team.share(Start(rung, weights, start, steps))
             self._report("Loading")
             self._loading = True
             loaded = load_model.load(self.plan, weights, self.device, rung, start)
@@ -184,7 +192,10 @@ class Training:
 
     def _first_rung(self, weights: Path, rows: Sequence[Row], steps: Sequence[Sequence[int]]) -> Rung:
         return memory_fit.first_rung(
-            self.plan, _shape(weights), _lengths(rows, steps), self.device.free_mib if self.device else None
+            own_plan(self.plan, self.team),
+            _shape(weights),
+            _lengths(rows, steps),
+            self.device.free_mib if self.device else None,
         )
 
     def _estimated_mib(
@@ -251,14 +262,16 @@ class Training:
         )
         load_model.for_training(loaded.model)
         # First: what the adapter is now is the reference of DPO and KTO.
-        trainer = methods.build(self.plan, loaded, rows, steps, progress, folder, rung)
-        methods.check_batches(self.plan, trainer, rows, steps[0])
+        trainer = self._build(loaded, rows, steps, progress, folder, rung)
         trainer.add_callback(training_record.tracked(self._tracker, progress))
         done = 0
         if resume is not None and self.checkpoint_step is not None:
             done = self.checkpoint_step
             self._go_on(loaded, watch, checkpoints, done, resume)
-        if resume is not None and (done == len(steps) or watch.ended):
+        trains = resume is None or (done < len(steps) and not watch.ended)
+        self.team.share(Run(resume, trains))
+        if not trains:
+            assert resume is not None
             trainer.state = TrainerState.load_from_json(str(resume / "trainer_state.json"))
         else:
             try:
@@ -270,6 +283,23 @@ class Training:
             raise Preempted(STOPPED)
         assert trainer.state.global_step == len(steps) or watch.ended
         return trainer, progress
+
+    def _build(
+        self,
+        loaded: LoadedModel,
+        rows: Sequence[Row],
+        steps: Sequence[Sequence[int]],
+        progress: TrainingProgress,
+        folder: Path,
+        rung: Rung,
+    ) -> Any:
+        team, stop = self.team, self.context.stop
+        whole_rows, whole_steps = filled(rows, steps, self.plan, team)
+        told = Leading(progress, team, stop, self.plan.training.seed)
+        trainer = methods.build(own_plan(self.plan, team), loaded, whole_rows, whole_steps, told, folder, rung)
+        first = part(whole_steps[0], rung.micro_batch_size, team)
+        methods.check_batches(self.plan, trainer, whole_rows, first)
+        return trainer
 
     def _go_on(
         self, loaded: LoadedModel, watch: HoldoutWatch, checkpoints: Checkpoints, step: int, folder: Path

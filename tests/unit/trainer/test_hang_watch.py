@@ -32,7 +32,7 @@ class Reports:
 
 def watched(timeout: int | None) -> tuple[HangWatch, Process, Any]:
     watch, process = HangWatch(Reports(), timeout), Process()
-    return watch, process, watch.over(cast(Any, process))
+    return watch, process, watch.over([cast(Any, process)])
 
 
 def test_silence_ends_the_process_after_it_was_asked_where_it_stands() -> None:

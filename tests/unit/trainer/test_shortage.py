@@ -10,6 +10,7 @@ from finetune_trainer.errors import GPUUnusableError, ModelError, SettingsError
 from finetune_trainer.gpu import GPU
 from finetune_trainer.ladder import Shortage
 from finetune_trainer.rung import Rung
+from finetune_trainer.team import Team
 from finetune_trainer.training import Training
 
 L4 = GPU("NVIDIA L4", "570.86.10", (8, 9), 22000, 23034, has_bf16=True)
@@ -19,7 +20,7 @@ RAN_OUT = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 def training(*, device: GPU | None = L4, loading: bool = True) -> Training:
     context: Any = SimpleNamespace(plan=None, layout=SimpleNamespace(run=str))
     description: Any = SimpleNamespace(run_id="a" * 64)
-    made = Training(context, description, Rung(1, "None"), Path("weights"))
+    made = Training(context, description, Rung(1, "None"), Path("weights"), Team())
     made.device, made._loading = device, loading
     return made
 

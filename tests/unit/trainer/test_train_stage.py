@@ -20,7 +20,7 @@ from finetune_api.plan import Defaults
 from finetune_api.render import render
 from finetune_api.result import StageResult
 from finetune_api.status import DatasetStatus
-from finetune_trainer import outcome, prepared, train, train_process
+from finetune_trainer import outcome, prepared, process_group, train, train_process
 from finetune_trainer.checkpoints import Checkpoints
 from finetune_trainer.context import Context
 from finetune_trainer.errors import StageError
@@ -52,6 +52,7 @@ class Stage:
     stop: StopFlag = field(default_factory=StopFlag)
     attempts: int = 0
     hang_seconds: int | None = None
+    processes: int = 1
 
     def prepare(self) -> None:
         path = os.pathsep.join(str(ROOT / part) for part in ("crds", "trainer-image", "."))
@@ -87,6 +88,7 @@ class Stage:
             scratch=scratch,
             attempt=self.attempts,
             stop=self.stop,
+            processes=self.processes,
         )
 
     def run(self, **told: Any) -> StageResult:
@@ -230,6 +232,45 @@ def test_a_process_that_hangs_when_told_to_stop_is_preempted(stage: Stage) -> No
         error = stage.failure(end="hang")
     thread.join()
     assert error.reason == "Preempted"
+
+
+def test_processes_that_follow_leave_the_result_to_the_leader(stage: Stage) -> None:
+    stage.processes = 2
+    assert stage.run(fits=[8, "None"]).run_id == RUN
+    assert len(stage.started) == 2
+
+
+@pytest.mark.parametrize("others", [{"fits": None}, {}])
+def test_memory_that_runs_out_in_any_process_is_tried_again_by_all(stage: Stage, others: dict[str, Any]) -> None:
+    stage.processes = 2
+    # Each takes four examples of eight.
+    assert stage.failure(fits=None, others=others).exit_code == 79
+    assert [micro for micro, _ in stage.rungs[::2]] == [8, 8, 4, 2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("leader", "other", "code"), [("wait", "SIGKILL", 137), ("SIGKILL", "wait", 137), ("wait", "exit", 3)]
+)
+def test_a_process_that_dies_ends_all(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, leader: str, other: str, code: int
+) -> None:
+    monkeypatch.setattr(process_group, "_OTHERS_SECONDS", 0.2)
+    stage.processes = 2
+    assert stage.failure(end=leader, others={"end": other}).exit_code == code
+    assert not any(running(one["pid"]) for one in stage.started)
+
+
+def test_what_a_process_says_for_want_of_another_is_not_the_cause(stage: Stage) -> None:
+    stage.processes = 2
+    assert stage.failure(end="crash", others={"end": "SIGKILL"}).exit_code == 137
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(stage: Stage) -> None:
+    stage.processes = 3
+    error = stage.failure(fits=[8, "None"])
+    assert error.exit_code == 64
+    assert "spec.training.batchSize is 8 and cannot be divided over 3 GPUs" in error.message
+    assert stage.started == []
 
 
 def test_progress_comes_through(stage: Stage) -> None:

@@ -10,7 +10,7 @@ from finetune_trainer.load_model import LoadedModel
 from finetune_trainer.methods import dpo, kto, orpo, sft
 from finetune_trainer.methods.figures import figures
 from finetune_trainer.rung import Rung
-from finetune_trainer.training_progress import TrainingProgress
+from finetune_trainer.team_progress import Progress
 from finetune_trainer.training_rows import Row
 
 __all__ = ["build", "check_batches", "figures", "ordered"]
@@ -28,7 +28,7 @@ def build(
     loaded: LoadedModel,
     rows: Sequence[Row],
     steps: Sequence[Sequence[int]],
-    progress: TrainingProgress,
+    progress: Progress,
     folder: Path,
     rung: Rung,
 ) -> Any:

@@ -1,12 +1,12 @@
-"""Tells TrainingProgress what the trainer library does."""
+"""Tells Progress what the trainer library does."""
 
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.training_progress import TrainingProgress
+from finetune_trainer.team_progress import Progress
 
 
-def callback(progress: TrainingProgress) -> Any:
+def callback(progress: Progress) -> Any:
     """Return a TrainerCallback that reports each optimizer step to `progress` and does what it decides."""
     from transformers import TrainerCallback
 

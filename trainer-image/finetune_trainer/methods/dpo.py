@@ -10,7 +10,7 @@ from finetune_trainer.methods import batches, preference
 from finetune_trainer.methods.boundary import callback
 from finetune_trainer.methods.settings import common
 from finetune_trainer.rung import Rung
-from finetune_trainer.training_progress import TrainingProgress
+from finetune_trainer.team_progress import Progress
 from finetune_trainer.training_rows import PreferenceRow
 
 
@@ -40,7 +40,7 @@ def build(
     loaded: LoadedModel,
     rows: Sequence[PreferenceRow],
     steps: Sequence[Sequence[int]],
-    progress: TrainingProgress,
+    progress: Progress,
     folder: Path,
     rung: Rung,
 ) -> Any:

@@ -56,6 +56,8 @@ def common(plan: Plan, precision: Precision, total_steps: int, folder: Path, run
         "torch_compile": False,
         "use_liger_kernel": False,
         "ignore_data_skip": False,
+        # Of several processes: LoRA's matrices are all used in every step.
+        "ddp_find_unused_parameters": False,
         "logging_strategy": "steps",
         "logging_steps": 1,
         # Otherwise a loss that is no number would be replaced by the mean of the others.

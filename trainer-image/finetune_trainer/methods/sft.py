@@ -10,7 +10,7 @@ from finetune_trainer.methods import batches
 from finetune_trainer.methods.boundary import callback
 from finetune_trainer.methods.settings import common
 from finetune_trainer.rung import Rung
-from finetune_trainer.training_progress import TrainingProgress
+from finetune_trainer.team_progress import Progress
 from finetune_trainer.training_rows import SFTRow
 
 
@@ -36,7 +36,7 @@ def build(
     loaded: LoadedModel,
     rows: Sequence[SFTRow],
     steps: Sequence[Sequence[int]],
-    progress: TrainingProgress,
+    progress: Progress,
     folder: Path,
     rung: Rung,
 ) -> Any:
@@ -44,19 +44,23 @@ def build(
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    dataset = Dataset.from_dict(
-        {"input_ids": [r.input_ids for r in rows], "completion_mask": [r.completion_mask for r in rows]}
-    )
+    # TRL drops a row that teaches nothing: see team_rows.
+    taught = [row for row in rows if any(row.completion_mask)]
     trainer = SFTTrainer(
         model=loaded.model,
         processing_class=loaded.tokenizer,
         args=SFTConfig(**settings(plan, loaded.precision, len(steps), folder, rung)),
-        train_dataset=dataset,
+        train_dataset=Dataset.from_dict(
+            {"input_ids": [r.input_ids for r in taught], "completion_mask": [r.completion_mask for r in taught]}
+        ),
         callbacks=[callback(progress)],
     )
-    if len(trainer.train_dataset) != len(rows):
+    dataset = trainer.train_dataset
+    if len(dataset) != len(taught):
         raise AssertionError("the trainer dropped rows")
-    trainer.train_dataset = trainer.train_dataset.select([index for step in steps for index in step])
+    for row in rows[len(taught) :]:
+        dataset = dataset.add_item({"input_ids": row.input_ids, "labels": [batches.IGNORED] * row.length})
+    trainer.train_dataset = dataset.select([index for step in steps for index in step])
     return trainer
 
 

@@ -1,0 +1,68 @@
+"""The training processes of this machine, from their start to the end of the last one."""
+
+import queue
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+# One that fails breaks the connections of the others; what they say then is not the cause.
+_OTHERS_SECONDS = 10.0
+# After the leader has written its result nothing is left to do.
+_END_SECONDS = 60.0
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait(processes: Sequence[subprocess.Popen[bytes]], failed: Callable[[int], bool]) -> list[int]:
+    """Return the ranks in the order in which the processes ended, when all have; the first process leads.
+
+    `failed` says, by rank, whether a process that has ended left anything else than a success. When one failed, or the
+    leader has ended, the others are given a moment and are then killed.
+    """
+    ended: queue.Queue[int] = queue.Queue()
+    for rank, process in enumerate(processes):
+        threading.Thread(target=_report, args=(rank, process, ended), name=f"wait-{rank}", daemon=True).start()
+    left = set(range(len(processes)))
+    order: list[int] = []
+    deadline: float | None = None
+    while left:
+        try:
+            rank = ended.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            kill([processes[rank] for rank in left])
+            deadline = None
+            continue
+        left.discard(rank)
+        order.append(rank)
+        if deadline is None:
+            if failed(rank):
+                deadline = time.monotonic() + _OTHERS_SECONDS
+            elif rank == 0:
+                deadline = time.monotonic() + _END_SECONDS
+    return order
+
+
+def terminate(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Pass SIGTERM on."""
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+
+
+def kill(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End them at once."""
+    for process in processes:
+        process.kill()
+
+
+def _report(rank: int, process: subprocess.Popen[bytes], ended: "queue.Queue[int]") -> None:
+    process.wait()
+    ended.put(rank)
