@@ -183,7 +183,10 @@ class FineTuneJobStatus(Model):
     phase: Phase | None = None
     start_time: Timestamp | None = None
     completion_time: Timestamp | None = None
-    gpu_seconds: int | None = None
+    gpu_seconds: int | None = Field(
+        None, description="How long the containers of train ran that are over, in seconds, all attempts together."
+    )
+    gpu_since: Timestamp | None = Field(None, description="Since when the present one runs.")
     active_seconds: int | None = Field(
         None, ge=0, description="What counts for spec.activeDeadlineSeconds, without the time since activeSince."
     )

@@ -11,7 +11,6 @@ from finetune_api.result import StageResult
 from finetune_api.spec import Stage
 from finetune_api.status import StageStatus
 from finetune_operator import children, names
-from finetune_operator.clock import parse_time
 from finetune_operator.observation import Object
 
 # The Job's Failed condition says this, which outlives the pod: pkg/controller/job/pod_failure_policy.go.
@@ -40,8 +39,6 @@ class Ended:
     disrupted: bool
     # The kubelet's words if it evicted the pod for using too much.
     eviction: str | None
-    # Seconds that the container ran, over all pods of the attempt.
-    seconds: int
     node: str | None
 
 
@@ -80,7 +77,6 @@ def ended(job: Object, pods: Sequence[Object], stage: Stage, attempt: int) -> En
         out_of_memory=state.get("reason") == "OOMKilled",
         disrupted=disrupted or _DISRUPTED.match(message) is not None,
         eviction=str(pod["status"].get("message", "")) if pod and evicted and not disrupted else None,
-        seconds=sum(map(_seconds, own)),
         node=(pod.get("spec") or {}).get("nodeName") if pod else None,
     )
 
@@ -96,13 +92,6 @@ def _result(message: str, stage: Stage) -> StageResult | None:
     except ValidationError:
         return None
     return result if result.stage == stage else None
-
-
-def _seconds(pod: Object) -> int:
-    state = children.terminated(pod) or {}
-    if not state.get("startedAt") or not state.get("finishedAt"):
-        return 0
-    return max(0, int((parse_time(state["finishedAt"]) - parse_time(state["startedAt"])).total_seconds()))
 
 
 def unusable_nodes(

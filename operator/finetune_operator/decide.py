@@ -21,6 +21,7 @@ from finetune_operator import (
     diagnose,
     expire,
     failures,
+    gpu_time,
     names,
     queued,
     refused,
@@ -191,6 +192,7 @@ def _give_up(this: Transition, stage: StageStatus, failure: Failure) -> Decision
     when = format_time(this.now)
     failed = stage.model_copy(update={"state": "Failed", "last_failure": failure, "completion_time": when})
     changed = deadlines.stop(status.with_stage(this.status, failed), when)
+    changed = gpu_time.count(changed, stage, this.observation.pods, when)
     event = KubernetesEvent("Warning", "StageFailed", failure.message)
     given_up = replace(this, status=changed, events=(*this.events, event))
     return given_up.go_on(failure.reason, failure.message, requeue_after=_SOON)

@@ -41,7 +41,10 @@ class Metrics:
             "finetune_attempt_failures", "Attempts that ended badly, by reason.", ["stage", "reason"], registry=registry
         )
         self._gpu_seconds = Counter(
-            "finetune_gpu_seconds", "GPU time of train attempts that have ended.", ["namespace"], registry=registry
+            "finetune_gpu_seconds",
+            "Seconds that containers of train ran, counted when they are over.",
+            ["namespace"],
+            registry=registry,
         )
         self.reconcile_seconds = Histogram(
             "finetune_reconcile_seconds", "Length of a reconcile pass.", ["outcome"], registry=registry

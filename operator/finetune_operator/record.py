@@ -7,7 +7,7 @@ from datetime import datetime
 
 from finetune_api.spec import FineTuneJobSpec
 from finetune_api.status import Failure, FineTuneJobStatus, StageStatus
-from finetune_operator import attempts, children, compute_edit, deadlines, failures, names, status, suspend
+from finetune_operator import attempts, children, compute_edit, deadlines, failures, gpu_time, names, status, suspend
 from finetune_operator.attempts import Ended
 from finetune_operator.clock import format_time
 from finetune_operator.decision import KubernetesEvent
@@ -51,10 +51,13 @@ def _step(
         return None
     if job is None:
         # It was seen before, so that it was deleted since, not merely never created.
-        return _deleted(result, stage, observation, spec, format_time(now))
+        when = format_time(now)
+        counted = gpu_time.count(result.status, stage, observation.pods, when)
+        return _deleted(replace(result, status=counted), stage, observation, spec, when)
     followed = replace(result, status=deadlines.follow(result.status, job, now))
     ended = attempts.ended(job, observation.pods, stage.name, stage.attempt)
     if ended is None:
+        followed = replace(followed, status=gpu_time.follow(followed.status, stage, job, observation.pods, now))
         return followed if followed != result else None
     return _ended(followed, stage, ended, observation, spec)
 
@@ -78,9 +81,7 @@ def _ended(result: Record, stage: StageStatus, ended: Ended, observation: Observ
     if ended.result:
         merged = status.with_result(result.status, observation.metadata, spec, ended.result)
         result = Record(merged, (*result.events, *_warnings(result.status, merged)))
-    if stage.name == "train" and not stage.report_only:
-        seconds = (result.status.gpu_seconds or 0) + ended.seconds
-        result = replace(result, status=result.status.model_copy(update={"gpu_seconds": seconds}))
+    result = replace(result, status=gpu_time.count(result.status, stage, observation.pods, ended.completion_time))
     if ended.succeeded and ended.result and ended.result.exit_code == 0:
         done = stage.model_copy(update={"state": "Succeeded", "completion_time": ended.completion_time})
         result = _noted(result, done, KubernetesEvent("Normal", "StageSucceeded", f"{stage.name} succeeded."))

@@ -85,14 +85,6 @@ def test_a_later_result_leaves_what_it_does_not_mention(world: World) -> None:
     assert world.status["dataset"]["examples"] == 950
 
 
-def test_gpu_seconds_add_up_over_attempts(world: World) -> None:
-    to_train(world)
-    world.run(1, seconds=100)
-    world.wait()
-    world.run(seconds=50)
-    assert world.status["gpuSeconds"] == 150
-
-
 def test_a_bad_dataset_fails_at_once_in_the_trainers_own_words(world: World) -> None:
     world.reconcile()
     world.run(65, failure("prepare", 65, "source-1: row 7 has no answer."))

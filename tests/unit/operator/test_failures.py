@@ -22,7 +22,6 @@ CRASH = Ended(
     out_of_memory=False,
     disrupted=False,
     eviction=None,
-    seconds=60,
     node="node-a",
 )
 

@@ -14,6 +14,7 @@ from finetune_api.references import S3Connection
 from finetune_api.spec import STAGES, Stage
 from finetune_api.status import EvaluationStatus, Verdict
 from finetune_operator.children import condition, is_live_job, is_live_pod
+from finetune_operator.clock import parse_time
 from tests.unit.operator.world import RUN_ID, Object, World, failure, spec, success
 
 CODES = (1, 2, 64, 65, 66, 69, 72, 75, 77, 79, 80, 137, 139, 143)
@@ -255,6 +256,14 @@ class Cluster(RuleBasedStateMachine):
             assert not complete or max(empty, default=-1) > max(complete), job["metadata"]["name"]
 
     @invariant()
+    def no_gpu_time_is_counted_twice(self) -> None:
+        """At most one run is live, so that it is never longer than the job is old."""
+        world = self.world
+        if world.resource is not None:
+            age = world.now - parse_time(world.job["metadata"]["creationTimestamp"])
+            assert world.status.get("gpuSeconds", 0) <= age.total_seconds()
+
+    @invariant()
     def status_never_goes_back(self) -> None:
         new, old = self.world.resource, self.seen
         self.seen = new
@@ -361,7 +370,8 @@ def assert_no_step_back(old: Object, new: Object) -> None:
         assert after["attempt"] >= before["attempt"]
         assert after["countedFailures"] >= before["countedFailures"] or reopened
         assert after["countedFailures"] <= 4
-    assert new.get("activeSeconds", 0) >= old.get("activeSeconds", 0)
+    for member in ("activeSeconds", "gpuSeconds"):
+        assert new.get(member, 0) >= old.get(member, 0)
     for member in ("startTime", "runId", "failure", "completionTime"):
         if member in old and "stages" in old and member != "startTime":
             assert reopened or new[member] == old[member]
