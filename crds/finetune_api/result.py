@@ -1,9 +1,11 @@
 """What a stage leaves behind: its termination message, and the object that the next stage reads."""
 
+import base64
 import json
-from typing import Annotated, Any
+import zlib
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, TypeAdapter
 
 from finetune_api.base import Message, Model, Sha256, ShortText
 from finetune_api.spec import Stage
@@ -26,6 +28,9 @@ _MAXIMUM_MESSAGE_CHARACTERS = 4096
 _OUTCOME = ("stage", "exitCode", "reason", "message", "runId", "checkpointStep", "reusedFrom")
 _FIGURES = ("holdoutLossBase", "holdoutLossTuned", "standardError", "verdict")
 _LARGEST_STEP = 2**63 - 1
+# As many as the status may have, and more bytes than they take if every path is as long as it may be.
+_ARTIFACTS = TypeAdapter(Annotated[list[Artifact], Field(max_length=24)])
+_MAXIMUM_UNPACKED_BYTES = 64 * 1024
 
 
 def _as_message(value: Any) -> Any:
@@ -58,25 +63,43 @@ class StageResult(Model):
     effective: Effective | None = None
     evaluation: EvaluationStatus | None = None
     artifacts: list[Artifact] = []
+    packed_artifacts: Annotated[str, Field(max_length=MAXIMUM_TERMINATION_BYTES)] | None = Field(
+        None, description="Of a termination message that would be too long: the artifacts, as `_pack` makes them."
+    )
     timings: dict[ShortText, float] = Field({}, description="Seconds by part.")
 
-    def termination_message(self) -> bytes:
-        """Return the JSON that fits the kubelet's limit, shedding what the bucket holds too.
+    @classmethod
+    def of_termination_message(cls, message: str | bytes) -> Self:
+        """Read what `termination_message` returned.
 
-        The order: timings, then warnings, then the message is cut, then Modelfiles, which lie beside their GGUF, then
-        all artifacts, then all but outcome and verdict.
+        Raises:
+            ValidationError: it is no such message.
+        """
+        result = cls.model_validate_json(message)
+        if result.packed_artifacts is None:
+            return result
+        artifacts = _unpack(result.packed_artifacts)
+        return result.model_copy(update={"artifacts": artifacts, "packed_artifacts": None})
+
+    def termination_message(self) -> bytes:
+        """Return the JSON that fits the kubelet's limit.
+
+        What is too long is shortened without a loss first: the artifacts of an export of many files, with their
+        checksums, take less than half of the space when they are packed. Then it sheds what the bucket holds too, in
+        this order: timings, then warnings, then the message is cut, then the artifacts, then all but outcome and
+        verdict.
         A cut message ends in an ellipsis.
         """
         steps: tuple[dict[str, object], ...] = (
             {},
+            {"artifacts": [], "packed_artifacts": _pack(self.artifacts)} if self.artifacts else {},
             {"timings": {}},
             {
                 "dataset": self.dataset.model_copy(update={"warnings": []}) if self.dataset else None,
                 "evaluation": self.evaluation.model_copy(update={"warnings": []}) if self.evaluation else None,
             },
             {"message": _cut(self.message, _MAXIMUM_MESSAGE_BYTES)},
-            {"artifacts": [a for a in self.artifacts if a.type != "Modelfile"]},
-            {"artifacts": []},
+            {"packed_artifacts": None},
         )
         result = self
         for shorter in steps:
@@ -89,6 +112,20 @@ class StageResult(Model):
         # A gate must not be missed because of a long path.
         figures = {k: v for k, v in outcome.get("evaluation", {}).items() if k in _FIGURES}
         return _encode(kept | ({"evaluation": figures} if figures else {}))
+
+
+def _pack(artifacts: list[Artifact]) -> str:
+    """Return them as base64 of their JSON, compressed by zlib (RFC 1950)."""
+    return base64.b64encode(zlib.compress(_encode([a.to_json() for a in artifacts]), 9)).decode()
+
+
+def _unpack(packed: str) -> list[Artifact]:
+    """Return what was packed, or nothing if it is no such thing: a pod is not trusted in what it tells."""
+    try:
+        data = zlib.decompressobj().decompress(base64.b64decode(packed), _MAXIMUM_UNPACKED_BYTES)
+        return _ARTIFACTS.validate_json(data)
+    except (ValueError, zlib.error):
+        return []
 
 
 def _encode(value: object) -> bytes:

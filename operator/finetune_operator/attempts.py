@@ -88,7 +88,7 @@ def called(stage: StageStatus) -> str:
 
 def _result(message: str, stage: Stage) -> StageResult | None:
     try:
-        result = StageResult.model_validate_json(message)
+        result = StageResult.of_termination_message(message)
     except ValidationError:
         return None
     return result if result.stage == stage else None

@@ -1,5 +1,8 @@
+import base64
+import hashlib
 import json
-from typing import Any
+import zlib
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from finetune_api.result import MAXIMUM_TERMINATION_BYTES, StageResult
+from finetune_api.spec import GGUFType
 from finetune_api.status import (
     Artifact,
     DatasetStatus,
@@ -14,6 +18,7 @@ from finetune_api.status import (
     EvaluationStatus,
     MemoryStatus,
     ModelStatus,
+    Parity,
     ScratchStatus,
 )
 from tests.unit.api import strategies
@@ -144,9 +149,9 @@ def test_a_reused_run_is_named_by_its_key() -> None:
 def test_artifacts_stay_longer_than_the_end_of_the_message() -> None:
     artifact = ARTIFACT.model_copy(update={"path": "gguf/a.gguf"})
     result = StageResult(stage="export", exit_code=1, message="가" * 2000, artifacts=[artifact] * 3)
-    found: dict[str, Any] = json.loads(result.termination_message())
-    assert len(found["artifacts"]) == 3
-    assert found["message"].endswith("…")
+    found = StageResult.of_termination_message(result.termination_message())
+    assert len(found.artifacts) == 3
+    assert found.message.endswith("…")
 
 
 def test_a_message_that_is_too_long_or_no_unicode_is_mended_rather_than_lost() -> None:
@@ -154,9 +159,58 @@ def test_a_message_that_is_too_long_or_no_unicode_is_mended_rather_than_lost() -
     assert result.message == "?" + "x" * 4095
 
 
-def test_modelfiles_go_before_the_ggufs_that_they_lie_beside() -> None:
-    paths = [f"gguf/a-rather-long-name-of-a-job-{i}-{'x' * 200}" for i in range(10)]
-    ggufs = [ARTIFACT.model_copy(update={"name": f"g{i}", "path": path}) for i, path in enumerate(paths)]
-    modelfiles = [a.model_copy(update={"name": f"m{a.name}", "type": "Modelfile"}) for a in ggufs]
-    found = json.loads(StageResult(stage="export", exit_code=0, artifacts=ggufs + modelfiles).termination_message())
-    assert [a["type"] for a in found["artifacts"]] == ["GGUF"] * 10
+def packed(text: str) -> str:
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def made(name: str, kind: Any, path: str) -> Artifact:
+    """As the trainer makes them."""
+    digits = str(int(sha256(name), 16))
+    parity = {"kl": f"0.00{digits[:6]}", "top1": f"0.{digits[6:12]}", "retained_gain": f"0.{digits[12:18]}"}
+    size = int(digits[:10])
+    return Artifact(name=name, type=kind, path=path, size_bytes=size, sha256=sha256(path), parity=Parity(**parity))
+
+
+def largest_export() -> StageResult:
+    """What a job of the longest name leaves that asks for everything: 8 quantizations, the LoRA GGUF, the model."""
+    job = "n" * 40
+    types = get_args(GGUFType)[-8:]
+    artifacts = [made(t, "GGUF", f"gguf/{job}-{t}.gguf") for t in types]
+    artifacts += [made(f"Modelfile-{t}", "Modelfile", f"gguf/Modelfile-{t}") for t in types]
+    artifacts += [made("LoRA", "LoRAGGUF", f"gguf/{job}-LoRA-F16.gguf"), made("Merged", "MergedModel", "merged")]
+    log = f"{'s' * 63}/{job}/{'0' * 64}/logs/export-0.log"
+    timings = dict.fromkeys(("download", "merge", "convert", "prove", "quantize", "handOff", "upload"), 1234.5)
+    return StageResult(stage="export", exit_code=0, run_id=sha256("run"), log=log, artifacts=artifacts, timings=timings)
+
+
+def test_no_artifact_of_the_largest_export_is_lost() -> None:
+    result = largest_export()
+    assert len(json.dumps(result.to_json())) > MAXIMUM_TERMINATION_BYTES
+    assert StageResult.of_termination_message(result.termination_message()) == result
+
+
+def test_a_reader_that_knows_no_packed_artifacts_still_learns_the_outcome() -> None:
+    found = json.loads(largest_export().termination_message())
+    assert (found["stage"], found["exitCode"], found["artifacts"]) == ("export", 0, [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["!", "AAAA", packed("[{}]"), packed("[")],
+)
+def test_what_cannot_be_unpacked_is_left_out(text: str) -> None:
+    told = {"stage": "export", "exitCode": 0, "packedArtifacts": text}
+    found = StageResult.of_termination_message(json.dumps(told))
+    assert (found.exit_code, found.artifacts, found.packed_artifacts) == (0, [], None)
+
+
+@pytest.mark.parametrize(
+    "text", [" " * 2_000_000 + json.dumps([ARTIFACT.to_json()]), json.dumps([ARTIFACT.to_json()] * 25)]
+)
+def test_a_message_never_grows_beyond_what_the_status_may_hold(text: str) -> None:
+    told = {"stage": "export", "exitCode": 0, "packedArtifacts": packed(text)}
+    assert StageResult.of_termination_message(json.dumps(told)).artifacts == []

@@ -1,5 +1,6 @@
 """What a job makes of what its stages found: a run that is there already, a verdict, warnings, a server not allowed."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from finetune_api.plan import Defaults
 from finetune_api.policy import Policy
+from finetune_api.result import MAXIMUM_TERMINATION_BYTES
 from finetune_api.spec import STAGES
 from finetune_api.status import Artifact, DatasetStatus, EvaluationStatus
 from tests.unit.operator.world import RUN_ID, SETTINGS, World, spec, success
@@ -177,3 +179,17 @@ def test_a_policy_that_changes_does_not_stop_a_job_that_was_accepted() -> None:
     for _ in range(3):
         world.run()
     assert world.status["phase"] == "Succeeded"
+
+
+def test_no_artifact_is_missing_though_they_are_too_many_for_the_termination_message() -> None:
+    artifacts = [
+        Artifact(name=f"{i}", type="GGUF", path=f"gguf/{'n' * 60}-{i}.gguf", size_bytes=i, sha256=f"{i:064x}")
+        for i in range(24)
+    ]
+    assert len(json.dumps([a.to_json() for a in artifacts], separators=(",", ":"))) > MAXIMUM_TERMINATION_BYTES
+    world = World()
+    world.reconcile()
+    world.run()
+    world.run()
+    world.run(message=success("export", artifacts=artifacts))
+    assert world.status["artifacts"] == [a.to_json() for a in artifacts]
