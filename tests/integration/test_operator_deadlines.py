@@ -2,14 +2,19 @@
 
 import json
 import time
+from datetime import UTC, datetime
 
 from finetune_operator.clock import parse_time
 from tests.support.fake_kubelet import Object, World
 from tests.support.operator import OperatorProcess, eventually
 
 
+def _jobs(world: World) -> list[Object]:
+    return eventually(lambda: world.items("jobs"), "the Job")
+
+
 def _job(world: World) -> Object:
-    [job] = eventually(lambda: world.items("jobs"), "the Job")
+    [job] = _jobs(world)
     return job
 
 
@@ -83,3 +88,21 @@ def test_a_job_that_takes_too_long_is_told_to_stop_and_gets_its_grace(operator: 
     world.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
     eventually(lambda: not world.items("jobs") and not world.items("pods"), "Job and pod are gone")
     assert [stage["attempt"] for stage in world.status()["stages"]] == [0, 0, 0]
+
+
+def test_the_gpu_time_of_a_pod_that_is_preempted_counts_though_it_is_gone(
+    operator: OperatorProcess, world: World
+) -> None:
+    world.apply()
+    world.end("prepare")
+    world.bind(world.pod("train"))
+    pod = world.run("train")
+    since = parse_time(eventually(lambda: world.status().get("gpuSince", ""), "the GPU is in use"))
+    time.sleep(2)  # of which at least one has to be counted
+    job = next(j for j in _jobs(world) if "-train-" in j["metadata"]["name"])
+    world.kubectl("patch", "job", job["metadata"]["name"], "-p", json.dumps({"spec": {"suspend": True}}))
+    eventually(lambda: [p for p in world.items("pods") if "deletionTimestamp" in p["metadata"]], "the pod is to end")
+    world.let_go(pod)
+    seconds = eventually(lambda: world.status().get("gpuSeconds", 0), "the time is counted")
+    assert 1 <= seconds <= (datetime.now(UTC) - since).total_seconds()
+    assert "gpuSince" not in world.status()
