@@ -23,6 +23,7 @@ class Users:
     prefix: str
     uids: dict[str, tuple[str, str]] = field(default_factory=dict)
     created: int = 0
+    _namespaces: set[str] = field(default_factory=set)
 
     async def keep_busy(self, live: int) -> None:
         """Create a job whenever fewer than `live` are unfinished, until cancelled."""
@@ -34,8 +35,9 @@ class Users:
     async def create_next(self) -> None:
         """Create the next job of the seed."""
         namespace = f"{self.prefix}-{self.created // _JOBS_PER_NAMESPACE}"
-        if self.created % _JOBS_PER_NAMESPACE == 0:
+        if namespace not in self._namespaces:
             await self.api.insist("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
+            self._namespaces.add(namespace)
         self.created += 1
         await self._create(namespace, f"job-{self.created}", self.created)
 
