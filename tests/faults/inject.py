@@ -207,62 +207,56 @@ async def _config_map_deleted(scene: Scene, fault: Fault) -> str:
     return child
 
 
-async def _spec_edited(scene: Scene, fault: Fault) -> str:
-    uid = await scene.finetune_job(fault.choice, lambda uid: bool(scene.bucket.by_uid[uid].scenario.retries))
-    if uid is None:
-        return NOBODY
-    namespace, name = scene.users.uids[uid]
+def _on_finetune_job(
+    act: Callable[[Scene, Fault, str, str], Awaitable[object]], fits: Callable[[Scene, str], bool]
+) -> Injector:
+    """`act` on a FineTuneJob that fits, given its uid and path."""
+
+    async def find(scene: Scene, fault: Fault) -> str:
+        uid = await scene.finetune_job(fault.choice, lambda uid: fits(scene, uid))
+        if uid is None:
+            return NOBODY
+        namespace, name = scene.users.uids[uid]
+        await act(scene, fault, uid, path("finetunejobs", namespace, name))
+        return name
+
+    return find
+
+
+def _is_live(scene: Scene, uid: str) -> bool:
+    return not scene.observer.is_finished(uid)
+
+
+async def _edit_spec(scene: Scene, fault: Fault, _: str, url: str) -> None:
     edit = {
         "metadata": {"labels": {"edit": str(fault.number)}},
         "spec": {"retries": {"maximum": 15 + fault.number % 5}},
     }
-    await scene.api.patch(path("finetunejobs", namespace, name), edit)
-    return name
+    await scene.api.patch(url, edit)
 
 
-async def _recreated(scene: Scene, fault: Fault) -> str:
-    uid = await scene.finetune_job(fault.choice, lambda uid: not scene.observer.is_finished(uid))
-    if uid is None:
-        return NOBODY
-    name = scene.users.uids[uid][1]
+async def _recreate(scene: Scene, _: Fault, uid: str, __: str) -> None:
     await scene.users.recreate(uid)
-    return name
 
 
-async def _suspended(scene: Scene, fault: Fault) -> str:
-    uid = await scene.finetune_job(fault.choice, lambda uid: not scene.observer.is_finished(uid))
-    if uid is None:
-        return NOBODY
-    namespace, name = scene.users.uids[uid]
-    for suspend in (True, False):
-        await scene.api.patch(path("finetunejobs", namespace, name), {"spec": {"suspend": suspend}})
-        if suspend:
-            await asyncio.sleep(fault.seconds)
-    return name
+async def _suspend(scene: Scene, fault: Fault, _: str, url: str) -> None:
+    await scene.api.patch(url, {"spec": {"suspend": True}})
+    await asyncio.sleep(fault.seconds)
+    await scene.api.patch(url, {"spec": {"suspend": False}})
 
 
-async def _reopened(scene: Scene, fault: Fault) -> str:
+async def _reopen(scene: Scene, fault: Fault, uid: str, url: str) -> None:
     """A user mends what made a job fail, and opens it again."""
-    uid = await scene.finetune_job(fault.choice, scene.observer.has_failed)
-    if uid is None:
-        return NOBODY
-    namespace, name = scene.users.uids[uid]
     stored = scene.bucket.by_uid[uid]
     stored.scenario = stored.scenario.mended()
     scene.observer.reopened.add(uid)
     spec = {"retryGeneration": fault.number, "retries": {"maximum": stored.scenario.retries}}
-    await scene.api.patch(path("finetunejobs", namespace, name), {"spec": spec})
-    return name
+    await scene.api.patch(url, {"spec": spec})
 
 
-async def _expired(scene: Scene, fault: Fault) -> str:
+async def _expire(scene: Scene, _: Fault, __: str, url: str) -> None:
     """A finished job loses its children, by its own setting."""
-    uid = await scene.finetune_job(fault.choice, scene.observer.is_finished)
-    if uid is None:
-        return NOBODY
-    namespace, name = scene.users.uids[uid]
-    await scene.api.patch(path("finetunejobs", namespace, name), {"spec": {"ttlSecondsAfterFinished": 0}})
-    return name
+    await scene.api.patch(url, {"spec": {"ttlSecondsAfterFinished": 0}})
 
 
 INJECTORS: dict[str, Injector] = {
@@ -297,9 +291,9 @@ INJECTORS: dict[str, Injector] = {
     "job-orphaned": _delete_job("Orphan"),
     "finished-job-deleted": _finished_job_deleted,
     "config-map-deleted": _config_map_deleted,
-    "spec-edited": _spec_edited,
-    "recreated": _recreated,
-    "suspended": _suspended,
-    "reopened": _reopened,
-    "expired": _expired,
+    "spec-edited": _on_finetune_job(_edit_spec, lambda scene, uid: bool(scene.bucket.by_uid[uid].scenario.retries)),
+    "recreated": _on_finetune_job(_recreate, _is_live),
+    "suspended": _on_finetune_job(_suspend, _is_live),
+    "reopened": _on_finetune_job(_reopen, lambda scene, uid: scene.observer.has_failed(uid)),
+    "expired": _on_finetune_job(_expire, lambda scene, uid: scene.observer.is_finished(uid)),
 }
