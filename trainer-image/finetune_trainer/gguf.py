@@ -95,7 +95,8 @@ def quantize(
                 advance(said)
         if failed[0]:
             raise ModelError(f"llama.cpp could not quantize the model to {gguf_type}: {failed[0]}")
-    advance(100)
+        # Before the file has its name: a small one may be done without having been heard of, and `advance` may raise.
+        advance(100)
 
 
 def file_type(gguf_type: GGUFType) -> int:
