@@ -5,7 +5,7 @@ before may still take effect when another replica leads already. That does no ha
 
 - A Job's name is made from the job's uid, the stage and the attempt, so that of two replicas that want the same attempt
   one creates it and the other finds it. A new attempt begins only when no Job and no pod of an earlier one is live, and
-  a Job that comes after that all the same is deleted (`strays`).
+  a Job that comes after that all the same is deleted, and one of a plan that was not accepted too (`strays`).
 - A plan's ConfigMap is immutable, and its name is made from the uid and its own checksum. One that was rendered under
   other settings is not what the status names, and nobody looks at it.
 - The certificate authority's ConfigMap is compared in every pass, and replaced on the condition of the resourceVersion

@@ -210,7 +210,8 @@ def _start(
     """No Job is there: create it, unless something forbids that."""
     wait = _wait_for_others(observation)
     if wait:
-        return this.go_on("WaitingForPreviousRun", wait, waiting=True, requeue_after=_WAITING_SECONDS)
+        ends = strays.delete(observation)
+        return this.go_on("WaitingForPreviousRun", wait, waiting=True, requeue_after=_WAITING_SECONDS, actions=ends)
     left = (_not_before(stage) - this.now).total_seconds() if stage.completion_time and stage.attempt else 0
     if left > 0:
         return this.go_on(*_next_start(stage, this.now), requeue_after=left)

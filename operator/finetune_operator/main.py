@@ -19,6 +19,7 @@ from finetune_operator.health import STUCK_SECONDS, Health
 from finetune_operator.job_settings import Settings
 from finetune_operator.kube import FINETUNE_JOBS, KubeClient, Object, is_finished, load_configuration
 from finetune_operator.leadership import Leadership
+from finetune_operator.lease import LEASE_SECONDS
 from finetune_operator.metrics import Metrics
 from finetune_operator.news import News, is_to_expire
 from finetune_operator.progress_auth import Authenticator
@@ -133,7 +134,11 @@ class Operator:
         await insist("read the TLS Secret", self._certificate.refresh)
         # What a standby hears of is due with this list, and what a leader hears of from its first moment on.
         await insist("list FineTuneJobs", self._full_list)
-        await self._jobs.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._jobs.run())
+            # A status that the one before sent late is no news: of what changes there a watch asks for no pass.
+            await asyncio.sleep(LEASE_SECONDS)
+            await insist("list FineTuneJobs", self._full_list)
 
     def _due(self, key: Key, seconds: float) -> None:
         if self._leadership.leads:

@@ -7,7 +7,18 @@ from datetime import datetime
 
 from finetune_api.spec import FineTuneJobSpec
 from finetune_api.status import Failure, FineTuneJobStatus, StageStatus
-from finetune_operator import attempts, children, compute_edit, deadlines, failures, gpu_time, names, status, suspend
+from finetune_operator import (
+    attempts,
+    children,
+    compute_edit,
+    deadlines,
+    failures,
+    gpu_time,
+    names,
+    status,
+    strays,
+    suspend,
+)
 from finetune_operator.attempts import Ended
 from finetune_operator.clock import format_time
 from finetune_operator.decision import KubernetesEvent
@@ -45,6 +56,9 @@ def _step(
     """Return what one more look at the present stage adds, or None if that is nothing."""
     job = children.named(observation.jobs, names.job(observation.metadata, stage.name, stage.attempt))
     if stage.state == "Pending":
+        if job and strays.is_of_another_plan(job, result.status.snapshot):
+            # It has the name of the attempt that was to begin.
+            return replace(result, status=status.with_stage(result.status, status.next_attempt(stage)))
         return _started(result, stage, job, now) if job else None
     if stage.state == "Failed":
         # Its Job is being deleted: there is nothing more to learn from it.
@@ -106,8 +120,7 @@ def _deleted(
     """An attempt whose Job was deleted. If this operator did, it is no failure: none is kept, nothing is waited for."""
     if not suspend.explains_deletion(observation, spec) and not compute_edit.explains_deletion(observation.status):
         return _failed(result, stage, failures.job_deleted(stage), completion_time)
-    again = {"state": "Pending", "attempt": stage.attempt + 1, "start_time": None, "completion_time": None}
-    changed = status.with_stage(result.status, stage.model_copy(update=again))
+    changed = status.with_stage(result.status, status.next_attempt(stage))
     return replace(result, status=deadlines.stop(changed, completion_time))
 
 

@@ -33,6 +33,12 @@ def with_stage(status: FineTuneJobStatus, stage: StageStatus) -> FineTuneJobStat
     return status.model_copy(update={"stages": [stage if s.name == stage.name else s for s in status.stages]})
 
 
+def next_attempt(stage: StageStatus) -> StageStatus:
+    """Return the stage as it is before an attempt that nothing has to be waited for."""
+    again = {"state": "Pending", "attempt": stage.attempt + 1, "start_time": None, "completion_time": None}
+    return stage.model_copy(update=again)
+
+
 def without_the_rest(status: FineTuneJobStatus) -> FineTuneJobStatus:
     """Skip the stages that have not started."""
     stages = [s.model_copy(update={"state": "Skipped"}) if s.state == "Pending" else s for s in status.stages]

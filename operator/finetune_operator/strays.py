@@ -1,25 +1,38 @@
-"""A Job that should not be there: of an attempt after which another one has begun.
+"""A Job that should not be there: of an attempt after which another one has begun, or of another plan.
 
-A replica that lost the lead may have sent the creation of a Job that arrives only when the next one has created the
-same, and somebody deleted it, and the stage has gone on with a new attempt. The late one then runs beside it.
+A replica that lost the lead may have sent the creation of a Job that arrives late. If the next one has created the same
+by then, and somebody deleted it, and the stage has gone on with a new attempt, the late one runs beside it. If the next
+one has other settings and has accepted the job anew under them, the late one would do what nobody accepted.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
-from finetune_api.status import StageStatus
+from finetune_api.status import Snapshot, StageStatus
 from finetune_operator import children, names
 from finetune_operator.decision import DeleteJob
 from finetune_operator.observation import Object, Observation
+from finetune_operator.stages import pod
 
 
 def delete(observation: Observation) -> list[DeleteJob]:
     """Return what ends the strays: an attempt begins only when no Job of an earlier one is live."""
-    stages = observation.status.stages
+    stages, accepted = observation.status.stages, observation.status.snapshot
     return [
-        DeleteJob(job["metadata"]["name"], job["metadata"]["uid"], job["metadata"]["resourceVersion"])
+        DeleteJob.of(job)
         for job in observation.jobs
-        if children.is_live_job(job) and not children.is_being_deleted(job) and _is_stray(job, stages)
+        if children.is_live_job(job)
+        and not children.is_being_deleted(job)
+        and (_is_stray(job, stages) or is_of_another_plan(job, accepted))
     ]
+
+
+def is_of_another_plan(job: Object, accepted: Snapshot | None) -> bool:
+    """Whether a Job was made for a plan that is not the accepted one."""
+    (container,) = job["spec"]["template"]["spec"]["containers"][:1]
+    arguments = container.get("args") or []
+    plans = [value for name, value in pairwise(arguments) if name == pod.PLAN_SHA256]
+    return accepted is not None and plans != [] and accepted.plan_sha256 not in plans
 
 
 def _is_stray(job: Object, stages: Sequence[StageStatus]) -> bool:

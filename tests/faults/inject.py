@@ -202,9 +202,13 @@ async def _config_map_deleted(scene: Scene, fault: Fault) -> str:
     if uid is None:
         return NOBODY
     namespace, name = scene.users.uids[uid]
-    child = f"{name}-{uid[:5]}-{'plan' if fault.choice < 0.7 else 'ca'}"
-    await scene.api.insist("DELETE", path("configmaps", namespace, child))
-    return child
+    kind = "plan" if fault.choice < 0.7 else "ca"
+    url = path("configmaps", namespace)
+    found = await scene.api.items(f"{url}?labelSelector=finetune.dev/job-uid={uid}")
+    names = [c["metadata"]["name"] for c in found if c["metadata"]["name"].startswith(f"{name}-{uid[:5]}-{kind}")]
+    for child in names:
+        await scene.api.insist("DELETE", f"{url}/{child}")
+    return names[0] if names else NOBODY
 
 
 def _on_finetune_job(

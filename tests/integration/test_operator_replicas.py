@@ -102,6 +102,18 @@ def test_when_the_leader_is_killed_the_other_goes_on(replicas: Replicas, world: 
     assert replicas.leading() is replicas.other(leader)
 
 
+def test_a_status_that_the_leader_before_wrote_late_is_set_right(replicas: Replicas, world: World) -> None:
+    _training(world)
+    leader = replicas.leading()
+    leader.kill()
+    following = replicas.other(leader)
+    sample = f'finetune_jobs{{namespace="{world.namespace}",phase="Training"}} 1.0'
+    eventually(lambda: following.leads and sample in following.read("/metrics"), "its first pass", TAKEOVER_SECONDS)
+    late = json.dumps({"status": {"phase": "Preparing"}})
+    world.kubectl("patch", "finetunejob", world.name, "--subresource=status", "--type=merge", "-p", late)
+    eventually(lambda: world.status()["phase"] == "Training", "the phase that its Job shows", TAKEOVER_SECONDS)
+
+
 def test_a_leader_that_is_told_to_end_hands_over_at_once(replicas: Replicas, world: World) -> None:
     _training(world)
     leader = replicas.leading()

@@ -16,6 +16,8 @@ from finetune_operator.stages.compute_digest import digest
 from finetune_operator.stages.volumes import Mount
 
 TERMINATION_LOG = "/dev/termination-log"
+# The trainer's option for the checksum of its plan.
+PLAN_SHA256 = "--plan-sha256"
 _USER = 65532
 _GRACE_SECONDS = 180
 # Container runtimes that hand out GPUs by this variable give them all to an image that asks for them, as CUDA images
@@ -165,7 +167,7 @@ def _pod_spec(
 
 
 def _arguments(attempt: Attempt) -> list[str]:
-    return ["--plan", PLAN_PATH, "--plan-sha256", attempt.snapshot.plan_sha256, "--attempt", str(attempt.number)]
+    return ["--plan", PLAN_PATH, PLAN_SHA256, attempt.snapshot.plan_sha256, "--attempt", str(attempt.number)]
 
 
 def _environment(attempt: Attempt) -> dict[str, str]:

@@ -1,7 +1,11 @@
 """A Job whose creation arrives late, sent by a replica that did not lead any more."""
 
 import copy
+from dataclasses import replace
+from datetime import timedelta
 
+from finetune_api.plan import Defaults
+from finetune_api.references import S3Connection
 from tests.unit.operator.world import Object, World, failure, success
 
 
@@ -53,6 +57,46 @@ def test_a_late_job_is_deleted_in_a_later_stage_too() -> None:
     late = arrive(world, first)
     world.reconcile()
     assert late["metadata"]["deletionTimestamp"]
+
+
+def accepted_anew() -> tuple[World, Object]:
+    """A world whose job was accepted under new settings, and the first Job of the old ones."""
+    world = World()
+    old = World()
+    old.reconcile()
+    late = copy.deepcopy(old.live_job())
+    world.refusal = 'configmaps "x" is forbidden: exceeded quota: few'
+    world.reconcile()
+    world.settings = replace(world.settings, defaults=Defaults(s3=S3Connection(endpoint="https://other.local")))
+    world.refusal = None
+    world.now += timedelta(seconds=30)
+    for _ in world.operator_pass():
+        pass
+    assert not world.jobs
+    return world, late
+
+
+def test_a_late_job_of_a_plan_that_was_accepted_no_more_is_deleted_and_its_name_left_to_it() -> None:
+    world, first = accepted_anew()
+    late = arrive(world, first)
+    world.reconcile()
+    assert late["metadata"]["deletionTimestamp"]
+    assert (world.stage("prepare")["state"], world.stage("prepare")["attempt"]) == ("Pending", 1)
+    world.settle()
+    world.wait(30)
+    assert world.live_job()["metadata"]["name"] == "coach-00001-prepare-1"
+    world.run()
+    assert world.stage("prepare")["state"] == "Succeeded"
+    assert world.stage("train")["state"] == "Running"
+
+
+def test_a_late_job_of_another_plan_that_has_ended_is_not_taken_for_the_stage() -> None:
+    world, first = accepted_anew()
+    late = arrive(world, first)
+    world.end_pod(world.start_pod(late), 0, success("prepare"))
+    world.settle()
+    world.reconcile()
+    assert world.live_job()["metadata"]["name"] == "coach-00001-prepare-1"
 
 
 def test_a_job_that_is_newer_than_the_status_that_was_read_is_left_alone() -> None:
