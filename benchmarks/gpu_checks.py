@@ -3,10 +3,12 @@
 
     python benchmarks/gpu_checks.py --work /tmp/benchmark sft dpo kto orpo              # Llama 3 8B's shape
     python benchmarks/gpu_checks.py --work /tmp/benchmark fp16 ladder invariance        # four layers of Llama 3.2 1B
+    python benchmarks/gpu_checks.py --work /tmp/benchmark processes                     # the same, on two GPUs
 
 Every case runs `python -m finetune_trainer prepare` and `train`, as a pod does, on models of random weights that are
 made in --work. `ladder` lets another process fill the GPU first. `invariance` trains one job four times: with
-micro-batches of 1, 2 and 8, and killed (SIGKILL) at a random step and started again.
+micro-batches of 1, 2 and 8, and killed (SIGKILL) at a random step and started again. `processes` trains one job on one
+GPU and on two, and kills and resumes a third; its last step is shorter than the others.
 """
 
 import argparse
@@ -41,7 +43,9 @@ FILLER += "print('held', flush=True); time.sleep(3600)"
 def main() -> int:
     """Run the cases and print one JSON line each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="+", choices=["sft", "dpo", "orpo", "kto", "fp16", "ladder", "invariance"])
+    parser.add_argument(
+        "cases", nargs="+", choices=["sft", "dpo", "orpo", "kto", "fp16", "ladder", "invariance", "processes"]
+    )
     parser.add_argument("--work", type=Path, required=True, help="folder for models, data and results")
     parser.add_argument("--shape", choices=[*sorted(training.SHAPES), "small"], default="llama-3-8b")
     parser.add_argument("--json", type=Path, help="write the figures here too")
@@ -70,7 +74,7 @@ class Bench:
         self.work = work / case
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir()
-        name = "small" if case in ("fp16", "ladder", "invariance") else shape
+        name = "small" if case in ("fp16", "ladder", "invariance", "processes") else shape
         self.model = work / name
         if not (self.model / "config.json").exists():
             training.write_model(self.model, SMALL if name == "small" else training.SHAPES[name], training.vocabulary())
@@ -79,6 +83,8 @@ class Bench:
         """Return the figures of the case."""
         if self.case == "invariance":
             return self.invariance()
+        if self.case == "processes":
+            return self.processes()
         method = {"fp16": "SFT", "ladder": "SFT"}.get(self.case, self.case.upper())
         changes: dict[str, Any] = {"method": method}
         if self.case == "fp16":
@@ -101,17 +107,23 @@ class Bench:
         others = {"killed": whole.copied("killed", 8)}
         others |= {f"microBatch{size}": whole.copied(f"micro-{size}", size) for size in (1, 2)}
         figures: dict[str, Any] = {"effective": whole.train()["effective"]}
-        wanted = whole.metrics()
         at = random.randrange(3, STEPS - 1)  # noqa: S311
         others["killed"].train_until_step(at)
         figures["killedAfterStep"] = at
         for name, other in others.items():
             other.train()
-            lines = other.metrics()
-            figures[name] = {
-                "sameRows": [m["rows"] for m in lines] == [m["rows"] for m in wanted],
-                "largestLossDifference": max(abs(a["loss"] - b["loss"]) for a, b in zip(lines, wanted, strict=True)),
-            }
+            figures[name] = other.compared(whole)
+        return figures
+
+    def processes(self) -> dict[str, Any]:
+        """Compare rows and losses of every step on one GPU and on two."""
+        whole = self.job("whole", microBatchSize=2, checkpointSteps=2, maxSteps=None, epochs=1)
+        others = {name: whole.copied(name, 2) for name in ("two", "killed")}
+        figures: dict[str, Any] = {"one": whole.train()}
+        others["killed"].processes = others["two"].processes = 2
+        others["killed"].train_until_step(5)
+        for name, other in others.items():
+            figures[name] = other.train() | other.compared(whole)
         return figures
 
 
@@ -121,6 +133,7 @@ class Job:
     def __init__(self, folder: Path, model: Path, data: Path, method: str, changes: dict[str, Any]) -> None:
         folder.mkdir()
         self.folder = folder
+        self.processes = 1
         command = [sys.executable, "-m", "finetune_trainer", "plan", "--job", str(training.JOB), "--model", str(model)]
         command += ["--dataset", str(data), "--output", str(folder / "output"), "--allow-cpu"]
         done = subprocess.run(command, env=training.environment(), check=True, capture_output=True, text=True)
@@ -185,13 +198,22 @@ class Job:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
+    def compared(self, other: "Job") -> dict[str, Any]:
+        """Return how the steps of two jobs differ."""
+        mine, theirs = self.metrics(), other.metrics()
+        return {
+            "sameRows": [m["rows"] for m in mine] == [m["rows"] for m in theirs],
+            "largestLossDifference": max(abs(a["loss"] - b["loss"]) for a, b in zip(mine, theirs, strict=True)),
+        }
+
     def metrics(self) -> list[dict[str, Any]]:
         """Return one entry for each step."""
         (path,) = self.folder.glob("output/*/*/*/metrics.jsonl")
         return [json.loads(line) for line in path.read_text().splitlines()]
 
     def _command(self, stage: str) -> list[str]:
-        return [sys.executable, "-m", "finetune_trainer", stage, "--plan", str(self.plan)]
+        several = ["--processes", str(self.processes)] if stage == "train" and self.processes > 1 else []
+        return [sys.executable, "-m", "finetune_trainer", stage, "--plan", str(self.plan), *several]
 
     def _environment(self) -> dict[str, str]:
         return training.environment() | {"FINETUNE_SCRATCH": str(self.folder / "scratch")}

@@ -16,7 +16,14 @@ class ExtendedResource(Model):
         patterned(
             r"^[a-z0-9.-]+/[A-Za-z0-9_.-]+$", "must be <domain>/<device>, such as nvidia.com/gpu", max_length=253
         ),
-    ] = Field("nvidia.com/gpu", description="As in the node's allocatable resources; train asks for one.")
+    ] = Field("nvidia.com/gpu", description="As in the node's allocatable resources.")
+    count: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="GPUs of one node that train takes. Each holds the whole model and learns an equal share of every "
+        "batch, so that training.batchSize must be a multiple of it; the result is that of one GPU. Method SFT only.",
+    )
 
 
 class Accelerator(Model):

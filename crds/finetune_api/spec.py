@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from finetune_api import shares
 from finetune_api.base import Model, check_one_of, exactly_one_of, rules
 
 # The names with `as` are for readers of a spec, who need not know in which file its parts are defined.
@@ -156,6 +157,14 @@ def _immutable(member: str) -> tuple[str, str]:
     )
 
 
+# In CEL, whatever is left out on the way.
+_GPUS = (
+    "(has(self.compute) && has(self.compute.accelerator) && has(self.compute.accelerator.extendedResource) && "
+    "has(self.compute.accelerator.extendedResource.count) ? self.compute.accelerator.extendedResource.count : 1)"
+)
+_BATCH = "(has(self.training) && has(self.training.batchSize) ? self.training.batchSize : 8)"
+
+
 class FineTuneJobSpec(Model):
     """One fine-tuning run."""
 
@@ -182,6 +191,20 @@ class FineTuneJobSpec(Model):
                 "(has(self.training) && has(self.training.method) && self.training.method != 'SFT') || "
                 "!has(self.dataset.format) || !(self.dataset.format in ['Preference', 'Binary'])",
                 "dataset.format Preference is for methods DPO and ORPO, and Binary for KTO; set training.method",
+            ),
+            (
+                f"{_GPUS} <= 1 || !has(self.training) || !has(self.training.method) || self.training.method == 'SFT'",
+                "methods DPO, ORPO and KTO train on one GPU; leave compute.accelerator.extendedResource.count out",
+            ),
+            (
+                f"{_GPUS} <= 1 || {_BATCH} % {_GPUS} == 0",
+                "training.batchSize must be a multiple of compute.accelerator.extendedResource.count",
+            ),
+            (
+                f"{_GPUS} <= 1 || {_BATCH} % {_GPUS} != 0 || !has(self.training) || "
+                f"!has(self.training.microBatchSize) || ({_BATCH} / {_GPUS}) % self.training.microBatchSize == 0",
+                "training.batchSize must be a multiple of training.microBatchSize times "
+                "compute.accelerator.extendedResource.count",
             ),
         )
     )
@@ -231,3 +254,16 @@ class FineTuneJobSpec(Model):
         description="How long the Jobs of all stages and attempts may take together before the job fails. "
         "Time in a queue and pauses between attempts are not counted. Left out: no limit.",
     )
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        training = self.training
+        refused = shares.refusal(
+            training.method,
+            training.batch_size,
+            training.micro_batch_size,
+            self.compute.accelerator.extended_resource.count,
+        )
+        if refused is not None:
+            raise ValueError(refused)
+        return self

@@ -1,4 +1,4 @@
-"""The train pod: the only one that holds a GPU."""
+"""The train pod: the only one that holds GPUs."""
 
 from typing import Any
 
@@ -17,5 +17,7 @@ def job(attempt: Attempt) -> dict[str, Any]:
         ),
         *volumes.model(attempt),
     ]
-    gpu = attempt.spec.compute.accelerator.extended_resource.name
-    return pod.job(attempt, "train", mounts, devices={gpu: "1"})
+    gpu = attempt.spec.compute.accelerator.extended_resource
+    # An older trainer, which the job may have been accepted with, does not know the option.
+    arguments = ["--processes", str(gpu.count)] if gpu.count > 1 else []
+    return pod.job(attempt, "train", mounts, devices={gpu.name: str(gpu.count)}, arguments=arguments)

@@ -268,6 +268,20 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
         'spec.compute.accelerator.extendedResource.name: Invalid value: "gpu": '
         "must be <domain>/<device>, such as nvidia.com/gpu",
     ),
+    "no-gpu": (
+        {"compute.accelerator": {"extendedResource": {"count": 0}}},
+        "spec.compute.accelerator.extendedResource.count: Invalid value: 0: "
+        "spec.compute.accelerator.extendedResource.count in body should be greater than or equal to 1",
+    ),
+    "batch-that-gpus-cannot-share": (
+        {"compute.accelerator": {"extendedResource": {"count": 3}}},
+        "spec: Invalid value: training.batchSize must be a multiple of compute.accelerator.extendedResource.count",
+    ),
+    "micro-batch-above-a-gpus-share": (
+        {"compute.accelerator": {"extendedResource": {"count": 4}}, "training": {"batchSize": 8, "microBatchSize": 4}},
+        "spec: Invalid value: training.batchSize must be a multiple of training.microBatchSize times "
+        "compute.accelerator.extendedResource.count",
+    ),
     "dpo-settings-with-sft": (
         {"training": {"dpo": {"beta": "0.1"}}},
         "spec.training: Invalid value: dpo has the settings of method DPO, which is not the method of this job",

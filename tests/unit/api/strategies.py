@@ -132,6 +132,10 @@ def datasets(draw: st.DrawFn, method: str) -> dict[str, Any]:
     return {"sources": found, **draw(template), **draw(others)}
 
 
+# Several GPUs have to divide the batch: test_shares.py.
+_devices = optional(name=st.just("amd.com/gpu"), count=st.just(1))
+
+
 @st.composite
 def trainings(draw: st.DrawFn, method: str) -> dict[str, Any]:
     batch = draw(st.integers(2 if method == "KTO" else 1, 64))
@@ -200,7 +204,7 @@ def _specs(draw: st.DrawFn) -> dict[str, Any]:
         "evaluation": _evaluations,
         "export": optional(gguf=st.lists(st.sampled_from(["F16", "Q8_0", "Q4_K_M"]), unique=True)),
         "tracking": optional(mlflow=_mlflow),
-        "compute": optional(accelerator=optional(memoryMiB=st.integers(1024, 200_000))),
+        "compute": optional(accelerator=optional(memoryMiB=st.integers(1024, 200_000), extendedResource=_devices)),
     }
     if method == "SFT":
         return {**required, **draw(optional(training=training, **others))}

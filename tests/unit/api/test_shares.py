@@ -3,8 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from finetune_api import shares
+from finetune_api.spec import FineTuneJobSpec
+from tests.support.trainer_job import JOB
 from tests.unit.api.strategies import unhurried
 
 
@@ -28,6 +31,14 @@ def test_what_cannot_be_divided_is_refused_by_name(
 @pytest.mark.parametrize("method", ["SFT", "DPO", "ORPO", "KTO"])
 def test_one_process_takes_everything(method: str) -> None:
     assert shares.refusal(method, 7, 2, 1) is None  # type: ignore[arg-type]
+
+
+def test_a_spec_whose_batch_cannot_be_divided_is_not_valid() -> None:
+    spec = JOB["spec"] | {"compute": {"accelerator": {"extendedResource": {"count": 3}}}}
+    with pytest.raises(ValidationError, match=r"spec\.training\.batchSize is 8 and cannot be divided over 3 GPUs"):
+        FineTuneJobSpec.model_validate(spec)
+    spec["training"] = {"batchSize": 9}
+    assert FineTuneJobSpec.model_validate(spec).compute.accelerator.extended_resource.count == 3
 
 
 @unhurried

@@ -229,6 +229,8 @@ def test_a_pod_that_only_reads_a_result_stays_one(world: World) -> None:
         ({"accelerator": {"memoryMiB": 16000}}, False),
         ({"resources": {"train": {"limits": {"memory": "8Gi"}}}}, True),
         ({"accelerator": {"extendedResource": {"name": "amd.com/gpu"}}}, True),
+        ({"accelerator": {"extendedResource": {"count": 1}}}, False),
+        ({"accelerator": {"extendedResource": {"count": 2}}}, True),
         ({"fsGroup": 0}, True),
         ({"tolerations": [{"key": "gpu"}]}, True),
         ({"imagePullSecrets": [{"name": "pull"}]}, True),

@@ -179,6 +179,24 @@ def test_only_train_asks_for_a_gpu() -> None:
     assert asking == ["train"]
 
 
+def test_train_takes_several_gpus_and_starts_a_process_for_each() -> None:
+    eight = spec(compute={"accelerator": {"extendedResource": {"count": 8}}})
+    (found,) = job("train", eight)["spec"]["template"]["spec"]["containers"]
+    assert found["resources"]["limits"]["nvidia.com/gpu"] == "8"
+    assert found["args"][-2:] == ["--processes", "8"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "count", "report_only"),
+    [("prepare", 8, False), ("export", 8, False), ("train", 8, True), ("train", 1, False)],
+)
+def test_nothing_else_is_told_of_several_processes(stage: Stage, count: int, report_only: bool) -> None:
+    several = spec(compute={"accelerator": {"extendedResource": {"count": count}}})
+    rendered = job(stage, several, report_only=report_only)["spec"]
+    assert "--processes" not in rendered["template"]["spec"]["containers"][0]["args"]
+    assert (rendered["completions"], rendered["parallelism"]) == (1, 1)
+
+
 def test_the_other_stages_hide_gpus_from_the_container_runtime() -> None:
     void = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
     assert [s for s in STAGES if void in container(s)["env"]] == ["prepare", "export"]
