@@ -118,3 +118,8 @@ class ComputeSpec(Model):
     )
     pod_labels: Annotated[LabelMap, Field(json_schema_extra=rules(_OWN_PREFIX))] | None = None
     pod_annotations: Annotated[AnnotationMap, Field(json_schema_extra=rules(_OWN_PREFIX))] | None = None
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs train takes in all."""
+        return self.accelerator.extended_resource.count

@@ -262,7 +262,7 @@ class FineTuneJobSpec(Model):
             training.method,
             training.batch_size,
             training.micro_batch_size,
-            self.compute.accelerator.extended_resource.count,
+            self.compute.gpus,
         )
         if refused is not None:
             raise ValueError(refused)

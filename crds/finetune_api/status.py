@@ -35,6 +35,10 @@ class Snapshot(Model):
     plan_sha256: Sha256
     trainer_image: Annotated[str, Field(max_length=512)]
     operator_version: ShortText
+    pod_contract: int | None = Field(
+        None,
+        description="What the trainer image knows of the ways to start its pods. 2: on several GPUs. Left out: on one.",
+    )
 
 
 class Failure(Model):
@@ -184,9 +188,12 @@ class FineTuneJobStatus(Model):
     start_time: Timestamp | None = None
     completion_time: Timestamp | None = None
     gpu_seconds: int | None = Field(
-        None, description="How long the containers of train ran that are over, in seconds, all attempts together."
+        None,
+        description="How long the containers of train ran that are over, in seconds, times the GPUs of each, all "
+        "attempts together.",
     )
     gpu_since: Timestamp | None = Field(None, description="Since when the present one runs.")
+    gpu_count: int | None = Field(None, description="The GPUs of the present one. Left out: 1.")
     active_seconds: int | None = Field(
         None, ge=0, description="What counts for spec.activeDeadlineSeconds, without the time since activeSince."
     )

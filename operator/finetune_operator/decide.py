@@ -221,6 +221,9 @@ def _start(
     newer = snapshot.newer(accepted)
     if newer and not fresh:
         return this.block(snapshot.PLAN_NEWER, newer)
+    older = snapshot.older_trainer(accepted, spec) if stage.name == "train" and not stage.report_only else None
+    if older:
+        return this.block(snapshot.TRAINER_OLDER, older)
     plan = _plan(observation, spec, accepted, settings)
     if isinstance(plan, Failure):
         if fresh:

@@ -1,52 +1,81 @@
-"""GPU time: how long the containers of train ran.
+"""GPU time: how long the containers of train ran, times the GPUs that each held.
 
-`status.gpuSince` keeps the start of the present one, since its pod may be gone before anybody counts: a pod that is
-preempted goes as soon as its Job has noticed. What runs when a deadline ends the job is counted up to then; its grace
-is not.
+`status.gpuSince` keeps the start of the present one, and `status.gpuCount` its GPUs, since its pod may be gone before
+anybody counts: a pod that is preempted goes as soon as its Job has noticed. What runs when a deadline ends the job is
+counted up to then; its grace is not.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_api.status import FineTuneJobStatus, StageStatus
 from finetune_operator import children
 from finetune_operator.clock import format_time, parse_time
 from finetune_operator.observation import Object
+from finetune_operator.stages import train
+
+
+@dataclass(frozen=True)
+class _Span:
+    """The time of one container that held GPUs, as Kubernetes writes it."""
+
+    start: str
+    # None: it runs.
+    end: str | None
+    gpus: int
 
 
 def follow(
     status: FineTuneJobStatus, stage: StageStatus, job: Object, pods: Sequence[Object], now: datetime
 ) -> FineTuneJobStatus:
-    """Keep the start of what runs, and count what is gone though its Job goes on: a queue took its GPU."""
+    """Keep the start of what runs, and count what is gone though its Job goes on: a queue took its GPUs."""
     if status.gpu_since is not None:
-        if any(start >= status.gpu_since for start, _ in _spans(stage, pods)):
+        if any(span.start >= status.gpu_since for span in _spans(stage, pods)):
             return status
         held = children.condition(job, "Suspended")
         status = count(status, stage, pods, held["lastTransitionTime"] if held else format_time(now))
     # One that is being deleted may have been counted.
     left = [p for p in pods if not children.is_being_deleted(p)]
-    starts = [start for start, end in _spans(stage, left) if end is None]
-    return status.model_copy(update={"gpu_since": min(starts)}) if starts else status
+    running = [span for span in _spans(stage, left) if span.end is None]
+    if not running:
+        return status
+    gpus = sum(span.gpus for span in running)
+    since = min(span.start for span in running)
+    return status.model_copy(update={"gpu_since": since, "gpu_count": gpus if gpus > 1 else None})
 
 
 def count(status: FineTuneJobStatus, stage: StageStatus, pods: Sequence[Object], when: str) -> FineTuneJobStatus:
     """Add the time of the present attempt, which is over: what still runs is counted up to `when`."""
     since = status.gpu_since or ""
-    spans = [(start, end or when) for start, end in _spans(stage, pods) if start >= since]
+    spans = [span for span in _spans(stage, pods) if span.start >= since]
     if not spans and since:
-        spans = [(since, when)]
+        spans = [_Span(since, None, status.gpu_count or 1)]
     if not spans:
         return status
-    seconds = sum(max(0, int((parse_time(end) - parse_time(start)).total_seconds())) for start, end in spans)
-    return status.model_copy(update={"gpu_seconds": (status.gpu_seconds or 0) + seconds, "gpu_since": None})
+    seconds = sum(span.gpus * _seconds(span.start, span.end or when) for span in spans)
+    update = {"gpu_seconds": (status.gpu_seconds or 0) + seconds, "gpu_since": None, "gpu_count": None}
+    return status.model_copy(update=update)
 
 
-def _spans(stage: StageStatus, pods: Sequence[Object]) -> list[tuple[str, str | None]]:
-    """Return start and end of the containers of an attempt that held a GPU, as Kubernetes writes them."""
+def _seconds(start: str, end: str) -> int:
+    return max(0, int((parse_time(end) - parse_time(start)).total_seconds()))
+
+
+def _spans(stage: StageStatus, pods: Sequence[Object]) -> list[_Span]:
     if stage.name != "train" or stage.report_only:
         return []
-    states = [
-        children.trainer_status(p).get("state") or {} for p in pods if children.is_pod_of(p, stage.name, stage.attempt)
-    ]
-    found = [state.get("terminated") or state.get("running") or {} for state in states]
-    return [(s["startedAt"], s.get("finishedAt")) for s in found if s.get("startedAt")]
+    found = []
+    for pod in pods:
+        if children.is_pod_of(pod, stage.name, stage.attempt):
+            state = children.trainer_status(pod).get("state") or {}
+            ran = state.get("terminated") or state.get("running") or {}
+            if ran.get("startedAt"):
+                found.append(_Span(ran["startedAt"], ran.get("finishedAt"), _gpus(pod)))
+    return found
+
+
+def _gpus(pod: Object) -> int:
+    """Return the GPUs that a pod was given, as it was told: `spec.compute` may have been edited since."""
+    arguments = pod["spec"]["containers"][0].get("args") or []
+    return int(arguments[arguments.index(train.PROCESSES) + 1]) if train.PROCESSES in arguments else 1

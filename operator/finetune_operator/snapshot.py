@@ -16,6 +16,9 @@ from finetune_operator.observation import Object
 from finetune_operator.stages import pod
 
 PLAN_NEWER = "PlanNewer"
+TRAINER_OLDER = "TrainerOlder"
+# Of the trainer images that this version starts: `podContract`. Raised when pods get an option that an older one lacks.
+POD_CONTRACT = 2
 PLAN_KEY = "plan.json"
 CA_KEY = "ca.crt"
 
@@ -32,6 +35,7 @@ def take(plan: bytes, settings: Settings) -> Snapshot:
         plan_sha256=plans.sha256(plan),
         trainer_image=settings.trainer_image,
         operator_version=settings.operator_version,
+        pod_contract=POD_CONTRACT,
     )
 
 
@@ -43,6 +47,18 @@ def newer(snapshot: Snapshot) -> str | None:
         f"The job was accepted by version {snapshot.operator_version} of the operator, with plan version "
         f"{snapshot.plan_version}, and this one knows up to {plans.PLAN_VERSION}: upgrade the operator again, and the "
         "job goes on; or create the job anew under another name."
+    )
+
+
+def older_trainer(snapshot: Snapshot, spec: FineTuneJobSpec) -> str | None:
+    """Return what to do about a train pod of several GPUs, if the trainer image that was accepted only knows of one."""
+    if spec.compute.gpus == 1 or (snapshot.pod_contract or 1) >= POD_CONTRACT:
+        return None
+    return (
+        f"The job was accepted by version {snapshot.operator_version} of the operator, whose trainer image trains on "
+        f"one GPU, and spec.compute now asks for {spec.compute.gpus}: set "
+        "spec.compute.accelerator.extendedResource.count to 1, and the job goes on; or create the job anew under "
+        "another name."
     )
 
 

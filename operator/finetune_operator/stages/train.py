@@ -5,6 +5,9 @@ from typing import Any
 from finetune_operator.stages import pod, volumes
 from finetune_operator.stages.attempt import Attempt
 
+# The trainer's option, only given for several GPUs.
+PROCESSES = "--processes"
+
 
 def job(attempt: Attempt) -> dict[str, Any]:
     """Render the Job. It reads the prepared rows from the bucket, and fetches the pinned model itself."""
@@ -19,5 +22,5 @@ def job(attempt: Attempt) -> dict[str, Any]:
     ]
     gpu = attempt.spec.compute.accelerator.extended_resource
     # An older trainer, which the job may have been accepted with, does not know the option.
-    arguments = ["--processes", str(gpu.count)] if gpu.count > 1 else []
+    arguments = [PROCESSES, str(gpu.count)] if gpu.count > 1 else []
     return pod.job(attempt, "train", mounts, devices={gpu.name: str(gpu.count)}, arguments=arguments)

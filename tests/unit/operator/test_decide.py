@@ -385,6 +385,30 @@ def test_nothing_more_is_started_of_a_job_that_a_newer_operator_accepted(of_a_ne
     assert names(world)[-1] == "coach-00001-export-0"
 
 
+def test_a_trainer_that_knows_of_one_gpu_is_not_started_on_several(world: World) -> None:
+    world.reconcile()
+    del world.job["status"]["snapshot"]["podContract"]
+    world.edit(accelerator={"extendedResource": {"count": 2}})
+    world.run()
+    stalled = world.condition("Stalled")
+    assert stalled is not None
+    assert stalled["reason"] == "TrainerOlder"
+    assert "spec.compute now asks for 2" in stalled["message"]
+    assert names(world) == ["coach-00001-prepare-0"]
+    world.edit(accelerator={"extendedResource": {"count": 1}})
+    world.reconcile()
+    assert world.condition("Stalled") is None
+    assert names(world)[-1] == "coach-00001-train-0"
+
+
+def test_the_result_of_a_trainer_that_knows_of_one_gpu_is_read_whatever_compute_asks_for(world: World) -> None:
+    to_train(world)
+    del world.job["status"]["snapshot"]["podContract"]
+    world.edit(accelerator={"extendedResource": {"count": 2}})
+    world.lose()
+    assert names(world)[-1] == "coach-00001-train-1"
+
+
 def test_a_job_of_which_nothing_was_started_is_accepted_anew_after_a_rollback(world: World) -> None:
     for _ in world.operator_pass():
         pass

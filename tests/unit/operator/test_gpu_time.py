@@ -153,3 +153,37 @@ def test_a_result_that_is_read_again_takes_no_gpu() -> None:
     world.lose()
     run(world)
     assert "gpuSince" not in world.status
+
+
+TWO_GPUS = {"compute": {"accelerator": {"extendedResource": {"count": 2}}}}
+
+
+def test_each_gpu_of_a_pod_counts() -> None:
+    world, pod = training(**TWO_GPUS)
+    world.wait(100)
+    assert world.status["gpuCount"] == 2
+    world.end_pod(pod, 0, success("train"))
+    world.settle()
+    world.reconcile()
+    assert world.status["gpuSeconds"] == 200
+    assert "gpuCount" not in world.status
+
+
+def test_each_gpu_of_a_pod_that_is_gone_counts() -> None:
+    world, pod = training(**TWO_GPUS)
+    world.wait(100)
+    end(world, pod, disrupted=True)
+    assert world.status["gpuSeconds"] == 200
+
+
+def test_the_gpus_that_a_pod_had_count_though_compute_was_edited_since() -> None:
+    world, pod = training(**TWO_GPUS)
+    world.edit(accelerator={"extendedResource": {"count": 4}})
+    world.wait(100)
+    world.end_pod(pod, 1)
+    world.settle()
+    world.reconcile()
+    assert world.status["gpuSeconds"] == 200
+    world.wait()
+    world.run(1, seconds=100)
+    assert world.status["gpuSeconds"] == 600
