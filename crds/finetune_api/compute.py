@@ -22,7 +22,8 @@ class ExtendedResource(Model):
         ge=1,
         le=16,
         description="GPUs of one node that train takes. Each holds the whole model and learns an equal share of every "
-        "batch, so that training.batchSize must be a multiple of it; the result is that of one GPU. Method SFT only.",
+        "batch, so that training.batchSize must be a multiple of nodes times count; the result is that of one GPU. "
+        "Method SFT only.",
     )
 
 
@@ -99,6 +100,13 @@ class ComputeSpec(Model):
     """How the pods run. It changes no result and is not part of the run id."""
 
     accelerator: Accelerator = Accelerator()
+    nodes: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Pods that train together, each with the GPUs of accelerator. They need a network in which they "
+        "reach each other on every port, by the names that the cluster's DNS gives to pods.",
+    )
     resources: StageResources = StageResources()
     scratch: Scratch | None = None
     node_selector: LabelMap | None = Field(None, description="Labels that a node must have, in all three stages.")
@@ -122,4 +130,4 @@ class ComputeSpec(Model):
     @property
     def gpus(self) -> int:
         """How many GPUs train takes in all."""
-        return self.accelerator.extended_resource.count
+        return self.accelerator.extended_resource.count * self.nodes

@@ -59,7 +59,8 @@ WAITING: dict[str, Reason] = {
     "TrainerOlder": Reason(
         "`spec.compute` was edited to several GPUs after a version of the operator had accepted the job whose trainer "
         "image knows of one only. Training is not started.",
-        "Set `spec.compute.accelerator.extendedResource.count` back to 1: the job goes on. Or create it anew.",
+        "Set `spec.compute.nodes` and `spec.compute.accelerator.extendedResource.count` back to 1: the job goes on. Or "
+        "create it anew.",
     ),
     "Suspended": Reason("`spec.suspend` is true: nothing is started.", "Set it to false: the job goes on there."),
 }

@@ -159,8 +159,9 @@ def _immutable(member: str) -> tuple[str, str]:
 
 # In CEL, whatever is left out on the way.
 _GPUS = (
+    "((has(self.compute) && has(self.compute.nodes) ? self.compute.nodes : 1) * "
     "(has(self.compute) && has(self.compute.accelerator) && has(self.compute.accelerator.extendedResource) && "
-    "has(self.compute.accelerator.extendedResource.count) ? self.compute.accelerator.extendedResource.count : 1)"
+    "has(self.compute.accelerator.extendedResource.count) ? self.compute.accelerator.extendedResource.count : 1))"
 )
 _BATCH = "(has(self.training) && has(self.training.batchSize) ? self.training.batchSize : 8)"
 
@@ -194,16 +195,18 @@ class FineTuneJobSpec(Model):
             ),
             (
                 f"{_GPUS} <= 1 || !has(self.training) || !has(self.training.method) || self.training.method == 'SFT'",
-                "methods DPO, ORPO and KTO train on one GPU; leave compute.accelerator.extendedResource.count out",
+                "methods DPO, ORPO and KTO train on one GPU; leave compute.nodes and "
+                "compute.accelerator.extendedResource.count out",
             ),
             (
                 f"{_GPUS} <= 1 || {_BATCH} % {_GPUS} == 0",
-                "training.batchSize must be a multiple of compute.accelerator.extendedResource.count",
+                "training.batchSize must be a multiple of compute.nodes times "
+                "compute.accelerator.extendedResource.count",
             ),
             (
                 f"{_GPUS} <= 1 || {_BATCH} % {_GPUS} != 0 || !has(self.training) || "
                 f"!has(self.training.microBatchSize) || ({_BATCH} / {_GPUS}) % self.training.microBatchSize == 0",
-                "training.batchSize must be a multiple of training.microBatchSize times "
+                "training.batchSize must be a multiple of training.microBatchSize times compute.nodes times "
                 "compute.accelerator.extendedResource.count",
             ),
         )

@@ -65,6 +65,9 @@ class StageStatus(Model):
     )
     counted_failures: int = Field(0, ge=0)
     checkpoint_step: int | None = Field(None, ge=0, description="The last checkpoint that a failed attempt reported.")
+    unusable_nodes: Annotated[list[Annotated[str, Field(max_length=253)]], Field(max_length=64)] | None = Field(
+        None, description="Nodes whose GPU was found unusable; the next attempts avoid them."
+    )
     refused_since: Timestamp | None = Field(
         None, description="Since when the cluster refuses to create the stage's Job, without a break."
     )
@@ -192,8 +195,8 @@ class FineTuneJobStatus(Model):
         description="How long the containers of train ran that are over, in seconds, times the GPUs of each, all "
         "attempts together.",
     )
-    gpu_since: Timestamp | None = Field(None, description="Since when the present one runs.")
-    gpu_count: int | None = Field(None, description="The GPUs of the present one. Left out: 1.")
+    gpu_since: Timestamp | None = Field(None, description="Since when the present ones run.")
+    gpu_count: int | None = Field(None, description="The GPUs of the present ones. Left out: 1.")
     active_seconds: int | None = Field(
         None, ge=0, description="What counts for spec.activeDeadlineSeconds, without the time since activeSince."
     )

@@ -8,6 +8,7 @@ before may still take effect when another replica leads already. That does no ha
   a Job that comes after that all the same is deleted, and one of a plan that was not accepted too (`strays`).
 - A plan's ConfigMap is immutable, and its name is made from the uid and its own checksum. One that was rendered under
   other settings is not what the status names, and nobody looks at it.
+- The Service of the train pods is the same whoever creates it, and for all attempts.
 - The certificate authority's ConfigMap is compared in every pass, and replaced on the condition of the resourceVersion
   that was read.
 - A Job is deleted on the condition of the uid and the resourceVersion that were read.
@@ -16,6 +17,7 @@ before may still take effect when another replica leads already. That does no ha
 - An Event follows a status write that was accepted, so that each is emitted at most once.
 """
 
+import contextlib
 import logging
 
 from finetune_api import API_VERSION, KIND
@@ -28,11 +30,22 @@ from finetune_operator.decision import (
     DeleteFineTuneJob,
     DeleteJob,
     Deletion,
+    EnsureService,
     UpdateConfigMap,
 )
 from finetune_operator.errors import AlreadyExists, ApiError, KubeError, NotFound
 from finetune_operator.events import event_body
-from finetune_operator.kube import CONFIG_MAPS, EVENTS, FINETUNE_JOBS, JOBS, KubeClient, Object, Propagation, Resource
+from finetune_operator.kube import (
+    CONFIG_MAPS,
+    EVENTS,
+    FINETUNE_JOBS,
+    JOBS,
+    SERVICES,
+    KubeClient,
+    Object,
+    Propagation,
+    Resource,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +94,10 @@ async def _carry_out(client: KubeClient, job: Object, action: Action) -> None:
             await _create(client, CONFIG_MAPS, job, body)
         case CreateJob(body):
             await _create(client, JOBS, job, body)
+        case EnsureService(body):
+            # Nobody lists Services: that it is there is only known from the attempt to create it.
+            with contextlib.suppress(AlreadyExists):
+                await _create(client, SERVICES, job, body)
         case UpdateConfigMap(body):
             await client.replace(CONFIG_MAPS, namespace, body["metadata"]["name"], body)
         case DeleteJob():

@@ -35,6 +35,8 @@ class Ended:
     exit_code: int | None
     # None if there is no pod, or if its termination message is not one of ours.
     result: StageResult | None
+    # The last that any of its pods saved, as far as they say.
+    checkpoint_step: int | None
     out_of_memory: bool
     disrupted: bool
     # The kubelet's words if it evicted the pod for using too much.
@@ -46,39 +48,66 @@ def ended(job: Object, pods: Sequence[Object], stage: Stage, attempt: int) -> En
     """Return how an attempt ended, or None while its Job is live.
 
     A Job that is being deleted may never say how it ended, so that its pods decide.
+
+    Of several pods that train together the first, which leads, alone has the result: it succeeded if that one did,
+    whatever becomes of the others on their way out. Otherwise the attempt ended as the pod at fault did.
     """
-    own = sorted(
-        (p for p in pods if children.is_pod_of(p, stage, attempt)),
-        key=lambda p: str(p["metadata"].get("creationTimestamp", "")),
-    )
-    pod = own[-1] if own else None
+    own = children.newest([p for p in pods if children.is_pod_of(p, stage, attempt)])
+    leader = own.get(0)
+    led = leader is not None and children.completions(job) > 1 and _exit_code(leader) == 0
+    complete, failed = children.condition(job, "Complete"), children.condition(job, "Failed")
+    pod = leader if led or complete else _at_fault(list(own.values()))
     state = (children.terminated(pod) if pod else None) or {}
     deleted = children.is_being_deleted(job)
-    complete, failed = children.condition(job, "Complete"), children.condition(job, "Failed")
     outcome = complete or failed
-    if outcome is None and deleted and own and not any(map(children.is_live_pod, own)) and state.get("finishedAt"):
-        outcome = {"lastTransitionTime": state["finishedAt"]}
-        complete = outcome if state.get("exitCode") == 0 else None
+    if outcome is None and deleted and own and not any(map(children.is_live_pod, own.values())):
+        finished = [(children.terminated(p) or {}).get("finishedAt") for p in own.values()]
+        if state.get("finishedAt"):
+            outcome = {"lastTransitionTime": max(filter(None, finished))}
+            complete = outcome if state.get("exitCode") == 0 else None
     if outcome is None:
         return None
     message = str(outcome.get("message", ""))
     quoted = _EXIT_CODE.match(message)
-    evicted = pod is not None and (pod.get("status") or {}).get("reason") == "Evicted"
     disrupted = pod is not None and children.condition(pod, "DisruptionTarget") is not None
+    succeeded = led or complete is not None
+    results = [r for p in own.values() if (r := _result(str((children.terminated(p) or {}).get("message", "")), stage))]
     return Ended(
         stage=stage,
-        succeeded=complete is not None,
-        deleted=deleted and complete is None,
+        succeeded=succeeded,
+        deleted=deleted and not succeeded,
         completion_time=str(outcome["lastTransitionTime"]),
         message=message,
         has_pod=pod is not None,
         exit_code=state.get("exitCode", int(quoted.group(1)) if quoted else None),
         result=_result(str(state.get("message", "")), stage),
+        checkpoint_step=max((r.checkpoint_step for r in results if r.checkpoint_step is not None), default=None),
         out_of_memory=state.get("reason") == "OOMKilled",
         disrupted=disrupted or _DISRUPTED.match(message) is not None,
-        eviction=str(pod["status"].get("message", "")) if pod and evicted and not disrupted else None,
+        eviction=str(pod["status"].get("message", "")) if pod and _is_evicted(pod) and not disrupted else None,
         node=(pod.get("spec") or {}).get("nodeName") if pod else None,
     )
+
+
+def _at_fault(pods: Sequence[Object]) -> Object | None:
+    """Return the pod for which the others stopped: those say that they were preempted. Of several, the first to end."""
+    failed = [p for p in pods if (p.get("status") or {}).get("phase") != "Succeeded"]
+    return min(failed or pods, key=_fault, default=None)
+
+
+def _fault(pod: Object) -> tuple[bool, str, int]:
+    told_to_end = _exit_code(pod) == ExitCode.PREEMPTED
+    cause = children.condition(pod, "DisruptionTarget") is not None or _is_evicted(pod)
+    return told_to_end and not cause, str((children.terminated(pod) or {}).get("finishedAt", "")), children.index(pod)
+
+
+def _exit_code(pod: Object) -> int | None:
+    code: int | None = (children.terminated(pod) or {}).get("exitCode")
+    return code
+
+
+def _is_evicted(pod: Object) -> bool:
+    return (pod.get("status") or {}).get("reason") == "Evicted"
 
 
 def called(stage: StageStatus) -> str:
@@ -94,28 +123,27 @@ def _result(message: str, stage: Stage) -> StageResult | None:
     return result if result.stage == stage else None
 
 
-def unusable_nodes(
-    jobs: Sequence[Object], pods: Sequence[Object], stage: Stage, first_attempt: int = 0
-) -> tuple[str, ...]:
-    """Return the nodes whose GPU was found unusable by an attempt of this stage, from that one on.
+def unusable_nodes(jobs: Sequence[Object], pods: Sequence[Object], stage: StageStatus) -> tuple[str, ...]:
+    """Return the nodes whose GPU was found unusable by an attempt of this stage, since it was last reopened.
 
-    They are read from the pods, and from what earlier Jobs already avoided, in case a pod is gone.
+    Beside those of the status, which are of failed attempts whose pod was seen, they are read from the pods and from
+    what earlier Jobs avoided.
     """
-    found: set[str] = set()
+    found: set[str] = set(stage.unusable_nodes or ())
     for pod in pods:
         state = children.terminated(pod) or {}
         node = (pod.get("spec") or {}).get("nodeName")
-        if _is_of(pod, stage, first_attempt) and state.get("exitCode") == ExitCode.GPU_UNUSABLE and node:
+        if _is_of(pod, stage) and state.get("exitCode") == ExitCode.GPU_UNUSABLE and node:
             found.add(node)
     for job in jobs:
-        if _is_of(job, stage, first_attempt):
+        if _is_of(job, stage):
             found.update(_avoided(job["spec"]["template"]["spec"]))
     return tuple(sorted(found))
 
 
-def _is_of(child: Object, stage: Stage, first_attempt: int) -> bool:
+def _is_of(child: Object, stage: StageStatus) -> bool:
     attempt = (child["metadata"].get("labels") or {}).get(names.ATTEMPT_LABEL, "0")
-    return children.is_pod_of(child, stage) and int(attempt) >= first_attempt
+    return children.is_pod_of(child, stage.name) and int(attempt) >= stage.first_attempt
 
 
 def _avoided(pod_spec: Object) -> list[str]:

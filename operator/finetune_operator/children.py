@@ -56,6 +56,37 @@ def is_pod_of_job(pod: Object, job: Object) -> bool:
     return all(pod_labels.get(k) == job_labels.get(k) for k in keys)
 
 
+def index(pod: Object) -> int:
+    """Return which pod of an Indexed Job it is; 0 for the one pod of another."""
+    metadata = pod["metadata"]
+    value = (metadata.get("labels") or {}).get(names.INDEX_LABEL)
+    # Kubernetes before 1.28 has the annotation alone.
+    return int(value or (metadata.get("annotations") or {}).get(names.INDEX_LABEL) or 0)
+
+
+def newest(pods: Sequence[Object]) -> dict[int, Object]:
+    """Return the newest pod for each index; a queue that held a Job may have ended earlier ones."""
+    order = sorted(pods, key=lambda p: str(p["metadata"].get("creationTimestamp", "")))
+    return {index(p): p for p in order}
+
+
+def completions(job: Object) -> int:
+    """Return how many pods a Job has at the same time."""
+    number: int = (job.get("spec") or {}).get("completions") or 1
+    return number
+
+
+def runs(pod: Object) -> bool:
+    """Whether its container runs."""
+    return bool((pod.get("status") or {}).get("phase") == "Running")
+
+
+def unstarted(job: Object, pods: Sequence[Object]) -> int:
+    """Return how many pods of a Job have not begun to run, or are not there; `pods` are of it."""
+    begun = [p for p in newest(pods).values() if (p.get("status") or {}).get("phase", "Pending") != "Pending"]
+    return max(0, completions(job) - len(begun))
+
+
 def trainer_status(pod: Object) -> Object:
     """Return the status of the trainer's container; empty before the kubelet wrote one."""
     statuses = (pod.get("status") or {}).get("containerStatuses") or []

@@ -112,12 +112,13 @@ def _active_seconds(status: FineTuneJobStatus, now: datetime) -> int:
 
 
 def _started(job: Object, pods: Sequence[Object]) -> bool:
-    """Whether a pod ever ran. One that is gone has left its mark on the Job before."""
+    """Whether all pods ever ran, or one has ended. One that is gone has left its mark on the Job before."""
     status = job.get("status") or {}
-    counts = ("succeeded", "failed", "ready")
     return (
-        any((p.get("status") or {}).get("phase", "Pending") != "Pending" for p in pods)
-        or any(status.get(count) for count in counts)
+        not children.unstarted(job, pods)
+        or any(not children.is_live_pod(p) for p in pods)
+        or any(status.get(count) for count in ("succeeded", "failed"))
+        or (status.get("ready") or 0) >= children.completions(job)
         or any((status.get("uncountedTerminatedPods") or {}).values())
         or any(children.condition(job, kind) for kind in ("FailureTarget", "SuccessCriteriaMet"))
     )

@@ -39,6 +39,7 @@ from finetune_operator.decision import (
     CreateJob,
     Decision,
     DeleteJob,
+    EnsureService,
     KubernetesEvent,
     UpdateConfigMap,
 )
@@ -162,7 +163,7 @@ def _watch(
         )
     pods = [p for p in observation.pods if children.is_pod_of(p, stage.name, stage.attempt)]
     jobs = [j for j in observation.jobs if j["metadata"]["name"] == stage.job_name]
-    if any((p.get("status") or {}).get("phase") == "Running" for p in pods):
+    if any(map(children.runs, pods)) and not children.unstarted(jobs[0], pods):
         message = f"{attempts.called(stage)} is running, attempt {stage.attempt + 1}."
         if compute_edit.is_later(jobs[0], spec, stage):
             this, message = compute_edit.told(this, message)
@@ -180,6 +181,9 @@ def _watch(
     if found:
         return this.go_on(found.reason, found.message, waiting=True, requeue_after=again, actions=actions)
     message = f"Waiting for the {stage.name} pod to start."
+    if children.completions(jobs[0]) > 1:
+        left_to_start = children.unstarted(jobs[0], pods)
+        message = f"Waiting for {left_to_start} of {children.completions(jobs[0])} {stage.name} pods to start."
     return this.go_on(_ACTIVE[stage.name], message, requeue_after=again, actions=actions)
 
 
@@ -240,13 +244,15 @@ def _start(
         snapshot=accepted,
         settings=settings,
         number=stage.attempt,
-        avoid_nodes=attempts.unusable_nodes(observation.jobs, observation.pods, stage.name, stage.first_attempt),
+        avoid_nodes=attempts.unusable_nodes(observation.jobs, observation.pods, stage),
         scratch=this.status.scratch,
         report_only=bool(stage.report_only),
     )
+    service = stages.service(stage.name, attempt)
     actions = [
         *_restore_plan(observation, spec, settings),
         *_publish_ca(observation, settings),
+        *([EnsureService(service)] if service else []),
         CreateJob(stages.render(stage.name, attempt)),
     ]
     message = f"{attempts.called(stage)} is about to start, attempt {stage.attempt + 1}."

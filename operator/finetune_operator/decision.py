@@ -26,6 +26,13 @@ class CreateJob:
 
 
 @dataclass(frozen=True)
+class EnsureService:
+    """Create it, unless it is there already. It is the same for all attempts of a job, and never changes."""
+
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Deletion:
     """Delete it, as it was observed.
 
@@ -59,7 +66,7 @@ class DeleteFineTuneJob(Deletion):
     """The job itself; its children go after it."""
 
 
-Action = CreateConfigMap | UpdateConfigMap | CreateJob | DeleteJob | DeleteConfigMap | DeleteFineTuneJob
+Action = CreateConfigMap | UpdateConfigMap | EnsureService | CreateJob | DeleteJob | DeleteConfigMap | DeleteFineTuneJob
 
 
 @dataclass(frozen=True)

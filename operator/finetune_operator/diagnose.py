@@ -20,6 +20,8 @@ Reason = Literal[
     "PodRefused",
 ]
 _MAXIMUM_QUOTE = 1000
+# Of the up to 16 of a Job: each costs a list of its events in every pass.
+_PODS_ASKED_FOR = 2
 _DEFAULT_SCHEDULER = "default-scheduler"
 
 # What the kubelet and the API server say; the groups name the object, and the key in it.
@@ -46,16 +48,18 @@ class Diagnosis:
 def needs_events(observation: Observation) -> tuple[Object, ...]:
     """Return the pods and Jobs whose Events explain why nothing runs; list those by `involvedObject.uid`."""
     pending = [p for p in observation.pods if (p.get("status") or {}).get("phase") == "Pending"]
-    childless = [
-        j
-        for j in observation.jobs
-        if children.is_live_job(j) and not any(children.is_pod_of_job(p, j) for p in observation.pods)
-    ]
-    return tuple(pending + childless)
+    # One that never runs is among the first as soon as the others do.
+    pending.sort(key=children.index)
+    return tuple(pending[:_PODS_ASKED_FOR] + [j for j in observation.jobs if _lacks_pods(j, observation.pods)])
+
+
+def _lacks_pods(job: Object, pods: Sequence[Object]) -> bool:
+    own = [p for p in pods if children.is_pod_of_job(p, job)]
+    return children.is_live_job(job) and len(children.newest(own)) < children.completions(job)
 
 
 def diagnose(pods: Sequence[Object], jobs: Sequence[Object], events: Sequence[Object]) -> Diagnosis | None:
-    """Return why the live pods of a job do not run, or None if nothing is known to be wrong.
+    """Return why a pod of a job does not run, or None if nothing is known to be wrong.
 
     Args:
         pods: of the present attempt.

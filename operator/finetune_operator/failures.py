@@ -116,7 +116,7 @@ def checkpoint_moved_on(attempt: Ended, stage: StageStatus) -> Verdict | None:
     """An interruption costs no retry as long as each attempt gets further."""
     if attempt.exit_code not in exit_codes.UNCOUNTED_WITH_PROGRESS:
         return None
-    step = attempt.result.checkpoint_step if attempt.result else None
+    step = attempt.checkpoint_step
     moved = step is not None and step > (stage.checkpoint_step or 0)
     return Verdict(_reported(attempt), counted=not moved)
 

@@ -1,8 +1,8 @@
 """GPU time: how long the containers of train ran, times the GPUs that each held.
 
-`status.gpuSince` keeps the start of the present one, and `status.gpuCount` its GPUs, since its pod may be gone before
-anybody counts: a pod that is preempted goes as soon as its Job has noticed. What runs when a deadline ends the job is
-counted up to then; its grace is not.
+`status.gpuSince` keeps the start of the first one of the present attempt, and `status.gpuCount` the GPUs of all, since
+pods may be gone before anybody counts: one that is preempted goes as soon as its Job has noticed. What runs when a
+deadline ends the job is counted up to then; its grace is not.
 """
 
 from collections.abc import Sequence
@@ -30,9 +30,7 @@ def follow(
     status: FineTuneJobStatus, stage: StageStatus, job: Object, pods: Sequence[Object], now: datetime
 ) -> FineTuneJobStatus:
     """Keep the start of what runs, and count what is gone though its Job goes on: a queue took its GPUs."""
-    if status.gpu_since is not None:
-        if any(span.start >= status.gpu_since for span in _spans(stage, pods)):
-            return status
+    if status.gpu_since is not None and not any(span.start >= status.gpu_since for span in _spans(stage, pods)):
         held = children.condition(job, "Suspended")
         status = count(status, stage, pods, held["lastTransitionTime"] if held else format_time(now))
     # One that is being deleted may have been counted.
@@ -40,8 +38,13 @@ def follow(
     running = [span for span in _spans(stage, left) if span.end is None]
     if not running:
         return status
-    gpus = sum(span.gpus for span in running)
     since = min(span.start for span in running)
+    if status.gpu_since is not None:
+        since = min(since, status.gpu_since)
+    # Pods begin one after another, and may be gone one after another.
+    own = [p for p in pods if children.is_pod_of(p, stage.name, stage.attempt)]
+    known = _spans(stage, list(children.newest(own).values()))
+    gpus = max(sum(span.gpus for span in known if span.start >= since), status.gpu_count or 1)
     return status.model_copy(update={"gpu_since": since, "gpu_count": gpus if gpus > 1 else None})
 
 
@@ -49,8 +52,10 @@ def count(status: FineTuneJobStatus, stage: StageStatus, pods: Sequence[Object],
     """Add the time of the present attempt, which is over: what still runs is counted up to `when`."""
     since = status.gpu_since or ""
     spans = [span for span in _spans(stage, pods) if span.start >= since]
-    if not spans and since:
-        spans = [_Span(since, None, status.gpu_count or 1)]
+    # What is gone is taken to have begun with the first.
+    gone = (status.gpu_count or 1) - sum(span.gpus for span in spans) if since else 0
+    if gone > 0:
+        spans.append(_Span(since, None, gone))
     if not spans:
         return status
     seconds = sum(span.gpus * _seconds(span.start, span.end or when) for span in spans)

@@ -9,6 +9,8 @@ JOB_LABEL = "finetune.dev/job"
 JOB_UID_LABEL = "finetune.dev/job-uid"
 STAGE_LABEL = "finetune.dev/stage"
 ATTEMPT_LABEL = "finetune.dev/attempt"
+# Of Kubernetes: which pod of an Indexed Job a pod is.
+INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 COMPUTE_ANNOTATION = "finetune.dev/compute"
 CONTAINER = "trainer"
 
@@ -34,6 +36,11 @@ def plan(metadata: ObjectMeta, sha256: str) -> str:
 def ca(metadata: ObjectMeta) -> str:
     """The ConfigMap that holds the certificate authority of the progress endpoint."""
     return f"{_prefix(metadata)}-ca"
+
+
+def service(metadata: ObjectMeta) -> str:
+    """The Service of the train pods; its name has to begin with a letter, which a job's need not."""
+    return f"train-{_prefix(metadata)}"
 
 
 def labels(metadata: ObjectMeta) -> dict[str, str]:

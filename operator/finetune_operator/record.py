@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from finetune_api.exit_codes import ExitCode
 from finetune_api.spec import FineTuneJobSpec
 from finetune_api.status import Failure, FineTuneJobStatus, StageStatus
 from finetune_operator import (
@@ -26,6 +27,7 @@ from finetune_operator.evaluated import missed
 from finetune_operator.failures import Verdict
 from finetune_operator.observation import Object, Observation
 
+_NODES_KEPT = 64
 _REASON = re.compile(r"[A-Z][A-Za-z0-9]{0,127}")
 
 
@@ -106,9 +108,13 @@ def _ended(result: Record, stage: StageStatus, ended: Ended, observation: Observ
         return _gated(result, spec) if judged else result
     edited = compute_edit.is_later_than_failure(observation.jobs, spec, stage)
     verdict = failures.judge(ended, stage, spec.retries.maximum, edited=edited)
-    if ended.result and ended.result.checkpoint_step is not None:
-        step = max(ended.result.checkpoint_step, stage.checkpoint_step or 0)
+    if ended.checkpoint_step is not None:
+        step = max(ended.checkpoint_step, stage.checkpoint_step or 0)
         stage = stage.model_copy(update={"checkpoint_step": step})
+    if ended.exit_code == ExitCode.GPU_UNUSABLE and ended.node:
+        # Of several pods that one may be gone by the next look: the others' end deletes it.
+        known = [node for node in stage.unusable_nodes or [] if node != ended.node]
+        stage = stage.model_copy(update={"unusable_nodes": [*known, ended.node][-_NODES_KEPT:]})
     if ended.deleted:
         return _deleted(result, stage, observation, spec, ended.completion_time)
     return _failed(result, stage, verdict, ended.completion_time)

@@ -8,6 +8,7 @@ What the operator needs of the cluster (the chart's RBAC):
     batch jobs                          get list watch create
     core pods                           get list watch
     core configmaps                     get list create update
+    core services                       get create
     core events                         list create
     kueue.x-k8s.io workloads            list              (why a Job waits; not there without Kueue)
     authentication.k8s.io tokenreviews  create            (always cluster-wide)

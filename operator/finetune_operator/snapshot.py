@@ -51,14 +51,14 @@ def newer(snapshot: Snapshot) -> str | None:
 
 
 def older_trainer(snapshot: Snapshot, spec: FineTuneJobSpec) -> str | None:
-    """Return what to do about a train pod of several GPUs, if the trainer image that was accepted only knows of one."""
+    """Return what to do about training on several GPUs, if the trainer image that was accepted only knows of one."""
     if spec.compute.gpus == 1 or (snapshot.pod_contract or 1) >= POD_CONTRACT:
         return None
     return (
         f"The job was accepted by version {snapshot.operator_version} of the operator, whose trainer image trains on "
         f"one GPU, and spec.compute now asks for {spec.compute.gpus}: set "
-        "spec.compute.accelerator.extendedResource.count to 1, and the job goes on; or create the job anew under "
-        "another name."
+        "spec.compute.nodes and spec.compute.accelerator.extendedResource.count to 1, and the job goes on; or create "
+        "the job anew under another name."
     )
 
 

@@ -213,3 +213,26 @@ def test_an_operator_that_was_away_finds_the_job_as_kueue_left_it(operator: Oper
     low.end("export")
     low.wait_for("Succeeded")
     assert stage_status(low, "train")["attempt"] == 0
+
+
+def test_a_job_of_two_nodes_waits_as_a_whole_until_there_is_quota_for_both(
+    operator: OperatorProcess, kueue: Kueue, control_plane: ControlPlane
+) -> None:
+    control_plane.kubectl("create", "namespace", "two-nodes")
+    kueue.queues("two-nodes", gpu={**CPU_ONLY, GPU: "2"}, cpu=CPU_ONLY)
+    scheduling = {"kueue": {"queueName": "gpu", "stageQueueNames": {"prepare": "cpu", "export": "cpu"}}}
+    one, two = (World(control_plane, "two-nodes", name) for name in ("one", "two"))
+    one.apply(scheduling=scheduling)
+    one.end("prepare")
+    one.run("train")
+    two.apply(scheduling=scheduling, compute={"nodes": 2})
+    two.end("prepare")
+    waits(two, GPU)
+    assert pods(two, "train") == []
+    one.end("train")
+    for index in (0, 1):
+        two.run("train", index=index)
+    eventually(lambda: "train is running" in two.condition("Ready")["message"], "both run")
+    for index in (0, 1):
+        two.end("train", index=index)
+    eventually(lambda: stage_status(two, "train")["state"] == "Succeeded", "train succeeds")

@@ -78,9 +78,11 @@ class World:
             seconds,
         )
 
-    def pod(self, stage: Stage, attempt: int = 0, seconds: float = 30.0) -> Object:
-        """Wait for the pod of an attempt."""
+    def pod(self, stage: Stage, attempt: int = 0, seconds: float = 30.0, index: int | None = None) -> Object:
+        """Wait for the pod of an attempt, or for one of several by its index."""
         selector = f"finetune.dev/job={self.name},finetune.dev/stage={stage},finetune.dev/attempt={attempt}"
+        if index is not None:
+            selector += f",batch.kubernetes.io/job-completion-index={index}"
         return eventually(lambda: self.items("pods", "-l", selector), f"a {stage} pod, attempt {attempt}", seconds)[0]
 
     def _set(self, pod: Object, status: Object) -> None:
@@ -98,9 +100,9 @@ class World:
             "state": state,
         }
 
-    def run(self, stage: Stage, attempt: int = 0) -> Object:
+    def run(self, stage: Stage, attempt: int = 0, index: int | None = None) -> Object:
         """Let the pod of an attempt run."""
-        pod = self.pod(stage, attempt)
+        pod = self.pod(stage, attempt, index=index)
         running = self._container({"running": {"startedAt": _now()}}, ready=True)
         self._set(pod, {"phase": "Running", "startTime": _now(), "containerStatuses": [running]})
         return pod
@@ -112,10 +114,12 @@ class World:
         self._set(pod, {"phase": "Pending", "startTime": _now(), "containerStatuses": [waiting]})
         return pod
 
-    def end(self, stage: Stage, attempt: int = 0, *, exit_code: int = 0, **members: Any) -> None:
+    def end(
+        self, stage: Stage, attempt: int = 0, *, exit_code: int = 0, index: int | None = None, **members: Any
+    ) -> None:
         """Let the container of an attempt end with a result of ours."""
         result = StageResult(stage=stage, exit_code=exit_code, run_id=RUN_ID, **members)
-        pod = self.run(stage, attempt)
+        pod = self.run(stage, attempt, index)
         terminated = {
             "exitCode": exit_code,
             "reason": "Completed" if exit_code == 0 else "Error",

@@ -72,6 +72,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [create, delete, get, list, update]
+# By it the pods of a training on several nodes find each other. One that exists is looked at, to see whose it is.
+- apiGroups: [""]
+  resources: [services]
+  verbs: [create, get]
 - apiGroups: [""]
   resources: [events]
   verbs: [create, list]

@@ -3,10 +3,10 @@
 from typing import Any
 
 from finetune_api.spec import Stage
-from finetune_operator.stages import export, prepare, queue, report, train
+from finetune_operator.stages import export, nodes, prepare, queue, report, train
 from finetune_operator.stages.attempt import Attempt
 
-__all__ = ["Attempt", "render"]
+__all__ = ["Attempt", "render", "service"]
 
 _JOBS = {"prepare": prepare.job, "train": train.job, "export": export.job}
 
@@ -17,3 +17,8 @@ def render(stage: Stage, attempt: Attempt) -> dict[str, Any]:
         # Reading a result again needs no GPU, whatever the stage needed.
         return queue.put(report.job(attempt, stage), attempt.spec, "export")
     return queue.put(_JOBS[stage](attempt), attempt.spec, stage)
+
+
+def service(stage: Stage, attempt: Attempt) -> dict[str, Any] | None:
+    """Return the Service that has to be there before the Job is, or None if the attempt needs none."""
+    return nodes.service(attempt) if stage == "train" else None

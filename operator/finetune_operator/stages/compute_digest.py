@@ -15,9 +15,11 @@ def digest(compute: ComputeSpec, stage: Stage, *, report_only: bool) -> str:
     """
     parts: dict[str, Any] = compute.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     accelerator, resources = parts.pop("accelerator", {}), parts.pop("resources", {})
+    nodes = parts.pop("nodes", None)
     if not report_only:
         parts["resources"] = resources.get(stage)
         # The memory of the device is part of the plan, and that is fixed.
         parts["device"] = accelerator.get("extendedResource") if stage == "train" else None
+        parts["nodes"] = nodes if stage == "train" else None
     kept = {name: value for name, value in parts.items() if value not in (None, [], {})}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]

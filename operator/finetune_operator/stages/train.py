@@ -1,8 +1,8 @@
-"""The train pod: the only one that holds GPUs."""
+"""The train pods: the only ones that hold GPUs."""
 
 from typing import Any
 
-from finetune_operator.stages import pod, volumes
+from finetune_operator.stages import nodes, pod, volumes
 from finetune_operator.stages.attempt import Attempt
 
 # The trainer's option, only given for several GPUs.
@@ -21,6 +21,8 @@ def job(attempt: Attempt) -> dict[str, Any]:
         *volumes.model(attempt),
     ]
     gpu = attempt.spec.compute.accelerator.extended_resource
-    # An older trainer, which the job may have been accepted with, does not know the option.
-    arguments = [PROCESSES, str(gpu.count)] if gpu.count > 1 else []
-    return pod.job(attempt, "train", mounts, devices={gpu.name: str(gpu.count)}, arguments=arguments)
+    # An older trainer, which the job may have been accepted with, does not know the options.
+    processes = [PROCESSES, str(gpu.count)] if gpu.count > 1 else []
+    arguments = [*processes, *nodes.arguments(attempt)]
+    rendered = pod.job(attempt, "train", mounts, devices={gpu.name: str(gpu.count)}, arguments=arguments)
+    return nodes.spread(rendered, attempt)

@@ -275,12 +275,27 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "batch-that-gpus-cannot-share": (
         {"compute.accelerator": {"extendedResource": {"count": 3}}},
-        "spec: Invalid value: training.batchSize must be a multiple of compute.accelerator.extendedResource.count",
+        "spec: Invalid value: training.batchSize must be a multiple of compute.nodes times "
+        "compute.accelerator.extendedResource.count",
+    ),
+    "batch-that-gpus-of-several-nodes-cannot-share": (
+        {"compute": {"nodes": 3, "accelerator": {"extendedResource": {"count": 4}}}},
+        "spec: Invalid value: training.batchSize must be a multiple of compute.nodes times "
+        "compute.accelerator.extendedResource.count",
+    ),
+    "several-nodes-with-dpo": (
+        {"compute": {"nodes": 2}, "dataset.format": "Preference", "training": {"method": "DPO"}},
+        "spec: Invalid value: methods DPO, ORPO and KTO train on one GPU; leave compute.nodes and "
+        "compute.accelerator.extendedResource.count out",
+    ),
+    "too-many-nodes": (
+        {"compute": {"nodes": 17}, "training": {"batchSize": 17}},
+        "spec.compute.nodes: Invalid value: 17: spec.compute.nodes in body should be less than or equal to 16",
     ),
     "micro-batch-above-a-gpus-share": (
         {"compute.accelerator": {"extendedResource": {"count": 4}}, "training": {"batchSize": 8, "microBatchSize": 4}},
         "spec: Invalid value: training.batchSize must be a multiple of training.microBatchSize times "
-        "compute.accelerator.extendedResource.count",
+        "compute.nodes times compute.accelerator.extendedResource.count",
     ),
     "dpo-settings-with-sft": (
         {"training": {"dpo": {"beta": "0.1"}}},

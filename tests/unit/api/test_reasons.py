@@ -22,9 +22,9 @@ WORD = re.compile(r"[A-Z][A-Za-z0-9]*[a-z][A-Za-z0-9]*")
 _NO_REASONS = """
     Admitted Always Attempt Complete ConfigMap CreateContainerConfigError CreateContainerError DisruptionTarget
     ErrImageNeverPull ErrImagePull Evaluated FailJob FailedAttachVolume FailedCreate FailedMapVolume FailedMount
-    FailureTarget False File FineTuneJob Finished IfNotPresent ImageInspectError ImagePullBackOff In
-    InvalidImageName Job Memory Mi Never Normal NotIn Pending PodScheduled QuotaReserved Ready Reconciling
-    RunContainerError Running RuntimeDefault Skipped Stalled SuccessCriteriaMet True Unknown Warn Warning
+    FailureTarget False File FineTuneJob Finished IfNotPresent ImageInspectError ImagePullBackOff In Indexed
+    InvalidImageName Job Memory Mi Never None Normal NotIn Pending PodScheduled QuotaReserved Ready Reconciling
+    RunContainerError Running RuntimeDefault Service Skipped Stalled SuccessCriteriaMet True Unknown Warn Warning
     Auto Copied Drop Empty Fail Keep Loop NoStop WrongLanguage
 """
 NO_REASONS = set(_NO_REASONS.split())

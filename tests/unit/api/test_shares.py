@@ -41,6 +41,14 @@ def test_a_spec_whose_batch_cannot_be_divided_is_not_valid() -> None:
     assert FineTuneJobSpec.model_validate(spec).compute.accelerator.extended_resource.count == 3
 
 
+def test_the_gpus_of_all_nodes_divide_the_batch() -> None:
+    spec = JOB["spec"] | {"compute": {"nodes": 3, "accelerator": {"extendedResource": {"count": 2}}}}
+    with pytest.raises(ValidationError, match=r"spec\.training\.batchSize is 8 and cannot be divided over 6 GPUs"):
+        FineTuneJobSpec.model_validate(spec)
+    spec["training"] = {"batchSize": 12}
+    assert FineTuneJobSpec.model_validate(spec).compute.gpus == 6
+
+
 @unhurried
 @given(st.integers(1, 64), st.none() | st.integers(1, 64), st.integers(2, 16))
 def test_what_is_not_refused_is_divided_exactly(batch: int, micro: int | None, processes: int) -> None:

@@ -131,6 +131,7 @@ def test_the_operator_has_exactly_the_rights_that_it_uses(render: Render) -> Non
         "batch jobs": "create delete get list watch",
         " pods": "get list watch",
         " configmaps": "create delete get list update",
+        " services": "create get",
         " events": "create list",
         "kueue.x-k8s.io workloads": "list",
         "authentication.k8s.io tokenreviews": "create",

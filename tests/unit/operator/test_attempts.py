@@ -4,9 +4,13 @@ from typing import Any
 
 import pytest
 
+from finetune_api.status import StageStatus
+from finetune_operator import names
 from finetune_operator.attempts import ended, unusable_nodes
 
 Object = dict[str, Any]
+TRAIN, EXPORT = (StageStatus(name=stage, state="Pending", attempt=1) for stage in ("train", "export"))
+DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
 LABELS = {"finetune.dev/stage": "train", "finetune.dev/attempt": "0"}
 
 
@@ -83,6 +87,19 @@ def test_what_is_no_result_of_this_stage_is_not_taken(message: str) -> None:
     assert found.result is None
 
 
+def test_of_pods_that_all_say_that_they_were_stopped_the_evicted_one_is_at_fault() -> None:
+    message = "Container trainer for pod team/x-0 failed with exit code 75 matching FailJob rule at index 1"
+    several = job(message=message)
+    several["spec"]["completions"] = 2
+    pods = [pod(75), pod(75, state={"finishedAt": "2026-01-01T00:02:00Z"}, conditions=[DISRUPTED])]
+    for index, found in enumerate(pods):
+        found["metadata"] = {"name": f"x-{index}", "labels": {**LABELS, names.INDEX_LABEL: str(index)}}
+        found["spec"] = {"nodeName": f"node-{index}"}
+    attempt = ended(several, pods, "train", 0)
+    assert attempt is not None
+    assert (attempt.disrupted, attempt.node) == (True, "node-1")
+
+
 def test_pods_of_other_attempts_are_not_looked_at() -> None:
     found = ended(job(), [pod(65)], "train", 1)
     assert found is not None
@@ -90,8 +107,8 @@ def test_pods_of_other_attempts_are_not_looked_at() -> None:
 
 
 def test_nodes_with_an_unusable_gpu_are_found() -> None:
-    assert unusable_nodes([], [pod(80), pod(1)], "train") == ("node-a",)
+    assert unusable_nodes([], [pod(80), pod(1)], TRAIN) == ("node-a",)
 
 
 def test_another_stage_avoids_no_node() -> None:
-    assert unusable_nodes([], [pod(80)], "export") == ()
+    assert unusable_nodes([], [pod(80)], EXPORT) == ()

@@ -231,6 +231,8 @@ def test_a_pod_that_only_reads_a_result_stays_one(world: World) -> None:
         ({"accelerator": {"extendedResource": {"name": "amd.com/gpu"}}}, True),
         ({"accelerator": {"extendedResource": {"count": 1}}}, False),
         ({"accelerator": {"extendedResource": {"count": 2}}}, True),
+        ({"nodes": 1}, False),
+        ({"nodes": 2}, True),
         ({"fsGroup": 0}, True),
         ({"tolerations": [{"key": "gpu"}]}, True),
         ({"imagePullSecrets": [{"name": "pull"}]}, True),

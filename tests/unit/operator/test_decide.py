@@ -1,6 +1,7 @@
 """The life of a job, told step by step."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -302,7 +303,7 @@ def test_a_node_with_an_unusable_gpu_is_avoided_even_after_its_pod_is_gone(world
     world.wait()
     affinity = world.live_job()["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
     terms = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
-    assert {"bad-1"} == {v for f in terms[0]["matchFields"] for v in f["values"]}
+    assert {"bad-1", "bad-2"} == {v for f in terms[0]["matchFields"] for v in f["values"]}
 
 
 def test_a_refused_job_is_explained_and_tried_again(world: World) -> None:
@@ -385,17 +386,18 @@ def test_nothing_more_is_started_of_a_job_that_a_newer_operator_accepted(of_a_ne
     assert names(world)[-1] == "coach-00001-export-0"
 
 
-def test_a_trainer_that_knows_of_one_gpu_is_not_started_on_several(world: World) -> None:
+@pytest.mark.parametrize("several", [{"accelerator": {"extendedResource": {"count": 2}}}, {"nodes": 2}])
+def test_a_trainer_that_knows_of_one_gpu_is_not_started_on_several(world: World, several: dict[str, Any]) -> None:
     world.reconcile()
     del world.job["status"]["snapshot"]["podContract"]
-    world.edit(accelerator={"extendedResource": {"count": 2}})
+    world.edit(**several)
     world.run()
     stalled = world.condition("Stalled")
     assert stalled is not None
     assert stalled["reason"] == "TrainerOlder"
     assert "spec.compute now asks for 2" in stalled["message"]
     assert names(world) == ["coach-00001-prepare-0"]
-    world.edit(accelerator={"extendedResource": {"count": 1}})
+    world.edit()
     world.reconcile()
     assert world.condition("Stalled") is None
     assert names(world)[-1] == "coach-00001-train-0"

@@ -19,6 +19,7 @@ CRASH = Ended(
     has_pod=True,
     exit_code=1,
     result=None,
+    checkpoint_step=None,
     out_of_memory=False,
     disrupted=False,
     eviction=None,
@@ -37,7 +38,7 @@ def running(
 
 def ended(code: int, message: str = "What happened.", step: int | None = None, stage: Stage = "train") -> Ended:
     result = StageResult(stage=stage, exit_code=code, message=message, checkpoint_step=step)
-    return replace(CRASH, stage=stage, exit_code=code, result=result)
+    return replace(CRASH, stage=stage, exit_code=code, result=result, checkpoint_step=step)
 
 
 @pytest.mark.parametrize("code", [64, 65, 66, 79])

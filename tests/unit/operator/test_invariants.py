@@ -15,7 +15,7 @@ from finetune_api.spec import STAGES, Stage
 from finetune_api.status import EvaluationStatus, Verdict
 from finetune_operator.children import condition, is_live_job, is_live_pod
 from finetune_operator.clock import parse_time
-from tests.unit.operator.world import RUN_ID, Object, World, failure, spec, success
+from tests.unit.operator.world import INDEX, RUN_ID, Object, World, failure, job_name, spec, success
 
 CODES = (1, 2, 64, 65, 66, 69, 72, 75, 77, 79, 80, 137, 139, 143)
 FOUND_BEFORE: tuple[Object, ...] = ({}, {}, {"reused_from": f"team/other/{RUN_ID}"})
@@ -31,6 +31,8 @@ PROFILE = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
 _indices = st.integers(0, 63)
+_nodes = st.sampled_from((1, 2))
+BETTER = EvaluationStatus(verdict="Better")
 
 
 def stage_of(child: Object) -> Stage:
@@ -64,11 +66,14 @@ class Cluster(RuleBasedStateMachine):
         self.looked_at = 0
         # Jobs that found no result, or had an image that cannot look for one.
         self.no_result: set[str] = set()
+        # The most that it ever asked for.
+        self.nodes = 1
 
-    @initialize(queued=st.booleans())
-    def jobs_may_queue(self, queued: bool) -> None:
+    @initialize(queued=st.booleans(), nodes=_nodes)
+    def jobs_may_queue(self, queued: bool, nodes: int) -> None:
         scheduling = {"scheduling": {"kueue": {"queueName": "gpu"}}} if queued else {}
-        self.world = World(spec(evaluation={"gate": {"onMiss": "Fail"}}, **scheduling))
+        self.world = World(spec(evaluation={"gate": {"onMiss": "Fail"}}, compute={"nodes": nodes}, **scheduling))
+        self.nodes = nodes
 
     # The operator.
 
@@ -118,19 +123,20 @@ class Cluster(RuleBasedStateMachine):
     def pod_moves_on(self) -> None:
         """Whatever is due first: a Job gets its quota, then its pod, the pod runs, the pod succeeds."""
         for job in self.world.jobs:
-            if is_live_job(job) and not job.get("started") and not job["metadata"].get("deletionTimestamp"):
-                if job["spec"].get("suspend"):
-                    self.world.admit(job)
-                    return
-                # A new pod waits for the end of one that a suspension deleted.
-                if not self.world.pods_of(job):
-                    self.world.start_pod(job)
-                    return
-        for pod in filter(is_live_pod, self.world.pods):
+            if is_live_job(job) and job["spec"].get("suspend") and not job["metadata"].get("deletionTimestamp"):
+                self.world.admit(job)
+                return
+            if self.world.lacking(job):
+                self.world.start_pod(job)
+                return
+        live = list(filter(is_live_pod, self.world.pods))
+        for pod in live:
             if pod["status"]["phase"] == "Pending":
                 self.world.run_pod(pod)
-            else:
-                self.world.end_pod(pod, 0, success(stage_of(pod), evaluation=EvaluationStatus(verdict="Better")))
+                return
+        for pod in live:
+            found = {} if pod["metadata"]["labels"].get(INDEX, "0") != "0" else {"evaluation": BETTER}
+            self.world.end_pod(pod, 0, success(stage_of(pod), **found))
             return
 
     @rule(rounds=st.integers(1, 14))
@@ -149,10 +155,11 @@ class Cluster(RuleBasedStateMachine):
         pods = [p for p in self.world.pods if p["status"]["phase"] == "Running"]
         if not pods:
             return
-        pod, stage = pods[0], stage_of(pods[0])
+        pod = pods[data.draw(_indices) % len(pods)]
+        stage = stage_of(pod)
         code = data.draw(st.sampled_from((0, *CODES)))
         if code in (2, 72):
-            self.no_result.add(pod["metadata"]["name"].removesuffix("-x"))
+            self.no_result.add(job_name(pod))
         step = data.draw(st.integers(0, 9))
         found = {"prepare": FOUND_BEFORE, "train": VERDICTS}.get(stage, ({},))
         told = (
@@ -202,9 +209,10 @@ class Cluster(RuleBasedStateMachine):
             self.world.config_maps.pop(index % len(self.world.config_maps))
 
     @precondition(lambda self: self.world.resource is not None)
-    @rule(group=st.integers(0, 9))
-    def user_edits(self, group: int) -> None:
-        self.world.edit(fsGroup=group)
+    @rule(group=st.integers(0, 9), nodes=_nodes)
+    def user_edits(self, group: int, nodes: int) -> None:
+        self.world.edit(fsGroup=group, nodes=nodes)
+        self.nodes = max(self.nodes, nodes)
 
     @precondition(lambda self: self.world.resource is not None)
     @rule()
@@ -238,7 +246,7 @@ class Cluster(RuleBasedStateMachine):
     def at_most_one_run_is_live(self) -> None:
         world = self.world
         running = {j["metadata"]["name"] for j in world.jobs if is_live_job(j)}
-        running |= {p["metadata"]["name"].removesuffix("-x") for p in world.pods if is_live_pod(p)}
+        running |= {job_name(p) for p in world.pods if is_live_pod(p)}
         assert len(running) <= 1, running
 
     @invariant()
@@ -261,7 +269,7 @@ class Cluster(RuleBasedStateMachine):
         world = self.world
         if world.resource is not None:
             age = world.now - parse_time(world.job["metadata"]["creationTimestamp"])
-            assert world.status.get("gpuSeconds", 0) <= age.total_seconds()
+            assert world.status.get("gpuSeconds", 0) <= age.total_seconds() * self.nodes
 
     @invariant()
     def status_never_goes_back(self) -> None:

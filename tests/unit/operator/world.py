@@ -21,6 +21,7 @@ from finetune_operator.decision import (
     DeleteConfigMap,
     DeleteFineTuneJob,
     DeleteJob,
+    EnsureService,
     KubernetesEvent,
     UpdateConfigMap,
 )
@@ -68,6 +69,16 @@ class RefusedError(Exception):
     """The API server's 403 or 422."""
 
 
+JOB_NAME = "batch.kubernetes.io/job-name"
+INDEX = "batch.kubernetes.io/job-completion-index"
+
+
+def job_name(pod: Object) -> str:
+    """The Job of a pod."""
+    name: str = pod["metadata"]["labels"][JOB_NAME]
+    return name
+
+
 class World:
     """One namespace, and in it one name for FineTuneJobs."""
 
@@ -80,6 +91,7 @@ class World:
         self.jobs: list[Object] = []
         self.pods: list[Object] = []
         self.config_maps: list[Object] = []
+        self.services: list[Object] = []
         self.cluster_events: list[Object] = []
         self.events: list[KubernetesEvent] = []
         self.created: list[Object] = []
@@ -139,7 +151,7 @@ class World:
     def hold(self, job: Object) -> None:
         """A queue holds a Job: its pods go, uncounted, and it stays."""
         job["spec"]["suspend"] = True
-        job["started"] = False
+        job["started"] = []
         self._suspended(job, "True")
         for pod in self.pods_of(job):
             self.delete_pod(pod)
@@ -154,17 +166,32 @@ class World:
         job["status"] = {"conditions": [found]}
         job["metadata"]["resourceVersion"] = self._version()
 
+    def lacking(self, job: Object) -> list[int]:
+        """The indices of which the Job controller creates a pod as soon as it acts."""
+        started = job.get("started") or []
+        if not is_live_job(job) or job["spec"].get("suspend") or job["metadata"].get("deletionTimestamp"):
+            return []
+        # After a suspension the first pods wait for the end of those that it deleted.
+        if (self.pods_of(job) and not started) or self._has_failed(job):
+            return []
+        return [index for index in range(job["spec"]["completions"]) if index not in started]
+
     def start_pod(self, job: Object) -> Object:
-        """The Job controller creates the one pod of a Job."""
+        """The Job controller creates the one pod of a Job, or the next one of several."""
+        name, labels = job["metadata"]["name"], dict(job["spec"]["template"]["metadata"]["labels"])
+        started = job.get("started") or []
+        index, suffix = len(started), "x"
+        if job["spec"].get("completionMode") == "Indexed":
+            labels[INDEX], suffix = str(index), f"{index}-x"
         metadata = {
-            "name": f"{job['metadata']['name']}-x",
-            "uid": f"pod-of-{job['metadata']['name']}",
-            "labels": dict(job["spec"]["template"]["metadata"]["labels"]),
+            "name": f"{name}-{suffix}",
+            "uid": f"pod-of-{name}-{suffix}",
+            "labels": {**labels, JOB_NAME: name},
             "creationTimestamp": format_time(self.now),
         }
         pod = {"metadata": metadata, "spec": copy.deepcopy(job["spec"]["template"]["spec"])}
         pod["status"] = {"phase": "Pending"}
-        job["started"] = True
+        job["started"] = [*started, index]
         self.pods.append(pod)
         return pod
 
@@ -198,6 +225,7 @@ class World:
             if job["metadata"]["ownerReferences"][0]["uid"] != uid:
                 self.delete_job(job)
         self.config_maps = [c for c in self.config_maps if c["metadata"]["ownerReferences"][0]["uid"] == uid]
+        self.services = [s for s in self.services if s["metadata"]["ownerReferences"][0]["uid"] == uid]
         for pod in list(self.pods):
             if not self._job_of(pod):
                 pod["metadata"].setdefault("deletionTimestamp", format_time(self.now))
@@ -214,7 +242,14 @@ class World:
         pods = self.pods_of(job)
         rules = job["spec"]["podFailurePolicy"]["rules"]
         codes = [code for r in rules if "onExitCodes" in r for code in r["onExitCodes"]["values"]]
-        if not is_live_job(job) or any(map(is_live_pod, pods)):
+        if not is_live_job(job):
+            return
+        if self._has_failed(job):
+            for pod in filter(is_live_pod, pods):
+                pod["metadata"].setdefault("deletionTimestamp", format_time(self.now))
+        elif self.lacking(job):
+            return
+        if any(map(is_live_pod, pods)):
             return
         if not job.get("started"):
             # Of the pods that a suspension deleted only one that a rule names fails the Job.
@@ -222,11 +257,13 @@ class World:
             if not pods:
                 return
         kind, message = "Failed", "Job has reached the specified backoff limit"
+        if pods and not self._has_failed(job):
+            kind, message = "Complete", "Reached expected number of succeeded pods"
         for pod in pods:
             code = _exit_code(pod)
             if pod["status"]["phase"] == "Succeeded":
-                kind, message = "Complete", "Reached expected number of succeeded pods"
-            elif condition(pod, "DisruptionTarget"):
+                continue
+            if condition(pod, "DisruptionTarget"):
                 message = "Pod team/x has condition DisruptionTarget matching FailJob rule at index 0"
             elif code in codes:
                 message = (
@@ -235,6 +272,11 @@ class World:
         found = {"type": kind, "status": "True", "message": message, "lastTransitionTime": format_time(self.now)}
         job["status"] = {"conditions": [found]}
         job["metadata"]["resourceVersion"] = self._version()
+
+    def _has_failed(self, job: Object) -> bool:
+        """Whether a pod failed, or one that was there is gone."""
+        started, pods = job.get("started") or [], self.pods_of(job)
+        return bool(started) and (len(pods) < len(started) or any(p["status"]["phase"] == "Failed" for p in pods))
 
     # The operator.
 
@@ -287,13 +329,15 @@ class World:
             return self._delete(action)
         body = copy.deepcopy(action.body)
         kept = self.jobs if isinstance(action, CreateJob) else self.config_maps
+        if isinstance(action, EnsureService):
+            kept = self.services
         same = [x for x in kept if x["metadata"]["name"] == body["metadata"]["name"]]
         if isinstance(action, UpdateConfigMap):
             if not same or same[0]["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
                 return False
             kept.remove(same[0])
         elif same:
-            return False
+            return isinstance(action, EnsureService)
         if self.refusal:
             raise RefusedError(self.refusal)
         body["metadata"]["resourceVersion"] = self._version()
@@ -364,7 +408,7 @@ class World:
         return found is not None and found["status"] == "True"
 
     def run(self, code: int = 0, message: str | None = None, *, seconds: int = 60, **how: Any) -> None:
-        """Let the live Job's pod run to its end, and the operator see it. Without a message: a success of its stage."""
+        """Let the live Job's one pod run to its end, and the operator see it. Without a message: a success."""
         job = self.live_job()
         pod = self.start_pod(job)
         self.run_pod(pod, **{k: how.pop(k) for k in ("node",) if k in how})
@@ -392,7 +436,7 @@ class World:
         self.reconcile()
 
     def pods_of(self, job: Object) -> list[Object]:
-        return [p for p in self.pods if p["metadata"]["name"] == f"{job['metadata']['name']}-x"]
+        return [p for p in self.pods if job_name(p) == job["metadata"]["name"]]
 
     def _version(self) -> str:
         self._versions += 1

@@ -10,11 +10,12 @@ from finetune_operator.decision import (
     DeleteConfigMap,
     DeleteFineTuneJob,
     DeleteJob,
+    EnsureService,
     KubernetesEvent,
     UpdateConfigMap,
 )
 from finetune_operator.errors import AlreadyExists, ApiError, Conflict
-from finetune_operator.kube import CONFIG_MAPS, FINETUNE_JOBS, JOBS, Object
+from finetune_operator.kube import CONFIG_MAPS, FINETUNE_JOBS, JOBS, SERVICES, Object
 from tests.unit.operator_io.fakes import FakeKube, forbidden, owner
 
 
@@ -61,6 +62,27 @@ async def test_the_status_is_written_once_by_the_operator_s_manager(kube: FakeKu
 async def test_an_unchanged_status_is_not_written(kube: FakeKube, job: Object) -> None:
     await apply(kube, job, Decision())
     assert _writes(kube) == []
+
+
+WITH_SERVICE = Decision(actions=(EnsureService(_body("train-coach")), CreateJob(_body())))
+
+
+async def test_a_service_comes_before_the_job_that_needs_it(kube: FakeKube, job: Object) -> None:
+    await apply(kube, job, WITH_SERVICE)
+    assert _writes(kube) == [("create", "services"), ("create", "jobs")]
+
+
+async def test_a_service_of_ours_that_is_there_already_is_what_is_wanted(kube: FakeKube, job: Object) -> None:
+    kube.put(SERVICES, _body("train-coach"))
+    await apply(kube, job, WITH_SERVICE)
+    assert ("create", "jobs") in _writes(kube)
+
+
+async def test_a_service_of_somebody_else_keeps_the_job_from_being_created(kube: FakeKube, job: Object) -> None:
+    kube.put(SERVICES, _body("train-coach", ownerReferences=[]))
+    with pytest.raises(NameTaken, match="services/train-coach exists and does not belong"):
+        await apply(kube, job, WITH_SERVICE)
+    assert ("create", "jobs") not in _writes(kube)
 
 
 async def test_a_child_of_ours_that_is_there_already_ends_the_pass(kube: FakeKube, job: Object) -> None:
