@@ -57,10 +57,13 @@ class JobLayout:
         """The folder of one run."""
         return f"{self.job}/{run_id}"
 
-    def log(self, run_id: str | None, stage: Stage, attempt: int) -> str:
-        """The log of one attempt. Before the run id is known it lies with the state of the uid."""
+    def log(self, run_id: str | None, stage: Stage, attempt: int, node: int = 0) -> str:
+        """The log of one attempt. Before the run id is known it lies with the state of the uid.
+
+        `node`: which of the pods that train together, from 0.
+        """
         folder = f"{self.run(run_id)}/logs" if run_id else f"{self.state}/logs"
-        return f"{folder}/{stage}-{attempt}.log"
+        return f"{folder}/{stage}-{attempt}{f'-node-{node}' if node else ''}.log"
 
 
 def join_uri(base: str, *parts: str) -> str:

@@ -99,6 +99,9 @@ _RESERVE = 0.06
 _CUDA_MIB = 850
 # An adapter weight: 32 bit and gradient, and two 8-bit moments.
 _ADAPTER_BYTES = 4 + 4 + 2
+# Of several processes, each also copies its gradients to the buckets that are summed over all: torch's
+# DistributedDataParallel, gradient_as_bucket_view, which is off by default.
+_BUCKET_BYTES = 4
 
 
 def estimate(
@@ -111,6 +114,7 @@ def estimate(
     micro_batch_size: int,
     longest: int,
     checkpointing: Checkpointing,
+    processes: int = 1,
 ) -> Estimate:
     """Return the estimate for a micro-batch of `micro_batch_size` examples padded to `longest` tokens.
 
@@ -135,7 +139,7 @@ def estimate(
         if method in _ALL_LOGITS
         else min(tokens, _LOGIT_CHUNK_TOKENS) * shape.vocabulary * 4
     )
-    adapter = trained * _ADAPTER_BYTES
+    adapter = trained * (_ADAPTER_BYTES + (_BUCKET_BYTES if processes > 1 else 0))
     return Estimate(
         weights=_mib(weights),
         adapter=_mib(adapter),

@@ -126,6 +126,9 @@ class ScratchStatus(Model):
 class Effective(Model):
     """Read back from what ran."""
 
+    processes: int | None = Field(
+        None, ge=2, description="That trained together, one per GPU, over all pods. Left out: one."
+    )
     micro_batch_size: int | None = None
     gradient_accumulation: int | None = None
     attention: ShortText | None = None

@@ -1,11 +1,16 @@
-"""Several processes that train together, as one per GPU does, learn what one process learns."""
+"""Several processes that train together, as one per GPU does, learn what one process learns; in one pod or several."""
 
+import json
 import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from finetune_trainer.process_group import free_port
+from finetune_trainer.train_process import STOPPED
 from tests.support import tiny_model
 from tests.training.conftest import Job, coach_rows, make_tiny_job
 from tests.training.test_resume import assert_learned_the_same
@@ -57,3 +62,58 @@ def test_two_processes_go_on_after_kills_as_if_nothing_had_happened(prepared: Jo
     assert job.interrupt(process, signal.SIGKILL, lambda: max(job.checkpoints) > newer) == -signal.SIGKILL
     assert job.finish("train", attempt=2, options=TWO) == 0, job.said("train", 2)
     assert_learned_the_same(job, alone)
+
+
+class Pods:
+    """Two pods that train one job: all that they have in common is its bucket."""
+
+    def __init__(self, job: Job, attempt: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        leader = f"127.0.0.1:{free_port()}"
+        self.parts: list[Job] = []
+        self.processes: list[subprocess.Popen[bytes]] = []
+        for node in (0, 1):
+            part = Job(job.root / f"node-{node}")
+            part.root.mkdir(exist_ok=True)
+            (part.root / "plan.json").write_bytes((job.root / "plan.json").read_bytes())
+            monkeypatch.setenv("FINETUNE_SCRATCH", str(part.root / "scratch"))
+            options = ["--nodes", "2", "--leader", leader, "--node", str(node)]
+            self.parts.append(part)
+            self.processes.append(part.start("train", attempt, options=options))
+        self.attempt = attempt
+
+    def codes(self) -> list[int]:
+        return [process.wait(300) for process in self.processes]
+
+    def said(self) -> str:
+        return "\n".join(part.said("train", self.attempt) for part in self.parts)
+
+
+def test_two_pods_go_on_after_kills_and_learn_what_one_process_learns(
+    prepared: Job, alone: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = prepared.copied(tmp_path)
+    pods = Pods(job, 0, monkeypatch)
+    pods.parts[0].interrupt(
+        pods.processes[1], signal.SIGTERM, lambda: "Training step 0" in pods.parts[0].said("train", 0)
+    )
+    assert pods.codes() == [75, 75], pods.said()
+    saved = job.checkpoints[-1]
+    assert [part.result()["checkpointStep"] for part in pods.parts] == [saved, saved]
+    assert [part.result()["message"] for part in pods.parts] == [STOPPED, STOPPED]
+
+    pods = Pods(job, 1, monkeypatch)
+    pods.parts[1].interrupt(pods.processes[1], signal.SIGKILL, lambda: max(job.checkpoints) > saved + 1)
+    killed_at = time.monotonic()
+    assert pods.codes() == [75, -signal.SIGKILL], pods.said()
+    # A minute is promised.
+    assert time.monotonic() - killed_at < 240
+    assert pods.parts[0].result()["message"] == "training stopped because it lost contact to node 1 of 2"
+
+    pods = Pods(job, 2, monkeypatch)
+    assert pods.codes() == [0, 0], pods.said()
+    assert_learned_the_same(job, alone)
+    effective = json.loads((job.run / "report.json").read_text())["training"]["effective"]
+    assert (effective["processes"], effective["gradientAccumulation"]) == (2, 2)
+    assert pods.parts[1].result()["artifacts"] == []
+    logs = sorted(path.name for path in job.run.glob("logs/train-2*"))
+    assert logs == ["train-2-node-1.log", "train-2.log"]

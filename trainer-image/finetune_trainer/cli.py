@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import logging
+import os
 import sys
 import time
 import traceback
@@ -19,6 +20,7 @@ from finetune_api.spec import STAGES, Stage
 from finetune_trainer import check, endpoint_policy, environment, outcome, plan_file, progress_push
 from finetune_trainer.context import Context
 from finetune_trainer.errors import StageError
+from finetune_trainer.node import ALONE, PORT, Node, address
 from finetune_trainer.open_store import open_output, override_output
 from finetune_trainer.reporter import ProgressReporter
 from finetune_trainer.stage_log import LOG_NAME, configure_logging, copied_to
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 
 CRASHED = 1
 INTERRUPTED = 130
+# Kubernetes sets it in each pod of an Indexed Job.
+_INDEX = "JOB_COMPLETION_INDEX"
 _HELP = {
     "prepare": "check access, model and data, and make the rows that train reads (no GPU)",
     "train": "train the adapter and evaluate it",
@@ -55,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--output", metavar="URI", help="file:///FOLDER or s3://..., instead of the plan's output")
         command.add_argument("--report", action="store_true", help="run nothing: tell again what the stage left")
         if stage == "train":
-            command.add_argument("--processes", type=_positive, default=1, metavar="N", help="one per GPU (default: 1)")
+            _add_team_options(command)
         if stage == "prepare":
             check.add_options(command)
     command = commands.add_parser("plan", help="render a plan from a FineTuneJob file", description=_PLAN_HELP)
@@ -75,6 +79,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     arguments = parser().parse_args(argv)
+    if arguments.command == "train":
+        _check_team_options(arguments)
     if arguments.command == "plan":
         return _print_plan(arguments)
     if arguments.command == "prepare" and arguments.check:
@@ -91,6 +97,48 @@ def main(argv: Sequence[str]) -> int:
         # Only now has everything that was printed reached the log file.
         with ignored():
             return attempt.finish(result)
+
+
+def _add_team_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--processes", type=_positive, default=1, metavar="N", help="of this pod, one per GPU (default: 1)"
+    )
+    command.add_argument(
+        "--nodes", type=_positive, default=1, metavar="N", help="pods that train together (default: 1)"
+    )
+    command.add_argument(
+        "--leader", type=address, metavar="HOST[:PORT]", help=f"where the first pod listens (port: {PORT})"
+    )
+    command.add_argument(
+        "--node", type=int, metavar="I", help=f"which of the pods this one is, from 0 (default: ${_INDEX})"
+    )
+
+
+def _check_team_options(arguments: argparse.Namespace) -> None:
+    """End with a usage error if the pods cannot find each other."""
+    if arguments.nodes == 1:
+        return
+    try:
+        index = _node(arguments).index
+    except ValueError:
+        index = -1
+    if arguments.leader is None:
+        parser().error("--nodes needs --leader")
+    if not 0 <= index < arguments.nodes:
+        parser().error(f"--nodes needs --node, or {_INDEX}: a number from 0 to {arguments.nodes - 1}")
+
+
+def _node(arguments: argparse.Namespace) -> Node:
+    """Return which pod this one is.
+
+    Raises:
+        ValueError: the index is no number.
+    """
+    if arguments.command != "train" or arguments.nodes == 1:
+        return ALONE
+    host, port = arguments.leader or (ALONE.host, PORT)
+    index = arguments.node if arguments.node is not None else int(os.environ.get(_INDEX, "-1"))
+    return Node(index, arguments.nodes, host, port)
 
 
 def _positive(text: str) -> int:
@@ -139,6 +187,7 @@ class _Attempt:
         self._scratch = scratch
         self._log_file = log_file
         self._stop = StopFlag()
+        self._node = _node(arguments)
         # Known as soon as the plan is read; until then nothing can be uploaded.
         self._store: Store | None = None
         self._layout: JobLayout | None = None
@@ -163,7 +212,7 @@ class _Attempt:
         """Upload the log, keep the result for the next stage and tell the kubelet; return the exit code."""
         if not self._upload_log(result.log):
             result = result.model_copy(update={"log": None})
-        if result.exit_code == ExitCode.OK:
+        if result.exit_code == ExitCode.OK and self._node.leads:
             kept = self._guarded(lambda: self._keep(result))
             if kept.exit_code != ExitCode.OK:
                 result = kept.model_copy(update={"run_id": result.run_id, "log": result.log})
@@ -208,12 +257,12 @@ class _Attempt:
         return self._run_module(plan, layout, store, terminal)
 
     def _run_module(self, plan: Plan, layout: JobLayout, store: Store, terminal: TextIO | None) -> StageResult:
-        endpoint = progress_push.endpoint_from_environment()
+        endpoint = progress_push.endpoint_from_environment() if self._node.leads else None
         push = progress_push.ProgressPush(lambda p: progress_push.post(endpoint, p)) if endpoint else None
         reporter = ProgressReporter(self._stage, self._arguments.attempt, terminal, push.offer if push else None)
         context = Context(plan, layout, store, reporter, self._scratch, self._arguments.attempt, self._stop)
         if self._stage == "train":
-            context = replace(context, processes=self._arguments.processes)
+            context = replace(context, processes=self._arguments.processes, node=self._node)
         try:
             reporter.report("Starting")
             run: Callable[[Context], StageResult] = importlib.import_module(f"finetune_trainer.{self._stage}").run
@@ -256,7 +305,7 @@ class _Attempt:
     def _log_key(self) -> str | None:
         if self._layout is None:
             return None
-        return self._layout.log(self._run_id, self._stage, self._arguments.attempt)
+        return self._layout.log(self._run_id, self._stage, self._arguments.attempt, self._node.index)
 
     def _upload_log(self, key: str | None) -> bool:
         if self._store is None or key is None:

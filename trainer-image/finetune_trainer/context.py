@@ -7,6 +7,7 @@ from typing import Protocol
 from finetune_api.layout import JobLayout
 from finetune_api.plan import Plan
 from finetune_api.progress import Activity
+from finetune_trainer.node import ALONE, Node
 from finetune_trainer.stop import StopFlag
 from finetune_trainer.store import Store
 
@@ -42,5 +43,7 @@ class Context:
     attempt: int
     # SIGTERM ends a stage at once unless it defers that: see `stop`.
     stop: StopFlag
-    # That train together, one per GPU of this machine.
+    # That train together in this pod, one per GPU.
     processes: int = 1
+    # Of train: its place among the pods that train together.
+    node: Node = ALONE

@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune_trainer import gpu, load_model, methods, prepared, training_rows
+from finetune_trainer import adapter_source, gpu, load_model, methods, prepared, training_rows
+from finetune_trainer.checkpoints import Checkpoints, Marker
 from finetune_trainer.context import Context
+from finetune_trainer.errors import UnavailableError
+from finetune_trainer.fetch import fetch_weights
 from finetune_trainer.gpu import GPU
 from finetune_trainer.ladder import Shortage
 from finetune_trainer.prepared import Prepared
@@ -19,34 +22,47 @@ class Start:
     """What the leader tells the others before they load the model."""
 
     rung: Rung
-    # Folders: the model's files, and the adapter to go on from.
-    weights: Path
-    adapter: Path | None
     # The rows of each step, by their index.
     steps: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Files:
+    """What the first process of a pod tells the others of it: folders."""
+
+    weights: Path
+    # The one to go on from.
+    adapter: Path | None
 
 
 @dataclass(frozen=True)
 class Run:
     """What the leader tells the others before they train."""
 
-    # The folder of a checkpoint.
-    resume: Path | None
+    # What to go on from.
+    resume: Marker | None
     # False: an earlier attempt has trained to the end.
     trains: bool
+
+
+def checkpoint_folder(trainer: Path, step: int) -> Path:
+    """Return where a checkpoint lies below a trainer's folder: the trainer reads the step from its name."""
+    return trainer / f"checkpoint-{step}"
 
 
 class Follower:
     """One attempt of a process that follows; it is ended from outside when the leader ends before its time."""
 
-    def __init__(self, context: Context, description: Prepared, team: Team) -> None:
+    def __init__(self, context: Context, description: Prepared, weights: Path | None, team: Team) -> None:
+        """`weights`: the model's files if they were fetched before."""
         self._context = context
+        self._prepared = description
         self._folder = context.layout.run(description.run_id)
         self._team = team
         self._loading = False
         self.rung: Rung | None = None
         # The model's files.
-        self.weights: Path | None = None
+        self.weights = weights
         self.device: GPU | None = None
         # Of the bucket, which the leader alone writes.
         self.checkpoint_step: int | None = None
@@ -56,20 +72,25 @@ class Follower:
 
         Raises:
             StageError: see `errors`.
+            StopRequested: SIGTERM came while it fetched files.
         """
+        files = self._fetch() if self._team.fetches else None
         # The leader alone decides when it is time to stop.
         with self._context.stop.deferred():
             plan, team = self._context.plan, self._team
             self.device = gpu.find(plan.allow_cpu)
             start: Start = team.share()
-            self.rung, self.weights = start.rung, start.weights
+            self.rung = start.rung
             scratch = self._context.scratch / f"process-{team.rank}"
             scratch.mkdir(parents=True, exist_ok=True)
             path = scratch / Path(prepared.TRAIN_ROWS).name
             self._context.store.get_file(f"{self._folder}/{prepared.TRAIN_ROWS}", path)
             rows, steps = filled(training_rows.read(path, plan.training.method), start.steps, plan, team)
+            files = team.of_pod(files)
+            assert files is not None
+            self.weights = files.weights
             self._loading = True
-            loaded = load_model.load(plan, start.weights, self.device, start.rung, start.adapter)
+            loaded = load_model.load(plan, files.weights, self.device, start.rung, files.adapter)
             load_model.for_training(loaded.model)
             progress = Following(team, self._context.stop, plan.training.seed)
             folder = scratch / "trainer"
@@ -78,7 +99,22 @@ class Follower:
             methods.check_batches(plan, trainer, rows, part(steps[0], micro, team))
             run: Run = team.share()
             if run.trains:
-                trainer.train(resume_from_checkpoint=str(run.resume) if run.resume else None)
+                resume = self._checkpoint(run.resume) if run.resume else None
+                trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+
+    def _fetch(self) -> Files:
+        """Bring what the leader of another pod brings to its own, meanwhile."""
+        weights = self.weights or fetch_weights(self._context, self._prepared.model)
+        return Files(weights, adapter_source.fetch(self._context, self._prepared.adapter))
+
+    def _checkpoint(self, marker: Marker) -> Path:
+        folder = checkpoint_folder(self._context.scratch / "trainer", marker.step)
+        if self._team.fetches:
+            store, prefix = self._context.store, self._context.layout.checkpoints
+            kept = Checkpoints(store, prefix, marker.run_id, marker.order_sha256)
+            if not kept.download(marker, folder):
+                raise UnavailableError(f"the checkpoint of step {marker.step} could be read by one pod only; try again")
+        return self._team.of_pod(folder)
 
     def shortage(self, error: BaseException) -> Shortage | None:
         """See Training."""

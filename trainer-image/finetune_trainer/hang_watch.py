@@ -30,6 +30,15 @@ def dump_on_request() -> None:
     faulthandler.register(_DUMP, all_threads=True)
 
 
+def end(processes: Sequence[subprocess.Popen[bytes]], over: threading.Event) -> None:
+    """Have processes that wait in vain say where, and kill them; `over` is set when they have ended."""
+    for process in processes:
+        process.send_signal(_DUMP)
+    over.wait(_DUMP_SECONDS)
+    for process in processes:
+        process.kill()
+
+
 class HangWatch:
     """A Reporter that passes reports on, and takes each for a sign of life.
 
@@ -47,8 +56,12 @@ class HangWatch:
 
     def report(self, activity: Activity, **figures: Any) -> None:
         """Pass it on. Never raises."""
-        self._heard.set()
+        self.alive()
         self._reporter.report(activity, **figures)
+
+    def alive(self) -> None:
+        """Take a sign of life from elsewhere."""
+        self._heard.set()
 
     @contextlib.contextmanager
     def over(self, processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
@@ -75,9 +88,5 @@ class HangWatch:
             if silent >= _TICKS:
                 self.hung_for = timeout
                 log.error("no progress for %d s: the training process hangs; where, by thread:", timeout)
-                for process in processes:
-                    process.send_signal(_DUMP)
-                self._over.wait(_DUMP_SECONDS)
-                for process in processes:
-                    process.kill()
+                end(processes, self._over)
                 return

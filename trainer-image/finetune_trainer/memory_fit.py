@@ -51,8 +51,8 @@ def longest(steps: Iterable[Sequence[int]], micro_batch_size: int) -> int:
     return -(-worst // micro_batch_size)
 
 
-def estimate(plan: Plan, shape: Shape, rung: Rung, steps: Iterable[Sequence[int]]) -> Estimate:
-    """Return what a rung takes for these steps (see `longest`)."""
+def estimate(plan: Plan, shape: Shape, rung: Rung, steps: Iterable[Sequence[int]], processes: int = 1) -> Estimate:
+    """Return what a rung takes on each of `processes` GPUs for these steps (see `longest`)."""
     return memory.estimate(
         shape,
         method=plan.training.method,
@@ -62,11 +62,16 @@ def estimate(plan: Plan, shape: Shape, rung: Rung, steps: Iterable[Sequence[int]
         micro_batch_size=rung.micro_batch_size,
         longest=longest(steps, rung.micro_batch_size),
         checkpointing=rung.gradient_checkpointing,
+        processes=processes,
     )
 
 
-def first_rung(plan: Plan, shape: Shape | None, steps: Sequence[Sequence[int]], free_mib: int | None) -> Rung:
+def first_rung(
+    plan: Plan, shape: Shape | None, steps: Sequence[Sequence[int]], free_mib: int | None, processes: int = 1
+) -> Rung:
     """Return the rung to start with; `free_mib` is what is free before anything is loaded, None without a GPU.
+
+    `plan` is that of each of the `processes` that train together.
 
     If no rung fits by the estimate, the most frugal one is tried: an estimate refuses nothing by itself.
     """
@@ -74,7 +79,7 @@ def first_rung(plan: Plan, shape: Shape | None, steps: Sequence[Sequence[int]], 
         return usual(plan)
     rungs = candidates(plan)
     room = free_mib * (1 - _MARGIN)
-    return next((r for r in rungs if estimate(plan, shape, r, steps).total_mib <= room), rungs[-1])
+    return next((r for r in rungs if estimate(plan, shape, r, steps, processes).total_mib <= room), rungs[-1])
 
 
 def check(plan: Plan, shape: Shape | None, longest_row: int) -> int | None:

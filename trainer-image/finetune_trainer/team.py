@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from finetune_trainer.errors import GPUUnusableError
+from finetune_trainer.node import Node
 
 T = TypeVar("T")
 # The leader may take hours to look at the hold-out rows while the others wait for it. A team that hangs is ended from
@@ -25,11 +26,18 @@ class Team:
 
     rank: int = 0
     size: int = 1
+    # The rank of the first process of its pod.
+    first_here: int = 0
 
     @property
     def leads(self) -> bool:
         """Whether it is the one that all others follow."""
         return self.rank == 0
+
+    @property
+    def fetches(self) -> bool:
+        """Whether it brings the files for all processes of its pod."""
+        return self.rank == self.first_here
 
     @property
     def alone(self) -> bool:
@@ -60,6 +68,17 @@ class Team:
         found: T = box[0]
         return found
 
+    def of_pod(self, value: T) -> T:
+        """Return what the first process of the same pod has; all wait until every process is here."""
+        if self.alone:
+            return value
+        from torch import distributed
+
+        everyone: list[Any] = [None] * self.size
+        distributed.all_gather_object(everyone, value)
+        found: T = everyone[self.first_here]
+        return found
+
     def draw(self, seed: int, step: int) -> None:
         """Set the random numbers of one step (dropout's), so that they do not depend on where an attempt began.
 
@@ -73,16 +92,21 @@ class Team:
         torch.manual_seed(int.from_bytes(digest[:8], "big"))
 
 
-def variables(rank: int, size: int, port: int) -> dict[str, str]:
-    """Return the environment of one of the processes of this machine, by the names that torchrun gave them."""
+def variables(node: Node, local: int, processes: int, port: int) -> dict[str, str]:
+    """Return the environment of one of a pod's `processes`, by the names that torchrun gave them.
+
+    `port` is the one at which the leader's process meets all others.
+    """
+    size = node.count * processes
     if size == 1:
         return {}
     return {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
+        "RANK": str(node.index * processes + local),
+        "LOCAL_RANK": str(local),
         "WORLD_SIZE": str(size),
-        "LOCAL_WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1",
+        "LOCAL_WORLD_SIZE": str(processes),
+        "GROUP_RANK": str(node.index),
+        "MASTER_ADDR": node.host,
         "MASTER_PORT": str(port),
     }
 
@@ -100,8 +124,9 @@ def join(environment: Mapping[str, str] = os.environ) -> Team:
     from torch import distributed
 
     on_gpu = torch.cuda.is_available()
+    local = int(environment["LOCAL_RANK"])
     if on_gpu:
-        local, there = int(environment["LOCAL_RANK"]), torch.cuda.device_count()
+        there = torch.cuda.device_count()
         if local >= there:
             raise GPUUnusableError(
                 f"this pod sees {there} GPUs and training takes {environment['LOCAL_WORLD_SIZE']}; another node is "
@@ -113,4 +138,5 @@ def join(environment: Mapping[str, str] = os.environ) -> Team:
         os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     # What is agreed on goes through the CPU.
     distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_PATIENCE)
-    return Team(distributed.get_rank(), distributed.get_world_size())
+    rank = distributed.get_rank()
+    return Team(rank, distributed.get_world_size(), rank - local)

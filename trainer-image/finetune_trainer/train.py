@@ -9,11 +9,12 @@ import logging
 from finetune_api import shares
 from finetune_api.exit_codes import ExitCode
 from finetune_api.result import StageResult
-from finetune_trainer import adapter, checkpoints, ladder, outcome, train_process
+from finetune_trainer import adapter, checkpoints, ladder, outcome, rounds, train_process
 from finetune_trainer.context import Context
 from finetune_trainer.errors import OutOfGPUMemoryError, Preempted, SettingsError, StageError
 from finetune_trainer.kept_rung import KeptRung
 from finetune_trainer.prepared import Prepared
+from finetune_trainer.rounds import Train
 from finetune_trainer.rung import Rung
 
 log = logging.getLogger(__name__)
@@ -26,29 +27,31 @@ def run(context: Context) -> StageResult:
         StageError: with `checkpoint_step`, where a checkpoint can be resumed from.
     """
     training = context.plan.training
-    refused = shares.refusal(training.method, training.batch_size, training.micro_batch_size, context.processes)
+    processes = context.processes * context.node.count
+    refused = shares.refusal(training.method, training.batch_size, training.micro_batch_size, processes)
     if refused is not None:
         raise SettingsError(refused)
     description = outcome.read_prepared(context)
     if (finished := _finished_before(context, description)) is not None:
         log.info("this run was trained before; nothing to do")
-        return finished
+        return finished if context.node.leads else StageResult(stage="train", exit_code=ExitCode.OK)
     try:
-        return _train(context, description)
+        with rounds.opened(context) as train:
+            return _train(context, description, train)
     except StageError as error:
         if error.checkpoint_step is None:
             error.checkpoint_step = _checkpoint_step(context, description)
         raise
 
 
-def _train(context: Context, description: Prepared) -> StageResult:
+def _train(context: Context, description: Prepared, train: Train) -> StageResult:
     training = context.plan.training
-    own_batch = shares.share(training.batch_size, context.processes)
+    own_batch = shares.share(training.batch_size, context.processes * context.node.count)
     kept = KeptRung(context.store, context.layout.state, description.run_id)
     rung, weights = kept.read(), None
     tried: list[Rung] = []
     while True:
-        ended = train_process.run(context, rung, weights)
+        ended = train(rung, weights)
         if ended.result is not None:
             return _done(ended.result)
         assert ended.shortage is not None
@@ -58,7 +61,8 @@ def _train(context: Context, description: Prepared) -> StageResult:
         if rung is None:
             raise OutOfGPUMemoryError(ladder.exhausted(ended.shortage, tried))
         log.warning("%s", ladder.stepped_down(training, ended.shortage, ended.rung, rung))
-        kept.write(rung)
+        if context.node.leads:
+            kept.write(rung)
         if context.stop.requested:
             raise Preempted(train_process.STOPPED)
 

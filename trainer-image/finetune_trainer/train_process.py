@@ -11,8 +11,10 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Protocol
 
 from finetune_api.base import Model
 from finetune_api.exit_codes import ExitCode, reason
@@ -33,7 +35,7 @@ from finetune_trainer.stop import StopFlag, StopRequested, ignored
 
 COMMAND = [sys.executable, "-m", "finetune_trainer.train_process"]
 STOPPED = "train was told to stop; it goes on from its last checkpoint by itself"
-_CRASHED = 1
+CRASHED = 1
 _PR_SET_PDEATHSIG = 1
 # Of the threads that read the pipe, after the process has ended.
 _DRAIN_SECONDS = 5
@@ -56,7 +58,10 @@ class Order(Model):
 
 
 class Outcome(Model):
-    """What the process leaves: a result, or that the GPU's memory was too small for `rung`."""
+    """What a process leaves: a result, or that the GPU's memory was too small for `rung`.
+
+    One that follows has neither if all went well.
+    """
 
     result: StageResult | None = None
     shortage: Shortage | None = None
@@ -64,16 +69,31 @@ class Outcome(Model):
     weights: Path | None = None
 
 
-def run(context: Context, rung: Rung | None, weights: Path | None) -> Outcome:
-    """Train in processes of their own, of which the first leads; SIGTERM is passed on to them.
+class Others(Protocol):
+    """The other pods that train together with this one."""
 
-    Raises:
-        Preempted: they were stopped before they could say so themselves.
-        HungError: they made no progress and were killed.
-        StageError: one died without an outcome; the exit code is the one a shell would show.
+    # Of the leader's process, where all processes meet.
+    port: int
+
+    def failed(self) -> None:
+        """Be told that a process of this pod failed."""
+
+    def over(
+        self, processes: Sequence[subprocess.Popen[bytes]], alive: Callable[[], None]
+    ) -> AbstractContextManager[None]:
+        """Inside, this pod's processes are stopped and ended when those of other pods are.
+
+        `alive` is called when those of another pod have got further.
+        """
+
+
+def run(context: Context, rung: Rung | None, weights: Path | None, others: Others | None = None) -> Outcome:
+    """Train in this pod's processes; SIGTERM is passed on to them.
+
+    Of a process that died without an outcome, the exit code is the one a shell would show.
     """
     reading, writing = os.pipe()
-    port = process_group.free_port()
+    port = others.port if others else process_group.free_port()
     outcomes = [context.scratch / f"train-outcome-{rank}.json" for rank in range(context.processes)]
     processes: list[subprocess.Popen[bytes]] = []
     for rank, outcome_file in enumerate(outcomes):
@@ -90,16 +110,30 @@ def run(context: Context, rung: Rung | None, weights: Path | None) -> Outcome:
         )
         order_file = context.scratch / f"train-order-{rank}.json"
         order_file.write_text(order.model_dump_json(by_alias=True), encoding="utf-8")
-        environment = os.environ | team.variables(rank, context.processes, port)
+        environment = os.environ | team.variables(context.node, rank, context.processes, port)
         processes.append(subprocess.Popen([*COMMAND, str(order_file)], pass_fds=[writing], env=environment))
     os.close(writing)
     pipe = os.fdopen(reading, encoding="utf-8", errors="replace")
-    watch = HangWatch(context.reporter, context.plan.training.hang_timeout_seconds)
+    # The leader alone tells how far training is.
+    watch = HangWatch(context.reporter, context.plan.training.hang_timeout_seconds if context.node.leads else None)
     thread = threading.Thread(target=forward, args=(pipe, watch), name="train-progress", daemon=True)
     thread.start()
+
+    def failed(rank: int) -> bool:
+        outcome = _read(outcomes[rank])
+        if outcome is not None and went_well(outcome):
+            return False
+        if others:
+            others.failed()
+        return True
+
     try:
-        with context.stop.passed_on(lambda: process_group.terminate(processes)), watch.over(processes):
-            ended = process_group.wait(processes, lambda rank: not _went_well(_read(outcomes[rank])))
+        with (
+            context.stop.passed_on(lambda: process_group.terminate(processes)),
+            watch.over(processes),
+            others.over(processes, watch.alive) if others else nullcontext(),
+        ):
+            ended = process_group.wait(processes, failed)
     finally:
         # Only an interruption leaves them running.
         process_group.kill(processes)
@@ -107,26 +141,26 @@ def run(context: Context, rung: Rung | None, weights: Path | None) -> Outcome:
             process.wait()
         thread.join(_DRAIN_SECONDS)
     found = [_read(file) for file in outcomes]
+    fetched = next((outcome.weights for outcome in found if outcome is not None and outcome.weights), weights)
+    stopped = context.stop.requested
     if (cause := _cause(found)) is not None:
-        return cause
-    if watch.hung_for is not None and not context.stop.requested:
-        raise HungError(watch.hung_for)
+        return cause.model_copy(update={"weights": fetched})
+    if watch.hung_for is not None and not stopped:
+        return Outcome(result=_result(HungError(watch.hung_for)), weights=fetched)
     for rank in ended:
-        # The first one is the cause; those that were left were killed.
+        # The first one is the cause.
         if found[rank] is None:
-            raise _death(processes[rank].returncode, stopped=context.stop.requested)
-    leader = found[0]
-    assert leader is not None
-    return leader
+            return Outcome(result=_result(_death(processes[rank].returncode, stopped=stopped)), weights=fetched)
+    return next((outcome for outcome in found if outcome is not None and not went_well(outcome)), Outcome())
 
 
 def _read(file: Path) -> Outcome | None:
     return Outcome.model_validate_json(file.read_bytes()) if file.exists() else None
 
 
-def _went_well(outcome: Outcome | None) -> bool:
-    """Whether a process did what it had to; one that follows has no result then."""
-    if outcome is None or outcome.shortage is not None:
+def went_well(outcome: Outcome) -> bool:
+    """Whether a process did what it had to."""
+    if outcome.shortage is not None:
         return False
     return outcome.result is None or outcome.result.exit_code == ExitCode.OK
 
@@ -138,13 +172,13 @@ def _cause(found: Sequence[Outcome | None]) -> Outcome | None:
     """
     told = [outcome for outcome in found if outcome is not None]
     leader = found[0]
-    if leader is not None and _went_well(leader):
+    if leader is not None and leader.result is not None and went_well(leader):
         return leader
     for outcome in told:
         if outcome.shortage is not None:
             return outcome
     for outcome in told:
-        if outcome.result is not None and outcome.result.exit_code not in (ExitCode.OK, _CRASHED):
+        if outcome.result is not None and outcome.result.exit_code not in (ExitCode.OK, CRASHED):
             return outcome
     return None
 
@@ -161,7 +195,7 @@ def _death(code: int, *, stopped: bool) -> StageError:
         )
     if code < 0:
         return StageError(128 - code, f"the training process died of {signal.Signals(-code).name}")
-    return StageError(code or _CRASHED, f"the training process ended with code {code} and no result")
+    return StageError(code or CRASHED, f"the training process ended with code {code} and no result")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -198,9 +232,9 @@ def _attempt(order: Order, stop: StopFlag) -> Outcome:
         )
         mine = team.join()
         if not mine.leads:
-            # What all do is told once.
+            # What all do is told once in a pod.
             logging.getLogger("finetune_trainer").setLevel(logging.WARNING)
-            part = Follower(context, read_prepared(context), mine)
+            part = Follower(context, read_prepared(context), order.weights, mine)
             part.run()
             return Outcome()
         part = Training(context, read_prepared(context), order.rung, order.weights, mine)
@@ -208,22 +242,24 @@ def _attempt(order: Order, stop: StopFlag) -> Outcome:
     except (Exception, StopRequested) as error:  # noqa: BLE001 - the last resort
         if part and (shortage := part.shortage(error)):
             return Outcome(shortage=shortage, rung=part.rung, weights=part.weights)
-        return Outcome(result=_failure(order, error, part.checkpoint_step if part else None))
+        failure = _failure(order, error, part.checkpoint_step if part else None)
+        return Outcome(result=failure, weights=part.weights if part else None)
 
 
 def _failure(order: Order, error: BaseException, checkpoint_step: int | None) -> StageResult:
     if isinstance(error, StopRequested):
         error = Preempted(STOPPED)
-    if isinstance(error, StageError):
-        code, message = error.exit_code, error.message
-    else:
+    if not isinstance(error, StageError):
         # Into the log only: a user can do nothing with a traceback.
         with (order.scratch / LOG_NAME).open("a", encoding="utf-8") as file:
             traceback.print_exception(error, file=file)
-        code, message = _CRASHED, f"unexpected {type(error).__name__} in train"
-    return StageResult(
-        stage="train", exit_code=code, reason=reason(code), message=message, checkpoint_step=checkpoint_step
-    )
+        error = StageError(CRASHED, f"unexpected {type(error).__name__} in train")
+    return _result(error).model_copy(update={"checkpoint_step": checkpoint_step})
+
+
+def _result(error: StageError) -> StageResult:
+    code = error.exit_code
+    return StageResult(stage="train", exit_code=code, reason=reason(code), message=error.message)
 
 
 def _die_with(parent: int) -> None:
@@ -231,7 +267,7 @@ def _die_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
-        sys.exit(_CRASHED)
+        sys.exit(CRASHED)
 
 
 if __name__ == "__main__":

@@ -26,14 +26,14 @@ from finetune_trainer import (
     training_record,
     training_rows,
 )
-from finetune_trainer.checkpoints import BackgroundUpload, Checkpoints, sha256_of
+from finetune_trainer.checkpoints import BackgroundUpload, Checkpoints, Marker, sha256_of
 from finetune_trainer.context import Context
 from finetune_trainer.curve import evaluation_steps, measurements
 from finetune_trainer.data import order
 from finetune_trainer.errors import Preempted, SettingsError
 from finetune_trainer.evaluation import Evaluation
 from finetune_trainer.fetch import fetch_weights
-from finetune_trainer.following import Run, Start
+from finetune_trainer.following import Files, Run, Start, checkpoint_folder
 from finetune_trainer.gpu import GPU
 from finetune_trainer.holdout_watch import HoldoutWatch
 from finetune_trainer.ladder import Shortage, in_words
@@ -117,7 +117,9 @@ class Training:
         with self._timed("load"):
             self.rung = rung = self.rung or self._first_rung(weights, rows, steps)
             log.info("training with %s", in_words(rung))
-            self.team.share(Start(rung, weights, start, steps))
+            self.team.share(Start(rung, steps))
+            # Other pods may still be fetching.
+            self.team.of_pod(Files(weights, start))
             self._report("Loading")
             self._loading = True
             loaded = load_model.load(self.plan, weights, self.device, rung, start)
@@ -136,7 +138,7 @@ class Training:
             kept_step = watch.restore(loaded.model, last_step)
             adapter.check_trained(loaded.model, start)
             judged = evaluation.after(watch.curve, kept_step)
-        ran = training_record.effective(trainer, loaded, rung, self.device)
+        ran = training_record.effective(trainer, loaded, rung, self.device, self.team.size)
         memory = MemoryStatus(estimated_mib=self._estimated_mib(weights, rung, rows, steps), peak_mib=gpu.peak_mib())
         with self._timed("upload"):
             artifact = self._save(loaded, weights)
@@ -196,6 +198,7 @@ class Training:
             _shape(weights),
             _lengths(rows, steps),
             self.device.free_mib if self.device else None,
+            self.team.size,
         )
 
     def _estimated_mib(
@@ -204,7 +207,7 @@ class Training:
         shape = _shape(weights)
         if shape is None or self.device is None:
             return None
-        return memory_fit.estimate(self.plan, shape, rung, _lengths(rows, steps)).total_mib
+        return memory_fit.estimate(self.plan, shape, rung, _lengths(rows, steps), self.team.size).total_mib
 
     def _watch(
         self,
@@ -246,7 +249,8 @@ class Training:
 
         training = self.plan.training
         folder = self.context.scratch / "trainer"
-        resume = self._download_checkpoint(checkpoints, folder)
+        marker = self._download_checkpoint(checkpoints, folder)
+        resume = checkpoint_folder(folder, marker.step) if marker else None
         self._tracker = tracking.open(self.context, self.prepared, self.checkpoint_step or 0)
         upload = BackgroundUpload(checkpoints, self.checkpoint_step)
         progress = TrainingProgress(
@@ -269,11 +273,13 @@ class Training:
             done = self.checkpoint_step
             self._go_on(loaded, watch, checkpoints, done, resume)
         trains = resume is None or (done < len(steps) and not watch.ended)
-        self.team.share(Run(resume, trains))
+        self.team.share(Run(marker, trains))
         if not trains:
             assert resume is not None
             trainer.state = TrainerState.load_from_json(str(resume / "trainer_state.json"))
         else:
+            if resume is not None:
+                self.team.of_pod(resume)
             try:
                 trainer.train(resume_from_checkpoint=str(resume) if resume else None)
             finally:
@@ -311,13 +317,12 @@ class Training:
             watch.measure(step)
             watch.saved(folder, step)
 
-    def _download_checkpoint(self, checkpoints: Checkpoints, folder: Path) -> Path | None:
+    def _download_checkpoint(self, checkpoints: Checkpoints, folder: Path) -> Marker | None:
         while (marker := checkpoints.newest()) is not None:
-            target = folder / f"checkpoint-{marker.step}"
-            if checkpoints.download(marker, target):
+            if checkpoints.download(marker, checkpoint_folder(folder, marker.step)):
                 log.info("resuming after step %d", marker.step)
                 self.checkpoint_step = marker.step
-                return target
+                return marker
             log.warning("the checkpoint of step %d is damaged and is not used", marker.step)
             checkpoints.discard(marker.step)
         self.checkpoint_step = None

@@ -69,12 +69,13 @@ def tracked(tracker: Tracker, progress: TrainingProgress) -> Any:
     return Tracked()
 
 
-def effective(trainer: Any, loaded: LoadedModel, rung: Rung, device: GPU | None) -> Effective:
+def effective(trainer: Any, loaded: LoadedModel, rung: Rung, device: GPU | None, processes: int) -> Effective:
     """Read back what really ran."""
     # A finished training that is resumed has none yet.
     made = trainer.optimizer or trainer.create_optimizer()
     optimizer = getattr(made, "optimizer", made)
     return Effective(
+        processes=processes if processes > 1 else None,
         micro_batch_size=trainer.args.per_device_train_batch_size,
         gradient_accumulation=trainer.args.gradient_accumulation_steps,
         attention=str(getattr(loaded.model.config, "_attn_implementation", None)),

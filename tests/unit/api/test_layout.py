@@ -8,6 +8,7 @@ LAYOUT = JobLayout(namespace="research", name="coach", uid="0a1b")
 def test_every_key_of_a_run_lies_below_its_folder() -> None:
     assert LAYOUT.run("ff00") == "research/coach/ff00"
     assert LAYOUT.log("ff00", "train", 2) == "research/coach/ff00/logs/train-2.log"
+    assert LAYOUT.log("ff00", "train", 2, node=1) == "research/coach/ff00/logs/train-2-node-1.log"
 
 
 def test_the_newest_run_is_found_beside_the_runs() -> None:

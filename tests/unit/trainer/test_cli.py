@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from finetune_api.result import StageResult
-from finetune_trainer import prepare
+from finetune_trainer import prepare, progress_push, train
 from finetune_trainer.cli import main, parser
 from finetune_trainer.context import Context
+from finetune_trainer.node import Node
 from tests.support.trainer_job import JOB, TrainerJob, alpaca_rows, write_rows
 
 
@@ -220,3 +221,70 @@ def test_help_names_every_stage() -> None:
     text = parser().format_help()
     for word in ("prepare", "train", "export", "plan"):
         assert word in text
+
+
+PODS = ["--nodes", "2", "--leader", "coach-train-0-0.train-coach"]
+
+
+@pytest.fixture
+def trained(job: TrainerJob, monkeypatch: pytest.MonkeyPatch) -> list[Context]:
+    """What train was given each time; it is replaced by one that ends well."""
+    given: list[Context] = []
+
+    def run(context: Context) -> StageResult:
+        given.append(context)
+        return StageResult(stage="train", exit_code=0, run_id="a" * 64)
+
+    monkeypatch.setattr(train, "run", run)
+    return given
+
+
+def test_the_first_of_several_pods_leaves_the_result(job: TrainerJob, trained: list[Context]) -> None:
+    job.arguments[:] = [*PODS, "--node", "0"]
+    assert job.run("train") == 0
+    assert _files(job) == ["gym/.runs/11111111-2222/train.json", f"gym/coach/{'a' * 64}/logs/train-0.log"]
+    assert trained[0].node == Node(0, 2, "coach-train-0-0.train-coach", 29400)
+
+
+def test_another_pod_leaves_its_log_alone(
+    job: TrainerJob, trained: list[Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    for name in ("URL", "TOKEN_FILE", "CA_FILE"):
+        monkeypatch.setenv(f"FINETUNE_PROGRESS_{name}", "https://operator")
+    # Progress is the first pod's affair.
+    monkeypatch.delattr(progress_push, "ProgressPush")
+    job.arguments[:] = PODS
+    assert job.run("train") == 0
+    log = f"gym/coach/{'a' * 64}/logs/train-0-node-1.log"
+    assert _files(job) == [log]
+    assert (job.result()["exitCode"], job.result()["log"]) == (0, log)
+    assert trained[0].node.index == 1
+
+
+def test_a_pod_of_an_indexed_job_that_trains_alone_leads(
+    job: TrainerJob, trained: list[Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    assert job.run("train") == 0
+    assert trained[0].node.alone
+    assert trained[0].node.leads
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--nodes", "2", "--node", "0"], "--nodes needs --leader"),
+        (PODS, "--nodes needs --node, or JOB_COMPLETION_INDEX: a number from 0 to 1"),
+        ([*PODS, "--node", "2"], "--nodes needs --node, or JOB_COMPLETION_INDEX: a number from 0 to 1"),
+        (["--nodes", "2", "--leader", "host:none"], "argument --leader: invalid address value: 'host:none'"),
+        (["--nodes", "0"], "argument --nodes: invalid _positive value: '0'"),
+    ],
+)
+def test_pods_that_cannot_find_each_other_are_a_usage_error(
+    given: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["train", *given])
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err

@@ -37,6 +37,12 @@ def test_a_smaller_micro_batch_is_what_fits_next() -> None:
     assert first(8_800) == Rung(4, "Offload")
 
 
+def test_processes_that_train_together_hold_their_gradients_twice() -> None:
+    alone, together = (memory_fit.estimate(plan(), SHAPE, Rung(1, "None"), STEPS, count) for count in (1, 8))
+    weights = SHAPE.adapter_parameters(plan().training.lora.rank, plan().training.lora.target_modules)
+    assert together.adapter - alone.adapter == pytest.approx(4 * weights / 1024**2, abs=1)
+
+
 def test_if_nothing_fits_the_most_frugal_rung_is_tried() -> None:
     assert first(4_000) == Rung(1, "Offload")
 

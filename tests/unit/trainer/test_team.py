@@ -11,6 +11,7 @@ from finetune_api.plan import Defaults, Plan
 from finetune_api.render import render
 from finetune_trainer import team
 from finetune_trainer.data import order
+from finetune_trainer.node import ALONE, Node
 from finetune_trainer.stop import StopFlag
 from finetune_trainer.team import Team
 from finetune_trainer.team_progress import Following, Leading
@@ -76,10 +77,27 @@ def test_each_process_has_its_share_of_the_batch() -> None:
 
 def test_a_process_knows_its_place_by_torchruns_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert team.join({}) == Team()
-    assert team.variables(0, 1, 29500) == {}
-    found = team.variables(1, 4, 29500)
+    assert team.variables(ALONE, 0, 1, 29500) == {}
+    found = team.variables(ALONE, 1, 4, 29500)
     assert (found["RANK"], found["LOCAL_RANK"], found["WORLD_SIZE"]) == ("1", "1", "4")
     assert (found["MASTER_ADDR"], found["MASTER_PORT"]) == ("127.0.0.1", "29500")
+
+
+def test_ranks_are_counted_over_all_pods() -> None:
+    found = [team.variables(Node(node, 3, "leader"), local, 2, 29500) for node in range(3) for local in range(2)]
+    assert [(f["RANK"], f["GROUP_RANK"], f["LOCAL_RANK"]) for f in found] == [
+        ("0", "0", "0"),
+        ("1", "0", "1"),
+        ("2", "1", "0"),
+        ("3", "1", "1"),
+        ("4", "2", "0"),
+        ("5", "2", "1"),
+    ]
+    assert {(f["WORLD_SIZE"], f["LOCAL_WORLD_SIZE"], f["MASTER_ADDR"]) for f in found} == {("6", "2", "leader")}
+
+
+def test_one_process_of_each_pod_fetches() -> None:
+    assert [Team(rank, 4, rank - rank % 2).fetches for rank in range(4)] == [True, False, True, False]
 
 
 class Wire:
