@@ -23,10 +23,10 @@ def free_port() -> int:
 
 
 def wait(processes: Sequence[subprocess.Popen[bytes]], failed: Callable[[int], bool]) -> list[int]:
-    """Return the ranks in the order in which the processes ended, when all have; the first process leads.
+    """Return, when all processes have ended, the ranks of those that did so by themselves, in that order.
 
-    `failed` says, by rank, whether a process that has ended left anything else than a success. When one failed, or the
-    leader has ended, the others are given a moment and are then killed.
+    The first process leads. `failed` says, by rank, whether a process that has ended left anything else than a
+    success. When one failed, or the leader has ended, the others are given a moment and are then killed.
     """
     ended: queue.Queue[int] = queue.Queue()
     for rank, process in enumerate(processes):
@@ -34,14 +34,18 @@ def wait(processes: Sequence[subprocess.Popen[bytes]], failed: Callable[[int], b
     left = set(range(len(processes)))
     order: list[int] = []
     deadline: float | None = None
+    killed = False
     while left:
         try:
             rank = ended.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             kill([processes[rank] for rank in left])
             deadline = None
+            killed = True
             continue
         left.discard(rank)
+        if killed:
+            continue
         order.append(rank)
         if deadline is None:
             if failed(rank):

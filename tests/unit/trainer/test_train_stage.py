@@ -249,7 +249,8 @@ def test_memory_that_runs_out_in_any_process_is_tried_again_by_all(stage: Stage,
 
 
 @pytest.mark.parametrize(
-    ("leader", "other", "code"), [("wait", "SIGKILL", 137), ("SIGKILL", "wait", 137), ("wait", "exit", 3)]
+    ("leader", "other", "code"),
+    [("wait", "SIGKILL", 137), ("SIGKILL", "wait", 137), ("wait", "exit", 3), ("crash", "wait", 1)],
 )
 def test_a_process_that_dies_ends_all(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, leader: str, other: str, code: int
