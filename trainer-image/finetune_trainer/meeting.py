@@ -184,10 +184,11 @@ class Meeting:
             self._broken = True
 
     def _exchange(self, board: Board) -> None:
-        if self._failing and self._said.rounds[-1].failed is None:
-            self.tell(failed=board.add(f"failed/{len(self._said.rounds)}", 1))
-        with self._lock:
+        if self._failing:
             self._failing = False
+            if self._said.rounds[-1].failed is None:
+                self.tell(failed=board.add(f"failed/{len(self._said.rounds)}", 1))
+        with self._lock:
             said = self._said = self._said.model_copy(update={"beat": self._said.beat + 1})
         board.set(_key(self.node.index), said.model_dump_json(by_alias=True))
         self._written = said

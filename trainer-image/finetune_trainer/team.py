@@ -106,7 +106,8 @@ def variables(node: Node, local: int, processes: int, port: int) -> dict[str, st
         "WORLD_SIZE": str(size),
         "LOCAL_WORLD_SIZE": str(processes),
         "GROUP_RANK": str(node.index),
-        "MASTER_ADDR": node.host,
+        # The leader's process serves; its own pod needs no name for that.
+        "MASTER_ADDR": "127.0.0.1" if node.leads else node.host,
         "MASTER_PORT": str(port),
     }
 
