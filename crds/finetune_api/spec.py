@@ -268,5 +268,6 @@ class FineTuneJobSpec(Model):
             self.compute.gpus,
         )
         if refused is not None:
-            raise ValueError(refused)
+            where = "spec.compute.nodes times spec.compute.accelerator.extendedResource.count"
+            raise ValueError(f"{refused}; how many GPUs is {where}")
         return self

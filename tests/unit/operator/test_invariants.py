@@ -69,11 +69,12 @@ class Cluster(RuleBasedStateMachine):
         # The most that it ever asked for.
         self.nodes = 1
 
-    @initialize(queued=st.booleans(), nodes=_nodes)
-    def jobs_may_queue(self, queued: bool, nodes: int) -> None:
+    @initialize(queued=st.booleans(), nodes=_nodes, ahead=st.sampled_from((0, 8)))
+    def jobs_may_queue(self, queued: bool, nodes: int, ahead: int) -> None:
         scheduling = {"scheduling": {"kueue": {"queueName": "gpu"}}} if queued else {}
         self.world = World(spec(evaluation={"gate": {"onMiss": "Fail"}}, compute={"nodes": nodes}, **scheduling))
         self.nodes = nodes
+        self.all_goes_well(ahead)
 
     # The operator.
 

@@ -101,10 +101,11 @@ class Replica:
 class Woken(FreshReads):
     """Whose operator sleeps until it is asked."""
 
-    @initialize(queued=st.booleans())
-    def jobs_may_queue(self, queued: bool) -> None:
+    @initialize(queued=st.booleans(), nodes=st.sampled_from((1, 2)))
+    def jobs_may_queue(self, queued: bool, nodes: int) -> None:
         scheduling = {"scheduling": {"kueue": {"queueName": "gpu"}}} if queued else {}
-        self.world = World(spec(**scheduling))
+        self.world = World(spec(compute={"nodes": nodes}, **scheduling))
+        self.nodes = nodes
         self._starts()
 
     def _starts(self) -> None:
