@@ -1,5 +1,6 @@
 """Operators broken on purpose, to see the judge find it: started in place of the program, only ever by a test."""
 
+import asyncio
 import os
 import sys
 from collections.abc import Callable
@@ -15,8 +16,13 @@ def _never_waits() -> None:
 
 
 def _forgets() -> None:
-    """It does not come back to a job whose pass failed."""
+    """It does not come back to a job whose pass failed, and no full list heals that."""
     workqueue.backoff_seconds = lambda failures: 1e6
+    main.Operator._list_again = _never  # type: ignore[method-assign]
+
+
+async def _never(operator: main.Operator) -> None:  # noqa: ARG001 - as the method has it
+    await asyncio.Event().wait()
 
 
 BREAKS: dict[str, Callable[[], None]] = {"never-waits": _never_waits, "forgets": _forgets}
