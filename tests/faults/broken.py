@@ -18,10 +18,10 @@ def _never_waits() -> None:
 def _forgets() -> None:
     """It does not come back to a job whose pass failed, and no full list heals that."""
     workqueue.backoff_seconds = lambda failures: 1e6
-    main.Operator._list_again = _never  # type: ignore[method-assign]
+    main.Operator._list_again = _never  # type: ignore[assignment, method-assign]
 
 
-async def _never(operator: main.Operator) -> None:  # noqa: ARG001 - as the method has it
+async def _never(operator: main.Operator) -> None:
     await asyncio.Event().wait()
 
 
