@@ -1,31 +1,48 @@
 """Operators broken on purpose, to see the judge find it: started in place of the program, only ever by a test."""
 
-import asyncio
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
-from finetune_operator import decide, main, workqueue
+from finetune_operator import decide, failures, main, names, workqueue
 
 VARIABLE = "FINETUNE_FAULTS_BREAK"
 
 
-def _never_waits() -> None:
-    """It starts a train beside one that still ends."""
-    decide._wait_for_others = lambda observation: None
-
-
 def _forgets() -> None:
-    """It does not come back to a job whose pass failed, and no full list heals that."""
-    workqueue.backoff_seconds = lambda failures: 1e6
-    main.Operator._list_again = _never  # type: ignore[assignment, method-assign]
+    """It does not come back to a job whose pass failed: lost, unless another replica takes over."""
+    forgotten: set[Any] = set()
+    schedule: Any = workqueue.Schedule
+    finish, add = schedule.finish, schedule.add
+
+    def forget(self: Any, key: Any, now: float, *, failed: bool, requeue_after: float | None = None) -> None:
+        if failed:
+            forgotten.add(key)
+        finish(self, key, now, failed=failed, requeue_after=requeue_after)
+
+    schedule.finish = forget
+    schedule.add = lambda self, key, at: None if key in forgotten else add(self, key, at)
 
 
-async def _never(operator: main.Operator) -> None:
-    await asyncio.Event().wait()
+def _doubles() -> None:
+    """It knows only the Jobs of its own process, and waits neither for others nor after a failure: doubled."""
+    job: Any = names.job
+    module: Any = names
+    module.job = lambda metadata, stage, attempt: f"{job(metadata, stage, attempt)}-{os.getpid()}"
+    decide._wait_for_others = lambda observation: None
+    failures.backoff_seconds = lambda counted_failures: 0.0
 
 
-BREAKS: dict[str, Callable[[], None]] = {"never-waits": _never_waits, "forgets": _forgets}
+def _gives_up() -> None:
+    """It takes each failure for a final one: wrong."""
+    judge: Any = failures.judge
+    module: Any = failures
+    module.judge = lambda *arguments, **named: replace(judge(*arguments, **named), permanent=True)
+
+
+BREAKS: dict[str, Callable[[], None]] = {"forgets": _forgets, "doubles": _doubles, "gives-up": _gives_up}
 
 if __name__ == "__main__":
     BREAKS[os.environ[VARIABLE]]()
