@@ -58,7 +58,6 @@ def test_two_pods_learn_what_one_learns_also_after_one_of_them_was_killed(
         assert found["status"]["phase"] == "Succeeded", found["status"].get("failure")
     assert (stage(pair, "train")["attempt"], stage(alone, "train")["attempt"]) == (1, 0)
     assert pair["status"]["effective"]["processes"] == 2
-    assert alone["status"]["runId"] == pair["status"]["runId"]
     one, two = (metrics(platform, namespace, found) for found in (alone, pair))
     assert [m["rows"] for m in two] == [m["rows"] for m in one]
     assert len(two) == STEPS

@@ -32,7 +32,7 @@ def _doubles() -> None:
     module: Any = names
     module.job = lambda metadata, stage, attempt: f"{job(metadata, stage, attempt)}-{os.getpid()}"
     decide._wait_for_others = lambda observation: None
-    failures.backoff_seconds = lambda counted_failures: 0.0
+    failures.backoff_seconds = lambda counted_failures: 0
 
 
 def _gives_up() -> None:
