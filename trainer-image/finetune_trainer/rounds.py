@@ -29,10 +29,17 @@ _END_SECONDS = 60.0
 # For the other pods to tell how a round ended that went wrong.
 _TELL_SECONDS = 30.0
 _LOOK_SECONDS = 0.2
+# For which a pod stays behind the one at fault: as soon as one pod has failed, Kubernetes deletes those that have not,
+# and with them what they say of the cause.
+_BEHIND_SECONDS = 3.0
 log = logging.getLogger(__name__)
 
 # Trains one round, at a rung and with the model's files if they were fetched before.
 Train = Callable[[Rung | None, Path | None], Outcome]
+
+
+class _EndedFirstError(Preempted):
+    """Another pod is at fault."""
 
 
 @contextmanager
@@ -42,11 +49,12 @@ def opened(context: Context) -> Iterator[Train]:
         yield lambda rung, weights: train_process.run(context, rung, weights)
         return
     met = Meeting(context.node, meeting.open_board)
-    left = _result(CRASHED, "it was interrupted")
+    left, behind = _result(CRASHED, "it was interrupted"), 0.0
     try:
         yield Rounds(context, met).run
     except StageError as error:
         left = _result(error.exit_code, error.message)
+        behind = _BEHIND_SECONDS if isinstance(error, _EndedFirstError) else 0.0
         raise
     except StopRequested:
         left = _result(ExitCode.PREEMPTED, train_process.STOPPED)
@@ -56,6 +64,7 @@ def opened(context: Context) -> Iterator[Train]:
     finally:
         with context.stop.deferred():
             met.leave(left)
+            time.sleep(behind)
 
 
 class Rounds:
@@ -157,11 +166,13 @@ class Rounds:
                 return told
             time.sleep(_LOOK_SECONDS)
 
-    def _ended_first(self, index: int, result: StageResult | None) -> Preempted:
+    def _ended_first(self, index: int, result: StageResult | None) -> _EndedFirstError:
         if result is None:
             other = "the pod that leads" if index == 0 else f"node {index} of {self._node.count}"
-            return Preempted(f"training stopped because it lost contact to {other}")
-        error = Preempted(f"training stopped because node {index} of {self._node.count} ended first: {result.message}")
+            return _EndedFirstError(f"training stopped because it lost contact to {other}")
+        error = _EndedFirstError(
+            f"training stopped because node {index} of {self._node.count} ended first: {result.message}"
+        )
         error.checkpoint_step = result.checkpoint_step
         return error
 

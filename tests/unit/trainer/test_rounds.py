@@ -124,6 +124,7 @@ def pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pods:
     monkeypatch.setattr(meeting, "open_board", lambda node, closing: made.table.end(node.index))
     monkeypatch.setattr(meeting, "_EVERY_SECONDS", 0.02)
     monkeypatch.setattr(rounds, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(rounds, "_BEHIND_SECONDS", 0.0)
     monkeypatch.setattr(hang_watch, "_DUMP_SECONDS", 0.2)
     return made
 
@@ -179,6 +180,23 @@ def test_the_pod_at_fault_ends_with_its_own_code(
     fault = 1 - codes.index(75)
     assert found[1 - fault][1] == f"training stopped because node {fault} of 2 ended first: {found[fault][1]}"
     assert not any(running(one["pid"]) for one in pods.stage.started)
+
+
+@pytest.mark.parametrize(("leader", "other", "fault"), [("crash", "wait", 0), ("wait", "SIGKILL", 1)])
+def test_a_pod_that_is_not_at_fault_ends_after_the_one_that_is(
+    pods: Pods, monkeypatch: pytest.MonkeyPatch, leader: str, other: str, fault: int
+) -> None:
+    monkeypatch.setattr(rounds, "_OTHERS_SECONDS", 0.2)
+    monkeypatch.setattr(rounds, "_BEHIND_SECONDS", 2.0)
+    pods.tell(end=leader, others={"end": other})
+    order: list[int] = []
+    futures = [pods.start(index) for index in (0, 1)]
+    for index, future in enumerate(futures):
+        future.add_done_callback(lambda _, index=index: order.append(index))  # type: ignore[misc]
+    for future in futures:
+        ended(future)
+    until(lambda: len(order) == 2)
+    assert order == [fault, 1 - fault]
 
 
 def test_a_stop_of_one_pod_is_a_stop_of_all(pods: Pods) -> None:
