@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from finetune_operator import decide, failures, main, names, workqueue
+from finetune_operator import apply, failures, kube, main, workqueue
 
 VARIABLE = "FINETUNE_FAULTS_BREAK"
 
@@ -27,12 +27,17 @@ def _forgets() -> None:
 
 
 def _doubles() -> None:
-    """It knows only the Jobs of its own process, and waits neither for others nor after a failure: doubled."""
-    job: Any = names.job
-    module: Any = names
-    module.job = lambda metadata, stage, attempt: f"{job(metadata, stage, attempt)}-{os.getpid()}"
-    decide._wait_for_others = lambda observation: None
-    failures.backoff_seconds = lambda counted_failures: 0
+    """It creates each Job twice: doubled."""
+    module: Any = apply
+    create = module._create
+
+    async def twice(client: Any, resource: Any, job: Any, body: Any) -> None:
+        await create(client, resource, job, body)
+        if resource is kube.JOBS:
+            metadata = {**body["metadata"], "name": f"{body['metadata']['name']}-again"}
+            await create(client, resource, job, {**body, "metadata": metadata})
+
+    module._create = twice
 
 
 def _gives_up() -> None:
