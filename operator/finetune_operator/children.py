@@ -58,10 +58,7 @@ def is_pod_of_job(pod: Object, job: Object) -> bool:
 
 def index(pod: Object) -> int:
     """Return which pod of an Indexed Job it is; 0 for the one pod of another."""
-    metadata = pod["metadata"]
-    value = (metadata.get("labels") or {}).get(names.INDEX_LABEL)
-    # Kubernetes before 1.28 has the annotation alone.
-    return int(value or (metadata.get("annotations") or {}).get(names.INDEX_LABEL) or 0)
+    return int((pod["metadata"].get("labels") or {}).get(names.INDEX_LABEL) or 0)
 
 
 def newest(pods: Sequence[Object]) -> dict[int, Object]:
