@@ -1,4 +1,4 @@
-"""Carry out a decision. Everything that the reconcile loop changes in the cluster is changed here.
+"""Carries out decisions. Everything that the reconcile loop changes in the cluster is changed here.
 
 The client that is given here refuses to send a change when this replica does not lead any more. What it sent just
 before may still take effect when another replica leads already. That does no harm:
@@ -17,20 +17,22 @@ before may still take effect when another replica leads already. That does no ha
 - An Event follows a status write that was accepted, so that each is emitted at most once.
 """
 
+import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 
 from finetune_api import API_VERSION, KIND
 from finetune_operator.decision import (
     Action,
     CreateConfigMap,
     CreateJob,
-    Decision,
     DeleteConfigMap,
     DeleteFineTuneJob,
     DeleteJob,
     Deletion,
     EnsureService,
+    KubernetesEvent,
     UpdateConfigMap,
 )
 from finetune_operator.errors import AlreadyExists, ApiError, KubeError, NotFound
@@ -64,10 +66,8 @@ class Refused(KubeError):  # noqa: N818
     """The API server does not take this child: it is forbidden or invalid. The text is its own."""
 
 
-async def apply(client: KubeClient, job: Object, decision: Decision) -> None:
-    """Carry out the actions in order, then write the status once, then emit the events.
-
-    The status is written on the condition that the FineTuneJob is still as it was observed.
+async def carry_out(client: KubeClient, job: Object, actions: Sequence[Action]) -> list[Object]:
+    """Do all that, in order; return the Jobs and ConfigMaps that were created or replaced, as they are now.
 
     Raises:
         Refused: a child was refused; the rest was left out.
@@ -75,44 +75,50 @@ async def apply(client: KubeClient, job: Object, decision: Decision) -> None:
         NameTaken: see there.
         KubeError: the API server cannot be asked; the rest was left out.
     """
-    for action in decision.actions:
-        await _carry_out(client, job, action)
-    if decision.status is not None:
-        await write_status(client, job, decision.status, manager=FIELD_MANAGER)
-    for event in decision.events:
+    answers = [await _carry_out(client, job, action) for action in actions]
+    return [answer for answer in answers if answer is not None]
+
+
+async def tell(client: KubeClient, job: Object, events: Sequence[KubernetesEvent]) -> None:
+    """Record Events on a FineTuneJob, all at a time."""
+
+    async def record(event: KubernetesEvent) -> None:
         try:
             await client.create(EVENTS, job["metadata"]["namespace"], event_body(job, event))
         except KubeError as error:
             # The status says the same, and a repeated pass would not emit it again.
             _log.warning("an Event was not recorded: %s", error, extra={"key": _key(job)})
 
+    await asyncio.gather(*map(record, events))
 
-async def _carry_out(client: KubeClient, job: Object, action: Action) -> None:
+
+async def _carry_out(client: KubeClient, job: Object, action: Action) -> Object | None:
     namespace = job["metadata"]["namespace"]
     match action:
         case CreateConfigMap(body):
-            await _create(client, CONFIG_MAPS, job, body)
+            return await _create(client, CONFIG_MAPS, job, body)
         case CreateJob(body):
-            await _create(client, JOBS, job, body)
+            return await _create(client, JOBS, job, body)
         case EnsureService(body):
             # Nobody lists Services: that it is there is only known from the attempt to create it.
             with contextlib.suppress(AlreadyExists):
                 await _create(client, SERVICES, job, body)
         case UpdateConfigMap(body):
-            await client.replace(CONFIG_MAPS, namespace, body["metadata"]["name"], body)
+            return await client.replace(CONFIG_MAPS, namespace, body["metadata"]["name"], body)
         case DeleteJob():
             await _delete(client, JOBS, job, action, propagation="Foreground")
         case DeleteConfigMap():
             await _delete(client, CONFIG_MAPS, job, action)
         case DeleteFineTuneJob():
             await _delete(client, FINETUNE_JOBS, job, action)
+    return None
 
 
-async def _create(client: KubeClient, resource: Resource, job: Object, body: Object) -> None:
+async def _create(client: KubeClient, resource: Resource, job: Object, body: Object) -> Object:
     metadata = job["metadata"]
     name = body["metadata"]["name"]
     try:
-        await client.create(resource, metadata["namespace"], body)
+        created = await client.create(resource, metadata["namespace"], body)
     except AlreadyExists:
         found = await client.get(resource, metadata["namespace"], name)
         if controller_uid(found) == metadata["uid"]:
@@ -125,6 +131,7 @@ async def _create(client: KubeClient, resource: Resource, job: Object, body: Obj
             raise Refused(error.message) from error
         raise
     _log.info("created %s/%s", resource.plural, name, extra={"key": _key(job)})
+    return created
 
 
 async def _delete(

@@ -80,10 +80,10 @@ class KubernetesEvent:
 
 @dataclass(frozen=True)
 class Decision:
-    """Carry it out in this order: the actions, one by one; the status; the events.
+    """Carry it out in this order: the actions, one by one; the status; the events, which may wait for the pass to end.
 
-    Whatever fails ends the pass there, without the rest. A create that the API server refuses is fed back: `decide`
-    again with `Observation.refusal` set, and carry that out instead.
+    Whatever fails ends the pass there, without the rest. After a Job was created `decide` again, with that Job, and carry
+    that out instead of the rest. So too when the API server refuses a create, with `Observation.refusal` set.
     """
 
     actions: tuple[Action, ...] = ()

@@ -87,7 +87,8 @@ class Operator:
         self._metrics = Metrics()
         self._store = ProgressStore()
         self._jobs: WorkQueue[Key] = WorkQueue(
-            Reconciler(leader, self._settings, self._metrics, self._ended), workers=options.workers
+            Reconciler(leader, self._settings, self._metrics, ended=self._ended, creates=self._creates),
+            workers=options.workers,
         )
         self._progress: WorkQueue[Key] = WorkQueue(ProgressWriter(client, self._store), workers=_PROGRESS_WRITERS)
         self._endpoint = ProgressEndpoint(Authenticator(client), self._store, self._metrics, self._accepted)
@@ -175,6 +176,9 @@ class Operator:
     def _ended(self, key: Key) -> None:
         self._endpoint.forget(key)
         self._metrics.drop_live(key)
+
+    def _creates(self, key: Key, name: str) -> None:
+        self._news.expect(key, name)
 
     def _accepted(self, key: Key, entry: Entry) -> None:
         self._progress.add(key, entry.due_in(time.monotonic()))

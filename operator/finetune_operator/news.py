@@ -11,8 +11,11 @@ Key = tuple[str, str]
 
 # What happens to children comes in bursts: a Job, its pod, the pod's node. One pass takes it all in.
 _BURST_SECONDS = 0.1
+# A pass would only tell that a pod runs; of one that is over by then the next pass tells it all.
+_RUNS_SECONDS = 3.0
 # The Job controller says up to so much later how an attempt ended whose pod has.
-_OUTCOME_SECONDS = 1.5
+_OUTCOME_SECONDS = 5.0
+_PASS_SECONDS = {"Running": _RUNS_SECONDS, "Succeeded": _OUTCOME_SECONDS, "Failed": _OUTCOME_SECONDS}
 # What a healthy pod goes through, and what a Job says before its outcome.
 _ROUTINE = frozenset(
     {
@@ -73,6 +76,13 @@ def signs(child: Object) -> str:
     return repr(parts) if any(parts) else ""
 
 
+def _seconds(pod: Object) -> float:
+    """Return how long a pass may wait that a pod asks for. One that is being deleted is gone soon, with what it says."""
+    if pod["metadata"].get("deletionTimestamp"):
+        return _BURST_SECONDS
+    return _PASS_SECONDS.get((pod.get("status") or {}).get("phase"), _BURST_SECONDS)
+
+
 def _is_unscheduled(condition: Object) -> bool:
     return bool(condition["type"] == "PodScheduled" and condition["status"] == "False")
 
@@ -100,6 +110,8 @@ class News:
         self._resting: set[Key] = set()
         self._revisions: dict[Key, str] = {}
         self._signs: dict[str, str] = {}
+        # Names of Jobs.
+        self._expected: dict[Key, set[str]] = {}
         # By uid. Kept on a standby too: no watch tells again of what its predecessor left running.
         self._live: dict[Key, set[str]] = {}
         # What the watches told of since a full list began, which may be older.
@@ -132,6 +144,8 @@ class News:
 
     def _of_job(self, key: Key, job: Object | None) -> None:
         phase = resting_phase(job) if job else None
+        if job is None or phase is not None:
+            self._expected.pop(key, None)
         if phase is not None:
             self._resting.add(key)
             self._revisions.pop(key, None)
@@ -149,21 +163,31 @@ class News:
         else:
             self._reported(key, job)
 
+    def expect(self, key: Key, job_name: str) -> None:
+        """A pass is about to create this Job, and fails if it does not see it created: that it is there is no news."""
+        self._expected.setdefault(key, set()).add(job_name)
+
     def of_child(self, key: Key, child: Object, *, gone: bool, anew: bool = False) -> None:
         """A Job or a pod of a FineTuneJob was listed or changed, or is gone."""
         uid = child["metadata"]["uid"]
         is_pod = "template" not in (child.get("spec") or {})
         live = not gone and (children.is_live_pod(child) if is_pod else children.is_live_job(child))
         self._note(key, uid, live=live)
-        known = self._signs.pop(uid, "" if is_pod else None)
+        known = self._signs.pop(uid, "" if is_pod or self._was_expected(key, child) else None)
         if key in self._resting and not live:
             return
         present = signs(child)
         if not gone:
             self._signs[uid] = present
         if gone or anew or present != known:
-            over = (child.get("status") or {}).get("phase") in ("Succeeded", "Failed")
-            self._add(key, _OUTCOME_SECONDS if over else _BURST_SECONDS)
+            self._add(key, _seconds(child) if is_pod and not gone else _BURST_SECONDS)
+
+    def _was_expected(self, key: Key, child: Object) -> bool:
+        expected, name = self._expected.get(key, set()), child["metadata"]["name"]
+        if name not in expected:
+            return False
+        expected.remove(name)
+        return True
 
     def _note(self, key: Key, uid: str, *, live: bool) -> None:
         if live:

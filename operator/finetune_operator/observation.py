@@ -1,7 +1,7 @@
 """What one pass of the reconcile loop saw of one FineTuneJob."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from pydantic import ValidationError
@@ -24,6 +24,9 @@ class Observation:
     status is written with the resource version of this FineTuneJob as its precondition. An attempt's number moves on
     only through that write, and a child's name is made from it, so that a pass which acts on an old status meets a
     name that is taken.
+
+    A pass goes on from what it has written, on the same children. That is as good: nobody wrote a status in between, so
+    that all it says of children is older than they are, or was seen on them.
     """
 
     metadata: ObjectMeta
@@ -80,6 +83,35 @@ class Observation:
             foreign_jobs=tuple(j for j in jobs if not _is_own(j, metadata.uid)),
             foreign_pods=tuple(p for p in pods if not _is_own(p, metadata.uid)),
         )
+
+    def with_children(self, answers: Sequence[Object]) -> Self:
+        """Return it with the Jobs and ConfigMaps that were created or replaced since, as the API server answered."""
+        if not answers:
+            return self
+        jobs = [a for a in answers if a["kind"] == "Job"]
+        maps = [a for a in answers if a["kind"] == "ConfigMap"]
+        new = {a["metadata"]["name"] for a in maps}
+        return replace(
+            self,
+            jobs=(*self.jobs, *jobs),
+            config_maps=(*(c for c in self.config_maps if c["metadata"]["name"] not in new), *maps),
+            # No queue has taken up what was created just now.
+            workloads=() if jobs else self.workloads,
+        )
+
+    def with_status(self, resource: Object) -> Self:
+        """Return it with the FineTuneJob as the API server answered to the status that was written.
+
+        Raises:
+            ValidationError: see `of`.
+        """
+        anew = self.of(
+            resource,
+            jobs=(*self.jobs, *self.foreign_jobs),
+            pods=(*self.pods, *self.foreign_pods),
+            config_maps=self.config_maps,
+        )
+        return replace(anew, events=self.events, workloads=self.workloads, refusal=self.refusal)
 
 
 def _is_own(child: Object, uid: str) -> bool:

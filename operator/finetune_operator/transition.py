@@ -44,7 +44,7 @@ class Transition:
         """
         events = self.events
         if self._was_suspended():
-            events = (*events, KubernetesEvent("Normal", "Resumed", "The job goes on."))
+            events = (KubernetesEvent("Normal", "Resumed", "The job goes on."), *events)
         if waiting and self._reason() != reason:
             events = (*events, KubernetesEvent(event, reason, message))
         phase = status.phase(self.status, waiting=waiting)

@@ -31,11 +31,12 @@ def _doubles() -> None:
     module: Any = apply
     create = module._create
 
-    async def twice(client: Any, resource: Any, job: Any, body: Any) -> None:
-        await create(client, resource, job, body)
+    async def twice(client: Any, resource: Any, job: Any, body: Any) -> Any:
+        created = await create(client, resource, job, body)
         if resource is kube.JOBS:
             metadata = {**body["metadata"], "name": f"{body['metadata']['name']}-again"}
             await create(client, resource, job, {**body, "metadata": metadata})
+        return created
 
     module._create = twice
 

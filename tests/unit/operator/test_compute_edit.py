@@ -65,8 +65,7 @@ def test_that_costs_no_retry_and_is_no_failure(world: World) -> None:
 def test_the_reason_is_written_before_the_job_is_deleted(world: World) -> None:
     pend(world)
     world.edit(nodeSelector={"gpu": "h100"})
-    for _ in world.operator_pass():
-        pass
+    world.pass_until_written()
     assert reason(world) == "ComputeChanged"
     assert "deletionTimestamp" not in world.live_job()["metadata"]
 
@@ -175,8 +174,7 @@ def test_of_a_job_that_is_gone_only_the_next_one_tells_of_an_edit(
 def test_a_pod_that_begins_to_run_after_all_is_left_alone(world: World) -> None:
     pod = pend(world)
     world.edit(nodeSelector={"gpu": "h100"})
-    for _ in world.operator_pass():
-        pass
+    world.pass_until_written()
     world.run_pod(pod)
     world.reconcile()
     assert "deletionTimestamp" not in world.live_job()["metadata"]

@@ -122,8 +122,7 @@ def test_a_job_that_is_over_has_its_live_job_deleted() -> None:
 def test_the_verdict_is_written_before_the_job_is_deleted() -> None:
     world = pending(startDeadlineSeconds=60)
     world.now += timedelta(seconds=60)
-    for _ in world.operator_pass():
-        pass
+    world.pass_until_written()
     assert world.stage("prepare")["state"] == "Failed"
     assert "deletionTimestamp" not in world.live_job()["metadata"]
     # Whatever happens to the Job now, the verdict stands.

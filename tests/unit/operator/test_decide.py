@@ -27,8 +27,7 @@ def names(world: World) -> list[str]:
 
 
 def test_acceptance_is_written_before_anything_is_created(world: World) -> None:
-    for _ in world.operator_pass():
-        pass
+    world.pass_until_written()
     assert world.status["snapshot"]["trainerImage"] == "registry.local/trainer:1"
     assert world.created == []
 
@@ -64,8 +63,7 @@ def test_the_operator_catches_up_in_one_pass_after_being_away(world: World) -> N
     world.run_pod(pod)
     world.end_pod(pod, 0, success("prepare"))
     world.settle()
-    for _ in world.operator_pass():
-        pass
+    world.pass_until_written()
     assert world.stage("prepare")["state"] == "Succeeded"
 
 
@@ -235,8 +233,7 @@ def test_an_upgrade_of_the_operator_changes_nothing_for_a_running_job(world: Wor
 
 
 def test_an_upgrade_between_acceptance_and_start_accepts_anew(world: World) -> None:
-    for _ in world.operator_pass():
-        pass
+    world.pass_until_written()
     world.settings = replace(SETTINGS, defaults=Defaults(s3=S3Connection(endpoint="https://other.local")))
     world.reconcile()
     assert names(world) == ["coach-00001-prepare-0"]
@@ -259,15 +256,13 @@ def test_a_plan_that_was_replaced_fails_the_job(world: World) -> None:
 
 
 def test_a_plan_of_other_settings_that_arrives_late_is_not_in_the_way(world: World) -> None:
-    for _ in world.operator_pass():
-        pass
+    world.pass_until_written()
     late = World()
     late.reconcile()
     [plan, _] = late.config_maps
     world.settings = replace(SETTINGS, defaults=Defaults(s3=S3Connection(endpoint="https://other.local")))
     for _ in range(2):  # the second one accepts anew
-        for _ in world.operator_pass():
-            pass
+        world.pass_until_written()
         if world.status["snapshot"]["planSha256"][:8] not in plan["metadata"]["name"]:
             break
     world.config_maps.append(plan)
@@ -412,8 +407,7 @@ def test_the_result_of_a_trainer_that_knows_of_one_gpu_is_read_whatever_compute_
 
 
 def test_a_job_of_which_nothing_was_started_is_accepted_anew_after_a_rollback(world: World) -> None:
-    for _ in world.operator_pass():
-        pass
+    world.pass_until_written()
     world.job["status"]["snapshot"]["planVersion"] = PLAN_VERSION + 1
     world.job["status"]["snapshot"]["planSha256"] = "b" * 64
     world.reconcile()

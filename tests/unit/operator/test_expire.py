@@ -66,8 +66,7 @@ def test_the_last_status_is_written_before_anything_is_deleted() -> None:
     world.reconcile()
     world.end_pod(pod, 65, failure("prepare", 65, "No."))
     world.settle()
-    for _ in world.operator_pass():
-        pass
+    world.pass_until_written()
     assert world.resource is not None
     assert world.finished()
 

@@ -117,8 +117,7 @@ def test_a_job_that_was_refused_is_accepted_once_its_endpoint_is_allowed() -> No
 
 def test_a_job_that_was_refused_between_acceptance_and_start_is_accepted_anew() -> None:
     world = World()
-    for _ in world.operator_pass():
-        pass
+    world.pass_until_written()
     other = Defaults(s3=S3Connection(endpoint="https://other.local"), policy=Policy(endpoints=["only.local"]))
     world.settings = replace(SETTINGS, defaults=other)
     world.reconcile()

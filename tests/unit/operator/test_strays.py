@@ -70,8 +70,7 @@ def accepted_anew() -> tuple[World, Object]:
     world.settings = replace(world.settings, defaults=Defaults(s3=S3Connection(endpoint="https://other.local")))
     world.refusal = None
     world.now += timedelta(seconds=30)
-    for _ in world.operator_pass():
-        pass
+    world.pass_until_written()
     assert not world.jobs
     return world, late
 

@@ -89,8 +89,7 @@ def test_a_suspended_job_at_rest_says_where_it_stands() -> None:
 def test_a_job_is_deleted_only_once_it_is_written_that_it_is_suspended() -> None:
     world, _ = started("train")
     world.patch(suspend=True)
-    for _ in world.operator_pass():
-        pass
+    world.pass_until_written()
     assert suspended(world) == "True"
     assert "deletionTimestamp" not in world.live_job()["metadata"]
 
@@ -141,8 +140,7 @@ def test_a_job_that_is_resumed_while_its_pod_ends_waits_for_it() -> None:
 def test_a_job_that_is_resumed_before_anything_was_deleted_runs_on() -> None:
     world, pod = started("train")
     world.patch(suspend=True)
-    for _ in world.operator_pass():
-        pass
+    world.pass_until_written()
     resume(world)
     assert (suspended(world), reason(world)) == ("False", "Training")
     assert pod["status"]["phase"] == "Running"
@@ -172,8 +170,7 @@ def test_a_stage_whose_pod_is_over_is_not_deleted_before_its_job_says_so() -> No
 def test_a_job_that_completed_unseen_is_not_deleted() -> None:
     world, pod = started("train")
     world.patch(suspend=True)
-    for _ in world.operator_pass():
-        pass
+    world.pass_until_written()
     deleting = world.operator_pass()
     next(deleting)
     next(deleting)  # it has decided to delete

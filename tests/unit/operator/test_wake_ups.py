@@ -10,11 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 
-from finetune_api.status import FineTuneJobStatus
 from finetune_operator.children import is_live_job
-from finetune_operator.decision import Decision
 from finetune_operator.news import News
-from finetune_operator.reconcile import wait_for_next
 from finetune_operator.workqueue import Schedule
 from tests.unit.operator.test_invariants import PROFILE, FreshReads
 from tests.unit.operator.world import Object, World, spec
@@ -32,6 +29,7 @@ class Replica:
         self.leads = False
         self.schedule: Schedule[tuple[str, str]] = Schedule()
         self.news = News(self._add, lambda *_: None, lambda *_: None)
+        world.creates = lambda name: self.news.expect(KEY, name)
         # By uid, as the watches saw it last.
         self.seen: dict[str, Object] = {}
         self.watches_begin()
@@ -85,16 +83,11 @@ class Replica:
         key = self.schedule.take(self._now)
         if key is None:
             return
-        read = copy.deepcopy(self.world.resource)
-        versions, nothing = self.world.job["metadata"]["resourceVersion"] if read else "", object()
+        gone, nothing = self.world.resource is None, object()
         self.world.last_requeue = nothing  # type: ignore[assignment]
-        yield from self.world.operator_pass(read)
+        yield from self.world.operator_pass()
         wait: Any = self.world.last_requeue
-        failed = wait is nothing and read is not None
-        written = self.world.resource
-        if written and read and not failed and written["metadata"]["resourceVersion"] != versions:
-            old = FineTuneJobStatus.model_validate(read["status"])
-            wait = wait_for_next(old, Decision(status=written["status"], requeue_after=wait))
+        failed = wait is nothing and not gone
         self.schedule.finish(key, self._now, failed=failed, requeue_after=None if wait is nothing else wait)
 
 

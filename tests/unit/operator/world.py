@@ -4,7 +4,7 @@ Every part moves only when it is told to, so that a test decides the order. The 
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,10 +17,10 @@ from finetune_operator.decide import decide
 from finetune_operator.decision import (
     Action,
     CreateJob,
-    Decision,
     DeleteConfigMap,
     DeleteFineTuneJob,
     DeleteJob,
+    Deletion,
     EnsureService,
     KubernetesEvent,
     UpdateConfigMap,
@@ -29,6 +29,7 @@ from finetune_operator.diagnose import needs_events
 from finetune_operator.job_settings import Settings
 from finetune_operator.observation import Observation
 from finetune_operator.queued import held
+from finetune_operator.reconcile import goes_on, wait_for_next
 
 Object = dict[str, Any]
 RUN_ID = "a" * 64
@@ -69,6 +70,10 @@ class RefusedError(Exception):
     """The API server's 403 or 422."""
 
 
+class PassEndsError(Exception):
+    """A conflict, or a name that is taken."""
+
+
 JOB_NAME = "batch.kubernetes.io/job-name"
 INDEX = "batch.kubernetes.io/job-completion-index"
 
@@ -98,7 +103,10 @@ class World:
         # Of the Job that is held back. None: the cluster has no Kueue.
         self.workloads: list[Object] | None = []
         self.refusal: str | None = None
+        # What the last pass that came to its end asked for.
         self.last_requeue: float | None = None
+        # Told the names of the Jobs that a pass is about to create.
+        self.creates: Callable[[str], None] = lambda name: None
         self._versions = 0
         self._uids = 0
         self.create()
@@ -297,22 +305,47 @@ class World:
         asked = held(observation) is not None and self.workloads is not None
         workloads = tuple(self.workloads or ()) if asked else None
         observation = replace(observation, events=tuple(events), workloads=workloads)
-        decision = decide(observation, self.now, self.settings)
-        if resource["spec"].get("suspend") and any(isinstance(a, CreateJob) for a in decision.actions):
-            raise AssertionError("a job that is suspended starts something")
-        yield
-        for action in decision.actions:
-            try:
-                if not self._act(action):
-                    return
-            except RefusedError as refusal:
-                decision = decide(replace(observation, refusal=str(refusal)), self.now, self.settings)
-                assert not decision.actions
-                break
+        for _ in range(5):
+            decision = decide(observation, self.now, self.settings)
+            starts = [a.body["metadata"]["name"] for a in decision.actions if isinstance(a, CreateJob)]
+            if resource["spec"].get("suspend") and starts:
+                raise AssertionError("a job that is suspended starts something")
             yield
-        if self._write_status(resource, decision):
+            for name in starts:
+                self.creates(name)
+            answers: list[Object] = []
+            try:
+                for action in decision.actions:
+                    answers += self._act(action)
+                    yield
+            except RefusedError as refusal:
+                assert observation.refusal is None
+                observation = replace(observation, refusal=str(refusal))
+                continue
+            except PassEndsError:
+                return
+            observation = observation.with_children(copy.deepcopy(answers))
+            if starts:
+                continue
+            if decision.status is None:
+                self.last_requeue = decision.requeue_after
+                return
+            if not self._write_status(resource, decision.status):
+                return
             self.events += decision.events
-            self.last_requeue = decision.requeue_after
+            resource, old = copy.deepcopy(self.job), observation.status
+            observation = observation.with_status(resource)
+            if not goes_on(old, observation.status, decision):
+                self.last_requeue = wait_for_next(old, observation.status, decision)
+                return
+        raise AssertionError("a pass comes to no end")
+
+    def pass_until_written(self) -> None:
+        """A pass that is cut off after it has written a status."""
+        before = len(self.history)
+        for _ in self.operator_pass():
+            if len(self.history) > before:
+                return
 
     def reconcile(self) -> None:
         """Passes until nothing more changes."""
@@ -324,9 +357,11 @@ class World:
                 return
         raise AssertionError("the operator does not come to rest")
 
-    def _act(self, action: Action) -> bool:
+    def _act(self, action: Action) -> list[Object]:
+        """Return what is created or replaced."""
         if isinstance(action, DeleteJob | DeleteConfigMap | DeleteFineTuneJob):
-            return self._delete(action)
+            self._delete(action)
+            return []
         body = copy.deepcopy(action.body)
         kept = self.jobs if isinstance(action, CreateJob) else self.config_maps
         if isinstance(action, EnsureService):
@@ -334,10 +369,12 @@ class World:
         same = [x for x in kept if x["metadata"]["name"] == body["metadata"]["name"]]
         if isinstance(action, UpdateConfigMap):
             if not same or same[0]["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
-                return False
+                raise PassEndsError
             kept.remove(same[0])
+        elif same and isinstance(action, EnsureService):
+            return []
         elif same:
-            return isinstance(action, EnsureService)
+            raise PassEndsError
         if self.refusal:
             raise RefusedError(self.refusal)
         body["metadata"]["resourceVersion"] = self._version()
@@ -345,17 +382,17 @@ class World:
         body["metadata"]["uid"] = f"uid-{self._versions}"
         kept.append(body)
         self.created.append(body)
-        return True
+        return [] if isinstance(action, EnsureService) else [body]
 
-    def _delete(self, action: DeleteJob | DeleteConfigMap | DeleteFineTuneJob) -> bool:
+    def _delete(self, action: Deletion) -> None:
         kept = self.config_maps if isinstance(action, DeleteConfigMap) else self.jobs
         if isinstance(action, DeleteFineTuneJob):
             kept = [self.resource] if self.resource else []
         found = next((x for x in kept if x["metadata"]["name"] == action.name), None)
         if found is None:
-            return True
+            return
         if (found["metadata"]["uid"], found["metadata"]["resourceVersion"]) != (action.uid, action.resource_version):
-            return False
+            raise PassEndsError
         self._version()
         if isinstance(action, DeleteJob):
             self.delete_job(found, foreground=True)
@@ -364,17 +401,13 @@ class World:
             self.delete()
         else:
             kept.remove(found)
-        return True
 
-    def _write_status(self, read: Object, decision: Decision) -> bool:
-        if decision.status is None:
-            self.last_requeue = decision.requeue_after
-            return False
+    def _write_status(self, read: Object, status: Object) -> bool:
         version = self.resource["metadata"]["resourceVersion"] if self.resource else None
         if read["metadata"]["resourceVersion"] != version:
             return False
         changed = copy.deepcopy(self.job)
-        changed["status"] = copy.deepcopy(decision.status)
+        changed["status"] = copy.deepcopy(status)
         changed["metadata"]["resourceVersion"] = self._version()
         self._store(changed)
         return True

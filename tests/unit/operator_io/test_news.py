@@ -41,6 +41,7 @@ class Taken(News):
 
     def __init__(self) -> None:
         self.due = 0
+        self.seconds = 0.0
         self.phases: list[str] = []
         self.reports: list[dict[str, Any]] = []
         super().__init__(
@@ -52,6 +53,7 @@ class Taken(News):
     def _count(self, key: tuple[str, str], seconds: float) -> None:
         assert key == KEY
         self.due += 1
+        self.seconds = seconds
 
     def makes_due(
         self, job: dict[str, Any] | None = None, child: dict[str, Any] | None = None, gone: bool = False
@@ -127,6 +129,32 @@ def test_a_status_that_changes_is_passed_on_and_makes_nothing_due(news: Taken) -
     assert not news.makes_due(_job({"phase": "Training", "progress": REPORT}))
     assert news.reports == [REPORT]
     assert news.makes_due(_job({"phase": "Training"}, generation=2))
+
+
+def test_a_job_that_a_pass_creates_is_no_news_until_something_happens_to_it(news: Taken) -> None:
+    news.of_job(KEY, _job({}))
+    news.expect(KEY, "coach-train-0")
+    assert not news.makes_due(child=_stage_job())
+    assert news.makes_due(child=_stage_job("Failed"))
+
+
+@pytest.mark.parametrize("phase", ["Running", "Succeeded", "Failed"])
+def test_a_pass_that_would_only_tell_that_a_pod_runs_or_has_ended_waits_for_more(news: Taken, phase: str) -> None:
+    news.of_child(KEY, _pod(phase=phase), gone=False)
+    assert news.seconds > 1
+
+
+def test_a_pod_that_is_being_deleted_is_looked_at_soon(news: Taken) -> None:
+    pod = _pod(phase="Failed")
+    pod["metadata"]["deletionTimestamp"] = "2026-11-01T00:00:00Z"
+    news.of_child(KEY, pod, gone=False)
+    assert news.seconds < 1
+
+
+def test_only_the_job_that_a_pass_creates_is_no_news(news: Taken) -> None:
+    news.of_job(KEY, _job({}))
+    news.expect(KEY, "coach-train-1")
+    assert news.makes_due(child=_stage_job())
 
 
 def test_a_deletion_that_begins_makes_it_due(news: Taken) -> None:
