@@ -4,11 +4,13 @@
     python benchmarks/gpu_checks.py --work /tmp/benchmark sft dpo kto orpo              # Llama 3 8B's shape
     python benchmarks/gpu_checks.py --work /tmp/benchmark fp16 ladder invariance        # four layers of Llama 3.2 1B
     python benchmarks/gpu_checks.py --work /tmp/benchmark processes                     # the same, on two GPUs
+    python benchmarks/gpu_checks.py --work /tmp/benchmark two-gpus                      # Llama 3 8B's shape
 
 Every case runs `python -m finetune_trainer prepare` and `train`, as a pod does, on models of random weights that are
 made in --work. `ladder` lets another process fill the GPU first. `invariance` trains one job four times: with
 micro-batches of 1, 2 and 8, and killed (SIGKILL) at a random step and started again. `processes` trains one job on one
-GPU and on two, and kills and resumes a third; its last step is shorter than the others.
+GPU and on two, and kills and resumes a third; its last step is shorter than the others. `two-gpus` trains one job on one
+GPU and on two, to see how much faster that is.
 """
 
 import argparse
@@ -44,7 +46,9 @@ def main() -> int:
     """Run the cases and print one JSON line each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "cases", nargs="+", choices=["sft", "dpo", "orpo", "kto", "fp16", "ladder", "invariance", "processes"]
+        "cases",
+        nargs="+",
+        choices=["sft", "dpo", "orpo", "kto", "fp16", "ladder", "invariance", "processes", "two-gpus"],
     )
     parser.add_argument("--work", type=Path, required=True, help="folder for models, data and results")
     parser.add_argument("--shape", choices=[*sorted(training.SHAPES), "small"], default="llama-3-8b")
@@ -85,6 +89,8 @@ class Bench:
             return self.invariance()
         if self.case == "processes":
             return self.processes()
+        if self.case == "two-gpus":
+            return self.two_gpus()
         method = {"fp16": "SFT", "ladder": "SFT"}.get(self.case, self.case.upper())
         changes: dict[str, Any] = {"method": method}
         if self.case == "fp16":
@@ -124,6 +130,15 @@ class Bench:
         others["killed"].train_until_step(5)
         for name, other in others.items():
             figures[name] = other.train() | other.compared(whole)
+        return figures
+
+    def two_gpus(self) -> dict[str, Any]:
+        """Compare the speed on one GPU and on two, of the same job; each has half of a step's rows."""
+        one = self.job("one", microBatchSize=4, gradientCheckpointing="None")
+        two = one.copied("two", 4)
+        two.processes = 2
+        figures = {"one": one.train(), "two": two.train() | two.compared(one)}
+        figures["speedup"] = figures["two"]["tokensPerSecond"] / figures["one"]["tokensPerSecond"]
         return figures
 
 

@@ -82,8 +82,8 @@ class KubernetesEvent:
 class Decision:
     """Carry it out in this order: the actions, one by one; the status; the events, which may wait for the pass to end.
 
-    Whatever fails ends the pass there, without the rest. After a Job was created `decide` again, with that Job, and carry
-    that out instead of the rest. So too when the API server refuses a create, with `Observation.refusal` set.
+    Whatever fails ends the pass there, without the rest. After a Job was created `decide` again, with that Job, and
+    carry that out instead of the rest. So too when the API server refuses a create, with `Observation.refusal` set.
     """
 
     actions: tuple[Action, ...] = ()

@@ -77,10 +77,9 @@ def signs(child: Object) -> str:
 
 
 def _seconds(pod: Object) -> float:
-    """Return how long a pass may wait that a pod asks for. One that is being deleted is gone soon, with what it says."""
-    if pod["metadata"].get("deletionTimestamp"):
-        return _BURST_SECONDS
-    return _PASS_SECONDS.get((pod.get("status") or {}).get("phase"), _BURST_SECONDS)
+    """Return how long the pass may wait that a pod asks for. One that is being deleted soon says nothing any more."""
+    phase: str = (pod.get("status") or {}).get("phase", "Pending")
+    return _BURST_SECONDS if pod["metadata"].get("deletionTimestamp") else _PASS_SECONDS.get(phase, _BURST_SECONDS)
 
 
 def _is_unscheduled(condition: Object) -> bool:
