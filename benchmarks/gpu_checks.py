@@ -3,14 +3,15 @@
 
     python benchmarks/gpu_checks.py --work /tmp/benchmark sft dpo kto orpo              # Llama 3 8B's shape
     python benchmarks/gpu_checks.py --work /tmp/benchmark fp16 ladder invariance        # four layers of Llama 3.2 1B
-    python benchmarks/gpu_checks.py --work /tmp/benchmark processes                     # the same, on two GPUs
+    python benchmarks/gpu_checks.py --work /tmp/benchmark processes nodes               # the same, on two GPUs
     python benchmarks/gpu_checks.py --work /tmp/benchmark two-gpus                      # Llama 3 8B's shape
 
 Every case runs `python -m finetune_trainer prepare` and `train`, as a pod does, on models of random weights that are
 made in --work. `ladder` lets another process fill the GPU first. `invariance` trains one job four times: with
 micro-batches of 1, 2 and 8, and killed (SIGKILL) at a random step and started again. `processes` trains one job on one
-GPU and on two, and kills and resumes a third; its last step is shorter than the others. `two-gpus` trains one job on one
-GPU and on two, to see how much faster that is.
+GPU and on two, and kills and resumes a third; its last step is shorter than the others. `nodes` trains it on one GPU,
+and as two pods with a GPU each would, but on one machine. `two-gpus` trains one job on one GPU and on two, to see how
+much faster that is.
 """
 
 import argparse
@@ -48,7 +49,7 @@ def main() -> int:
     parser.add_argument(
         "cases",
         nargs="+",
-        choices=["sft", "dpo", "orpo", "kto", "fp16", "ladder", "invariance", "processes", "two-gpus"],
+        choices=["sft", "dpo", "orpo", "kto", "fp16", "ladder", "invariance", "processes", "nodes", "two-gpus"],
     )
     parser.add_argument("--work", type=Path, required=True, help="folder for models, data and results")
     parser.add_argument("--shape", choices=[*sorted(training.SHAPES), "small"], default="llama-3-8b")
@@ -78,7 +79,7 @@ class Bench:
         self.work = work / case
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir()
-        name = "small" if case in ("fp16", "ladder", "invariance", "processes") else shape
+        name = "small" if case in ("fp16", "ladder", "invariance", "processes", "nodes") else shape
         self.model = work / name
         if not (self.model / "config.json").exists():
             training.write_model(self.model, SMALL if name == "small" else training.SHAPES[name], training.vocabulary())
@@ -89,6 +90,8 @@ class Bench:
             return self.invariance()
         if self.case == "processes":
             return self.processes()
+        if self.case == "nodes":
+            return self.nodes()
         if self.case == "two-gpus":
             return self.two_gpus()
         method = {"fp16": "SFT", "ladder": "SFT"}.get(self.case, self.case.upper())
@@ -132,6 +135,13 @@ class Bench:
             figures[name] = other.train() | other.compared(whole)
         return figures
 
+    def nodes(self) -> dict[str, Any]:
+        """Compare rows and losses of every step on one GPU and in two pods, which talk as over a network."""
+        whole = self.job("whole", microBatchSize=2, checkpointSteps=2, maxSteps=None, epochs=1)
+        pods = whole.copied("pods", 2)
+        pods.nodes = 2
+        return {"one": whole.train(), "pods": pods.train() | pods.compared(whole)}
+
     def two_gpus(self) -> dict[str, Any]:
         """Compare the speed on one GPU and on two, of the same job; each has half of a step's rows."""
         one = self.job("one", microBatchSize=4, gradientCheckpointing="None")
@@ -149,6 +159,7 @@ class Job:
         folder.mkdir()
         self.folder = folder
         self.processes = 1
+        self.nodes = 1
         command = [sys.executable, "-m", "finetune_trainer", "plan", "--job", str(training.JOB), "--model", str(model)]
         command += ["--dataset", str(data), "--output", str(folder / "output"), "--allow-cpu"]
         done = subprocess.run(command, env=training.environment(), check=True, capture_output=True, text=True)
@@ -183,7 +194,11 @@ class Job:
     def train(self) -> dict[str, Any]:
         """Run train to its end and return its figures."""
         started = time.monotonic()
+        others = [
+            subprocess.Popen(self._command("train", node), env=self._environment(node)) for node in range(1, self.nodes)
+        ]
         subprocess.run(self._command("train"), env=self._environment(), check=True)
+        assert [other.wait() for other in others] == [0] * len(others)
         (path,) = self.folder.glob("output/*/.runs/*/train.json")
         result = json.loads(path.read_text())
         lines = self.metrics()
@@ -226,12 +241,19 @@ class Job:
         (path,) = self.folder.glob("output/*/*/*/metrics.jsonl")
         return [json.loads(line) for line in path.read_text().splitlines()]
 
-    def _command(self, stage: str) -> list[str]:
-        several = ["--processes", str(self.processes)] if stage == "train" and self.processes > 1 else []
+    def _command(self, stage: str, node: int = 0) -> list[str]:
+        several: list[str] = []
+        if stage == "train" and self.processes > 1:
+            several = ["--processes", str(self.processes)]
+        if stage == "train" and self.nodes > 1:
+            several += ["--nodes", str(self.nodes), "--leader", "localhost", "--node", str(node)]
         return [sys.executable, "-m", "finetune_trainer", stage, "--plan", str(self.plan), *several]
 
-    def _environment(self) -> dict[str, str]:
-        return training.environment() | {"FINETUNE_SCRATCH": str(self.folder / "scratch")}
+    def _environment(self, node: int = 0) -> dict[str, str]:
+        own = {"FINETUNE_SCRATCH": str(self.folder / f"scratch-{node}")}
+        if self.nodes > 1:
+            own["CUDA_VISIBLE_DEVICES"] = str(node)
+        return training.environment() | own
 
 
 def write_rows(path: Path, method: str) -> None:

@@ -1,5 +1,6 @@
 """What counts as lost, doubled and wrong: pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -83,6 +84,15 @@ def started_wrongly(job: Object | None, pod: Object) -> list[str]:
     if metadata["creationTimestamp"] <= job["status"]["completionTime"]:
         return []
     return [f"finished at {job['status']['completionTime']}, and then {metadata['name']} started"]
+
+
+def doubled(place: tuple[str, str], live: Sequence[tuple[str, str]]) -> str | None:
+    """Return what is wrong with a train pod beside those that are live: each has the name of its Job and its index."""
+    job, _ = place
+    others = sorted({name for name, _ in live} - {job})
+    if others:
+        return f"{job} runs while {', '.join(others)} does"
+    return f"two pods {place} are live" if place in live else None
 
 
 def at_the_end(uid: str, job: Object | None, stored: Stored) -> list[Problem]:

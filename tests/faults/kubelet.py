@@ -8,7 +8,7 @@ from finetune_api.spec import Stage
 from tests.faults import trainer
 from tests.faults.api import Api, Object, path
 from tests.faults.nodes import Nodes
-from tests.faults.trainer import Bucket, Container
+from tests.faults.trainer import Bucket, Container, Team
 
 _SELECTOR = "app.kubernetes.io/managed-by=finetune-operator"
 _KILLED = 137
@@ -41,6 +41,8 @@ class Kubelet:
         self._nodes = nodes
         self._bucket = bucket
         self.runs: dict[str, Run] = {}
+        # By the uid of their Job.
+        self._teams: dict[str, Team] = {}
         self._news: set[asyncio.Task[None]] = set()
 
     async def work(self) -> None:
@@ -79,11 +81,12 @@ class Kubelet:
 
     def _admit(self, pod: Object, uid: str, stage: Stage) -> Run:
         metadata = pod["metadata"]
-        arguments = pod["spec"]["containers"][0]["args"]
-        container = Container(uid, stage, report_only="--report" in arguments)
-        run = Run(
-            metadata["namespace"], metadata["name"], metadata["labels"]["batch.kubernetes.io/job-name"], container
-        )
+        labels, arguments = metadata["labels"], pod["spec"]["containers"][0]["args"]
+        size = int(arguments[arguments.index("--nodes") + 1]) if "--nodes" in arguments else 1
+        index = int(labels.get("batch.kubernetes.io/job-completion-index", 0))
+        team = self._teams.setdefault(labels["batch.kubernetes.io/controller-uid"], Team(size)) if size > 1 else Team(1)
+        container = Container(uid, stage, "--report" in arguments, index, team)
+        run = Run(metadata["namespace"], metadata["name"], labels["batch.kubernetes.io/job-name"], container)
         self.runs[metadata["uid"]] = run
         run.task = asyncio.ensure_future(self._serve(metadata["uid"], run, pod))
         return run

@@ -20,8 +20,8 @@ class Observer:
     # Those that a user has opened again: they go on after their end.
     reopened: set[str] = field(default_factory=set)
     problems: list[judge.Problem] = field(default_factory=list)
-    # The names of the live train pods of each namespace/name, by the pod's uid.
-    _live: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    # The live train pods of each namespace/name by their uid: their Job, and their index in it.
+    _live: dict[tuple[str, str], dict[str, tuple[str, str]]] = field(default_factory=dict)
     _pods: set[str] = field(default_factory=set)
 
     async def work(self) -> None:
@@ -66,9 +66,10 @@ class Observer:
         if kind == "DELETED" or pod["status"].get("phase") in ("Succeeded", "Failed"):
             live.pop(metadata["uid"], None)
         elif metadata["uid"] not in live:
-            live[metadata["uid"]] = metadata["name"]
-            if len(live) > 1:
-                self._note("doubled", owner, f"live train pods at the same time: {', '.join(sorted(live.values()))}")
+            place = (labels["batch.kubernetes.io/job-name"], labels.get("batch.kubernetes.io/job-completion-index", ""))
+            if doubled := judge.doubled(place, list(live.values())):
+                self._note("doubled", owner, doubled)
+            live[metadata["uid"]] = place
 
     def _note(self, kind: judge.Wrong, uid: str, sentence: str) -> None:
         self.problems.append(judge.Problem(kind, uid, sentence))

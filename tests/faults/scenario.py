@@ -20,6 +20,8 @@ class Scenario:
     # Seconds from SIGTERM to its end.
     farewell: float = 0.0
     retries: int = _MANY_RETRIES
+    # Pods of train.
+    nodes: int = 1
     # What a stage does each time it comes to its end; stages that are not named succeed.
     planted: dict[Stage, int] = field(default_factory=dict)
     # The reason of its failure; None: it succeeds.
@@ -27,7 +29,7 @@ class Scenario:
 
     def spec(self) -> dict[str, Any]:
         """Return the spec of the FineTuneJob."""
-        return {**SPEC, "retries": {"maximum": self.retries}}
+        return {**SPEC, "retries": {"maximum": self.retries}, "compute": {"nodes": self.nodes}}
 
     def mended(self) -> "Scenario":
         """Return what it is once a user has removed the cause of its failure."""
@@ -43,6 +45,7 @@ _BAD: tuple[tuple[int, Stage, int, int, str], ...] = (
     (1, "export", 64, _MANY_RETRIES, "InvalidSettings"),
 )
 _GOOD_WEIGHT = 28
+_SEVERAL_NODES = 0.2
 
 
 def scenario(seed: int, number: int) -> Scenario:
@@ -55,8 +58,9 @@ def scenario(seed: int, number: int) -> Scenario:
     }
     farewell = dice.choice((0.1, 0.1, 2.0, 6.0))
     drawn = dice.randrange(_GOOD_WEIGHT + sum(bad[0] for bad in _BAD))
+    nodes = 2 if dice.random() < _SEVERAL_NODES else 1
     for weight, stage, code, retries, reason in _BAD:
         if drawn < weight:
-            return Scenario(seconds, farewell, retries, {stage: code}, reason)
+            return Scenario(seconds, farewell, retries, nodes, {stage: code}, reason)
         drawn -= weight
-    return Scenario(seconds, farewell)
+    return Scenario(seconds, farewell, nodes=nodes)

@@ -13,6 +13,9 @@ from finetune_api.status import Artifact
 from tests.faults.scenario import Scenario
 
 STEPS = 10
+# From the end of one that trains with others to theirs.
+_AFTER_SECONDS = 1.0
+_KILLED = 137
 _ARTIFACTS: dict[Stage, str] = {"train": "adapter", "export": "model.Q4_K_M.gguf"}
 
 
@@ -49,12 +52,37 @@ class Bucket:
 
 
 @dataclass
+class Team:
+    """The containers of one Job that train together. They begin when all are there, and end with the first that ends."""
+
+    size: int
+    all_there: asyncio.Event = field(default_factory=asyncio.Event)
+    # The exit code of the first.
+    ended: asyncio.Future[int] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    _there: set[int] = field(default_factory=set)
+
+    def arrive(self, index: int) -> None:
+        """One is there."""
+        self._there.add(index)
+        if len(self._there) == self.size:
+            self.all_there.set()
+
+    def end(self, code: int) -> None:
+        """One has ended."""
+        if not self.ended.done():
+            self.ended.set_result(code)
+
+
+@dataclass
 class Container:
     """One container. The kubelet and the faults act on it by its members."""
 
     uid: str
     stage: Stage
     report_only: bool
+    # The first one does the work.
+    index: int = 0
+    team: Team = field(default_factory=lambda: Team(1))
     # SIGTERM came.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     # Set: it ends with this code at once, and reports it if it is one of the trainer's.
@@ -63,14 +91,29 @@ class Container:
 
 async def play(container: Container, bucket: Bucket) -> tuple[int, str]:
     """Run until the end; return the exit code and the termination message. Cancelled: killed without a trace."""
+    code = _KILLED
+    try:
+        code, message = await _played(container, bucket)
+        return code, message
+    finally:
+        container.team.end(code)
+
+
+async def _played(container: Container, bucket: Bucket) -> tuple[int, str]:
     stored = bucket.by_uid[container.uid]
+    container.team.arrive(container.index)
     work = asyncio.ensure_future(_work(container, bucket, stored))
     stopping = asyncio.ensure_future(container.stopping.wait())
     try:
-        ends: set[asyncio.Future[Any]] = {work, stopping, container.crash}
+        ends: set[asyncio.Future[Any]] = {work, stopping, container.crash, container.team.ended}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if work.done():
             return _told(container.stage, work.result())
+        if container.team.ended.done():
+            if container.team.ended.result() == 0:
+                return 0, ""
+            await asyncio.sleep(_AFTER_SECONDS)
+            return ExitCode.PREEMPTED, _message(container.stage, ExitCode.PREEMPTED, stored.checkpoint)
         if container.crash.done():
             code = container.crash.result()
             known = code in exit_codes.REASONS
@@ -86,6 +129,10 @@ async def play(container: Container, bucket: Bucket) -> tuple[int, str]:
 
 async def _work(container: Container, bucket: Bucket, stored: Stored) -> StageResult:
     stage = container.stage
+    await container.team.all_there.wait()
+    if container.index > 0:
+        # It does as the first one does.
+        await asyncio.Event().wait()
     if not bucket.reachable:
         return _failure(stage, ExitCode.UNAVAILABLE, stored.checkpoint)
     if found := stored.results.get(stage):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.judge import at_the_end, changed_wrongly, started_wrongly
+from tests.faults.judge import at_the_end, changed_wrongly, doubled, started_wrongly
 from tests.faults.observer import Observer
 from tests.faults.scenario import Scenario
 from tests.faults.trainer import Stored, success
@@ -153,6 +153,7 @@ def test_a_job_whose_cause_of_failure_was_removed_must_succeed() -> None:
 
 def _pod(uid: str, phase: str = "Running", created: str = "2026-01-01T00:00:30Z") -> Object:
     labels = {"finetune.dev/job": "j", "finetune.dev/job-uid": UID, "finetune.dev/stage": "train"}
+    labels["batch.kubernetes.io/job-name"] = f"job-{uid}"
     metadata = {"uid": uid, "namespace": "n", "name": f"pod-{uid}", "labels": labels, "creationTimestamp": created}
     return {"metadata": metadata, "status": {"phase": phase}}
 
@@ -171,3 +172,9 @@ def test_two_live_train_pods_are_doubled() -> None:
     assert observer.problems == []
     observer.pod_changed("ADDED", _pod("3"))
     assert [problem.kind for problem in observer.problems] == ["doubled"]
+
+
+def test_the_pods_of_one_job_may_train_together() -> None:
+    assert doubled(("train-1", "1"), [("train-1", "0")]) is None
+    assert doubled(("train-1", "1"), [("train-1", "1")])
+    assert doubled(("train-1", "1"), [("train-0", "0")])

@@ -3,7 +3,7 @@
 import asyncio
 
 from tests.faults.scenario import Scenario
-from tests.faults.trainer import STEPS, Bucket, Container, play
+from tests.faults.trainer import STEPS, Bucket, Container, Team, play
 
 QUICK = Scenario({"prepare": 0.0, "train": 0.0, "export": 0.0})
 SLOW = Scenario({"prepare": 9e9, "train": 9e9, "export": 9e9})
@@ -63,3 +63,42 @@ async def test_it_resumes_where_the_checkpoint_is() -> None:
     bucket = await _bucket(QUICK)
     bucket.by_uid["u"].checkpoint = STEPS
     assert (await play(Container("u", "train", report_only=False), bucket))[0] == 0
+
+
+def _pair() -> tuple[Container, Container]:
+    team = Team(2)
+    first, second = (Container("u", "train", report_only=False, index=index, team=team) for index in (0, 1))
+    return first, second
+
+
+async def test_several_train_once_and_all_succeed() -> None:
+    bucket = await _bucket(QUICK)
+    ends = await asyncio.gather(*(play(container, bucket) for container in _pair()))
+    assert [code for code, _ in ends] == [0, 0]
+    assert bucket.by_uid["u"].completed == {"train": 1}
+
+
+async def test_one_of_several_does_not_begin_alone() -> None:
+    bucket = await _bucket(QUICK)
+    alone = asyncio.ensure_future(play(_pair()[0], bucket))
+    await asyncio.wait({alone}, timeout=0.05)
+    assert not alone.done()
+    alone.cancel()
+
+
+async def test_the_others_end_after_the_one_that_crashes() -> None:
+    bucket = await _bucket(SLOW)
+    first, second = _pair()
+    playing = [asyncio.ensure_future(play(container, bucket)) for container in (first, second)]
+    second.crash.set_result(137)
+    done, _ = await asyncio.wait(playing, return_when=asyncio.FIRST_COMPLETED)
+    assert [task.result()[0] for task in done] == [137]
+    assert (await playing[0])[0] == 75
+
+
+async def test_the_others_end_after_the_one_that_is_killed() -> None:
+    bucket = await _bucket(SLOW)
+    playing = [asyncio.ensure_future(play(container, bucket)) for container in _pair()]
+    await asyncio.sleep(0)
+    playing[0].cancel()
+    assert (await playing[1])[0] == 75
