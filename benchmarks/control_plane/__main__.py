@@ -91,18 +91,21 @@ async def _turns(client: Api, running: Cluster, ours: FineTuneJobs, plain: Plain
     """Each kind alone, half of it at a time, so that neither has the better share of what else the machine does."""
     half = max(jobs // 2, 1)
     seconds = {ours.name: 0.0, plain.name: 0.0}
+    machine = {ours.name: 0.0, plain.name: 0.0}
     cost: list[Object] = []
     for kind in (ours, plain, plain, ours):
-        before = await _cost(client, running)
+        before, began = await _cost(client, running), running.machine_seconds()
         seen: Seen = await _told(f"{half} {kind.name} to the end", load.to_the_end(kind, half))
         seconds[kind.name] += seen.seconds_in_all()
         await _settled(running)
+        machine[kind.name] += running.machine_seconds() - began
         if kind is ours:
             cost.append(figures.each(before, await _cost(client, running), half))
     rates = {name: 2 * half / total for name, total in seconds.items()}
     return {
         "jobs_per_second": rates,
         "ratio": rates[ours.name] / rates[plain.name],
+        "machine_cpu_ms": {name: 1000 * total / (2 * half) for name, total in machine.items()},
         "per_job": {member: sum(c[member] for c in cost) / len(cost) for member in cost[0]},
     }
 

@@ -34,6 +34,12 @@ class Cluster:
         fields = Path(f"/proc/{self.operator.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
 
+    def machine_seconds(self) -> float:
+        """Return the processor time that everything on this machine has taken since it started."""
+        # user, nice, system, idle, iowait, irq, softirq, steal: proc(5)
+        ticks = [int(ticks) for ticks in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        return (sum(ticks) - ticks[3] - ticks[4] - ticks[7]) / _CLOCK_TICKS
+
     def memory_mib(self) -> tuple[float, float]:
         """Return the operator's resident memory, now and at most since it started."""
         text = Path(f"/proc/{self.operator.pid}/status").read_text()

@@ -53,7 +53,7 @@ class Bucket:
 
 @dataclass
 class Team:
-    """The containers of one Job that train together. They begin when all are there, and end with the first that ends."""
+    """The containers of one Job that train together. They begin when all are there, and end when one of them has."""
 
     size: int
     all_there: asyncio.Event = field(default_factory=asyncio.Event)
