@@ -20,6 +20,8 @@ from benchmarks.control_plane.api import Api, Object
 from benchmarks.control_plane.cluster import NAMESPACE, Cluster
 from benchmarks.control_plane.load import FineTuneJobs, Kind, PlainJobs, Seen
 
+from finetune_operator.lease import LEASE_SECONDS
+
 _PACES = (10, 50)
 _SETTLED_SHARE = 0.05
 _PATIENCE_SECONDS = 900
@@ -135,6 +137,8 @@ async def _with_stored(
         "start_cpu_seconds": running.cpu_seconds(),
         "start_requests": cluster.requests(await client.metrics()) - cluster.requests(before),
     }
+    # A new leader lists once more after that time.
+    await _told("and lists them once more", asyncio.sleep(LEASE_SECONDS))
     await _settled(running)
     cost = await _cost(client, running)
     await _told(f"{_BATCH} FineTuneJobs to the end", load.to_the_end(ours, _BATCH))
