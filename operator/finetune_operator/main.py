@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from finetune_operator import __version__, logs
+from finetune_operator import __version__, heap, logs
 from finetune_operator.certificate import Certificate
 from finetune_operator.errors import KubeError, LeadershipLost
 from finetune_operator.health import STUCK_SECONDS, Health
@@ -203,6 +203,8 @@ class Operator:
         for key in known - found:
             self._news.of_job(key, None)
         self._metrics.last_full_list.set_to_current_time()
+        # What it left behind is garbage, and what the watches have heard since the last one stays.
+        heap.settle()
 
     async def _list_again(self) -> None:
         while True:
