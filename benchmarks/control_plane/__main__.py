@@ -27,6 +27,7 @@ _SETTLED_SHARE = 0.05
 _PATIENCE_SECONDS = 900
 _STORED_NAMESPACE = "stored"
 _BATCH = 50
+_WRITTEN_SECONDS = 10.0
 
 T = TypeVar("T")
 
@@ -137,8 +138,8 @@ async def _with_stored(
         "start_cpu_seconds": running.cpu_seconds(),
         "start_requests": cluster.requests(await client.metrics()) - cluster.requests(before),
     }
-    # A new leader lists once more after that time.
-    await _told("and lists them once more", asyncio.sleep(LEASE_SECONDS))
+    # A new leader lists once more that long after its first list.
+    await _told("and lists them once more", asyncio.sleep(2 * LEASE_SECONDS))
     await _settled(running)
     cost = await _cost(client, running)
     await _told(f"{_BATCH} FineTuneJobs to the end", load.to_the_end(ours, _BATCH))
@@ -177,6 +178,8 @@ async def _idle(running: Cluster, ours: FineTuneJobs, jobs: int, seconds: int) -
     """Memory with all that is stored and as many jobs running, and what the operator does while nothing happens."""
     work = load.to_the_first_pod(ours, jobs, api.side_by_side)
     await _told(f"{jobs} FineTuneJobs that run on", work)
+    # That a pod runs is written down a little later.
+    await asyncio.sleep(_WRITTEN_SECONDS)
     await _settled(running)
     before = running.cpu_seconds()
     await _told("nothing happens", asyncio.sleep(seconds))
