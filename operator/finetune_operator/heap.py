@@ -1,7 +1,7 @@
 """Keeps Python's garbage collector from going through all that stays again and again.
 
-Modules, and what the watches keep of thousands of FineTuneJobs, are a million objects, which a full collection looks
-at one by one while nothing else runs: half a second, several times a minute under load.
+A full collection looks at every object that there is while nothing else runs. With 10,000 FineTuneJobs stored, of which
+the watches keep something, that was a fifth of the operator's time.
 """
 
 import gc
