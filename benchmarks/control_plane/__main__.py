@@ -138,8 +138,8 @@ async def _with_stored(
         "start_cpu_seconds": running.cpu_seconds(),
         "start_requests": cluster.requests(await client.metrics()) - cluster.requests(before),
     }
-    # A new leader lists once more that long after its first list.
-    await _told("and lists them once more", asyncio.sleep(2 * LEASE_SECONDS))
+    # A new leader lists once more that long after its first list, and with many that takes a while.
+    await _told("and lists them once more", asyncio.sleep(3 * LEASE_SECONDS))
     await _settled(running)
     cost = await _cost(client, running)
     await _told(f"{_BATCH} FineTuneJobs to the end", load.to_the_end(ours, _BATCH))
