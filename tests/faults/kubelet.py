@@ -8,10 +8,9 @@ from finetune_api.spec import Stage
 from tests.faults import trainer
 from tests.faults.api import Api, Object, path
 from tests.faults.nodes import Nodes
-from tests.faults.trainer import Bucket, Container, Team
+from tests.faults.trainer import KILLED, Bucket, Container, Team
 
 _SELECTOR = "app.kubernetes.io/managed-by=finetune-operator"
-_KILLED = 137
 
 
 @dataclass
@@ -107,7 +106,7 @@ class Kubelet:
                 return
             life.cancel()
             # Also a pod deleted by force may still be there, held by a finalizer, and is told to have failed.
-            await self._report_end(uid, run, _KILLED, "")
+            await self._report_end(uid, run, KILLED, "")
         finally:
             life.cancel()
             killed.cancel()

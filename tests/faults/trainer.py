@@ -15,7 +15,7 @@ from tests.faults.scenario import Scenario
 STEPS = 10
 # From the end of one that trains with others to theirs.
 _AFTER_SECONDS = 1.0
-_KILLED = 137
+KILLED = 137
 _ARTIFACTS: dict[Stage, str] = {"train": "adapter", "export": "model.Q4_K_M.gguf"}
 
 
@@ -91,7 +91,7 @@ class Container:
 
 async def play(container: Container, bucket: Bucket) -> tuple[int, str]:
     """Run until the end; return the exit code and the termination message. Cancelled: killed without a trace."""
-    code = _KILLED
+    code = KILLED
     try:
         code, message = await _played(container, bucket)
         return code, message

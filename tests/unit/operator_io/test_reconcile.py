@@ -166,6 +166,15 @@ async def test_what_a_deletion_leaves_behind_is_observed_at_once(world: World) -
     ended = ACCEPTED | {"stages": [{"name": "prepare", "state": "Succeeded", "attempt": 0}]}
     world.decisions = [Decision(actions=(DeleteJob("coach-prepare-0", "u", "1"),), status=ended, requeue_after=5.0)]
     assert await world.reconciler(KEY) == 0.0
+    assert world.writes() == [("delete", "jobs"), ("apply_status", "finetunejobs")]
+
+
+async def test_nothing_is_written_after_a_job_that_has_moved_on_was_not_deleted(world: World) -> None:
+    world.kube.refuse["delete", "jobs"] = Conflict(409, "Conflict", "changed")
+    world.decisions = [Decision(actions=(DeleteJob("coach-prepare-0", "u", "1"),), status={"phase": "Pending"})]
+    with pytest.raises(Conflict):
+        await world.reconciler(KEY)
+    assert world.writes() == [("delete", "jobs")]
 
 
 async def test_the_pass_that_creates_a_job_sees_it_and_writes_one_status(world: World) -> None:
