@@ -125,6 +125,10 @@ FAILURES: dict[str, Reason] = {
         "The pod was evicted or preempted, or lost its node. Not counted.", "Nothing: it starts again where it was."
     ),
     "PodLost": Reason("The pod ended without an exit code.", "Look at the events of pod and node; it starts again."),
+    "JobUndecided": Reason(
+        "A pod has failed and its Kubernetes Job does not say so, as it may happen after a restart of the API server.",
+        "Nothing: after a minute the Job is made anew, which is not counted.",
+    ),
     "ComputeChanged": Reason(
         "`spec.compute` was edited. A pod that cannot start is made anew with it; one that runs is left alone, and the "
         "stage's next attempt has it. Not counted.",

@@ -31,6 +31,7 @@ from finetune_operator import (
     status,
     strays,
     suspend,
+    undecided,
 )
 from finetune_operator.clock import format_time, parse_time
 from finetune_operator.decision import (
@@ -163,6 +164,9 @@ def _watch(
         )
     pods = [p for p in observation.pods if children.is_pod_of(p, stage.name, stage.attempt)]
     jobs = [j for j in observation.jobs if j["metadata"]["name"] == stage.job_name]
+    to_decide = undecided.seconds_left(jobs[0], pods, this.now)
+    if to_decide is not None:
+        return undecided.wait(this, jobs[0], stage, to_decide, actions)
     if any(map(children.runs, pods)) and not children.unstarted(jobs[0], pods):
         message = f"{attempts.called(stage)} is running, attempt {stage.attempt + 1}."
         if compute_edit.is_later(jobs[0], spec, stage):

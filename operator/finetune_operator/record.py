@@ -19,6 +19,7 @@ from finetune_operator import (
     status,
     strays,
     suspend,
+    undecided,
 )
 from finetune_operator.attempts import Ended
 from finetune_operator.clock import format_time
@@ -125,7 +126,8 @@ def _deleted(
 ) -> Record:
     """An attempt whose Job was deleted. If this operator did, it is no failure: none is kept, nothing is waited for."""
     if not suspend.explains_deletion(observation, spec) and not compute_edit.explains_deletion(observation.status):
-        return _failed(result, stage, failures.job_deleted(stage), completion_time)
+        lost = undecided.explains_deletion(observation.status)
+        return _failed(result, stage, undecided.lost(stage) if lost else failures.job_deleted(stage), completion_time)
     changed = status.with_stage(result.status, status.next_attempt(stage))
     return replace(result, status=deadlines.stop(changed, completion_time))
 

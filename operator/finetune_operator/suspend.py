@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from finetune_api.spec import FineTuneJobSpec
 from finetune_api.status import StageStatus
-from finetune_operator import children, conditions, refused
+from finetune_operator import children, conditions, refused, undecided
 from finetune_operator.decision import Decision, DeleteJob
 from finetune_operator.observation import Object, Observation
 from finetune_operator.transition import Transition
@@ -49,13 +49,16 @@ def hold(this: Transition, spec: FineTuneJobSpec, stage: StageStatus) -> Decisio
     if not written:
         # A Job that vanishes must be known as one that was there, and why: otherwise its name would be used again.
         return this.suspend(message, requeue_after=_SOON)
-    actions = [DeleteJob.of(j) for j in observation.jobs if _is_to_go(j, observation)]
+    actions = [DeleteJob.of(j) for j in observation.jobs if _is_to_go(j, this)]
     return this.suspend(message, requeue_after=_ENDING_SECONDS, actions=actions)
 
 
-def _is_to_go(job: Object, observation: Observation) -> bool:
+def _is_to_go(job: Object, this: Transition) -> bool:
     if not children.is_live_job(job) or children.is_being_deleted(job):
         return False
-    pods = [p for p in observation.pods if children.is_pod_of_job(p, job)]
+    pods = [p for p in this.observation.pods if children.is_pod_of_job(p, job)]
+    left = undecided.seconds_left(job, pods, this.now)
+    if left is not None and left <= 0:
+        return True
     # If all its pods are over, the Job is about to say how it ended. That must not be lost.
     return not pods or any(map(children.is_live_pod, pods))

@@ -83,6 +83,12 @@ class Operators:
         await asyncio.sleep(seconds)
         replica.process.resume()
 
+    def logged(self, namespace: str, name: str, most: int = 12) -> list[str]:
+        """Return the last that all replicas logged of one FineTuneJob, oldest first."""
+        lines = [line for r in self.replicas for line in r.process.log.read_text(errors="replace").splitlines()]
+        # Each begins with its time.
+        return sorted(line for line in lines if f'"namespace": "{namespace}", "name": "{name}"' in line)[-most:]
+
     async def stop(self) -> None:
         """End them all."""
         for replica in self.replicas:

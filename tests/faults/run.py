@@ -145,6 +145,8 @@ def _judged(scene: Scene, options: Options, say: Say) -> Verdict:
     for problem in verdict.problems:
         found = scene.observer.jobs.get(problem.uid, {"metadata": {}})["metadata"]
         say(f"{problem.kind}: {found.get('namespace')}/{found.get('name')} {problem.uid}: {problem.sentence}")
+        for line in scene.operators.logged(found.get("namespace", ""), found.get("name", "")):
+            say(f"  {line}")
     hits = sum(replica.proxy.hits for replica in scene.operators.replicas)
     trained = sum(stored.completed.get("train", 0) for stored in scene.bucket.by_uid.values())
     say(f"{hits} requests were hit; {trained} trainings; operators ended by themselves: {scene.operators.endings}")

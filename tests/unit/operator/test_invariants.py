@@ -186,6 +186,11 @@ class Cluster(RuleBasedStateMachine):
             self.world.delete_pod(self.world.pods[index % len(self.world.pods)])
 
     @rule()
+    def job_controller_misses_a_creation(self) -> None:
+        for job in filter(is_live_job, self.world.jobs):
+            self.world.blind(job)
+
+    @rule()
     def queue_holds_a_job(self) -> None:
         for job in filter(is_live_job, self.world.jobs):
             if not job["metadata"].get("deletionTimestamp"):
@@ -290,6 +295,7 @@ class Cluster(RuleBasedStateMachine):
                 if pod["metadata"].get("deletionTimestamp"):
                     world.end_pod(pod, 75)
             world.settle()
+            world.now += timedelta(seconds=30)
         live = [x["metadata"]["name"] for x in (*filter(is_live_job, world.jobs), *filter(is_live_pod, world.pods))]
         assert live == []
         assert world.finished() or world.status["phase"] == "Suspended"

@@ -246,6 +246,10 @@ class World:
             if job["metadata"].get("deletionTimestamp") and not self.pods_of(job):
                 self.jobs.remove(job)
 
+    def blind(self, job: Object) -> None:
+        """The Job controller missed the creation of a pod: from a failure it concludes nothing."""
+        job["blind"] = True
+
     def _conclude(self, job: Object) -> None:
         pods = self.pods_of(job)
         rules = job["spec"]["podFailurePolicy"]["rules"]
@@ -258,6 +262,9 @@ class World:
         elif self.lacking(job):
             return
         if any(map(is_live_pod, pods)):
+            return
+        if job.get("blind") and self._has_failed(job):
+            self._write_of_job_controller(job, {"failed": 1})
             return
         if not job.get("started"):
             # Of the pods that a suspension deleted only one that a rule names fails the Job.
@@ -278,8 +285,16 @@ class World:
                     f"Container trainer for pod team/x failed with exit code {code} matching FailJob rule at index 1"
                 )
         found = {"type": kind, "status": "True", "message": message, "lastTransitionTime": format_time(self.now)}
-        job["status"] = {"conditions": [found]}
-        job["metadata"]["resourceVersion"] = self._version()
+        self._write_of_job_controller(job, {"conditions": [found]})
+
+    def _write_of_job_controller(self, job: Object, status: Object) -> None:
+        if job.get("status") != status:
+            job["status"] = status
+            job["metadata"]["managedFields"] = [
+                {"manager": "finetune-operator", "time": job["metadata"]["creationTimestamp"]},
+                {"manager": "job-controller", "subresource": "status", "time": format_time(self.now)},
+            ]
+            job["metadata"]["resourceVersion"] = self._version()
 
     def _has_failed(self, job: Object) -> bool:
         """Whether a pod failed, or one that was there is gone."""
