@@ -164,9 +164,12 @@ def _watch(
         )
     pods = [p for p in observation.pods if children.is_pod_of(p, stage.name, stage.attempt)]
     jobs = [j for j in observation.jobs if j["metadata"]["name"] == stage.job_name]
-    to_decide = undecided.seconds_left(jobs[0], pods, this.now)
-    if to_decide is not None:
-        return undecided.wait(this, jobs[0], stage, to_decide, actions)
+    to_say = undecided.seconds_left(jobs[0], pods, this.now)
+    if to_say is not None and to_say > 0:
+        message = f"The {stage.name} pod has failed; waiting for Kubernetes to say so of its Job."
+        return this.go_on(_ACTIVE[stage.name], message, requeue_after=to_say, actions=actions)
+    if to_say is not None:
+        return undecided.make_anew(this, jobs[0], stage, actions)
     if any(map(children.runs, pods)) and not children.unstarted(jobs[0], pods):
         message = f"{attempts.called(stage)} is running, attempt {stage.attempt + 1}."
         if compute_edit.is_later(jobs[0], spec, stage):

@@ -37,16 +37,15 @@ def seconds_left(job: Object, pods: Sequence[Object], now: datetime) -> float | 
     return _PATIENCE_SECONDS - (now - _quiet_since(job)).total_seconds()
 
 
-def wait(this: Transition, job: Object, stage: StageStatus, left: float, actions: Sequence[Action]) -> Decision:
-    """Leave the Job controller so many seconds; then delete the Job."""
-    message = (
-        f"The {stage.name} pod has failed; waiting for Kubernetes to say so of its Job, which is made anew if not."
-    )
-    told = explains_deletion(this.observation.status) and this.status.stages == this.observation.status.stages
-    if left <= 0 and told and not children.is_being_deleted(job):
-        return this.go_on(REASON, message, requeue_after=_ENDING_SECONDS, actions=[*actions, DeleteJob.of(job)])
-    # A Job that vanishes must be known as one that was there, and why.
-    return this.go_on(REASON, message, requeue_after=max(left, _SOON), actions=actions)
+def make_anew(this: Transition, job: Object, stage: StageStatus, actions: Sequence[Action]) -> Decision:
+    """Delete the Job, after what else is to be done; the attempt that follows costs nothing."""
+    message = f"The {stage.name} pod has failed, and Kubernetes does not say so of its Job, which is made anew."
+    before = this.observation.status
+    if not explains_deletion(before) or this.status.stages != before.stages:
+        # A Job that vanishes must be known as one that was there, and why.
+        return this.go_on(REASON, message, requeue_after=_SOON, actions=actions)
+    ends = [] if children.is_being_deleted(job) else [DeleteJob.of(job)]
+    return this.go_on(REASON, message, requeue_after=_ENDING_SECONDS, actions=[*actions, *ends])
 
 
 def explains_deletion(status: FineTuneJobStatus) -> bool:

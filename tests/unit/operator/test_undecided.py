@@ -59,10 +59,18 @@ def test_a_job_that_never_says_that_it_failed_is_made_anew(stage: Stage) -> None
 
 def test_kubernetes_has_a_minute_from_its_last_word_to_conclude() -> None:
     world = undecided()
-    assert (reason(world), world.last_requeue) == ("JobUndecided", 59)
+    assert (reason(world), world.last_requeue) == ("Training", 59)
     world.wait(58)
     assert "deletionTimestamp" not in world.live_job()["metadata"]
     assert world.last_requeue == 1
+
+
+def test_a_job_is_deleted_only_once_it_is_written_why() -> None:
+    world = undecided()
+    world.now += timedelta(seconds=60)
+    world.pass_until_written()
+    assert reason(world) == "JobUndecided"
+    assert "deletionTimestamp" not in world.live_job()["metadata"]
 
 
 def test_without_the_times_of_its_fields_a_job_has_the_minute_from_its_creation() -> None:
