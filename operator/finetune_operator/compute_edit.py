@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from finetune_api.spec import FineTuneJobSpec
 from finetune_api.status import FineTuneJobStatus, StageStatus
-from finetune_operator import children, names
+from finetune_operator import children, conditions, names
 from finetune_operator.decision import Decision, DeleteJob, KubernetesEvent
 from finetune_operator.observation import Object
 from finetune_operator.stages.compute_digest import digest
@@ -22,7 +22,7 @@ _ENDING_SECONDS = 30.0
 
 def explains_deletion(status: FineTuneJobStatus) -> bool:
     """Whether a Job that is deleted was deleted to be made anew."""
-    return any(c.type == "Ready" and c.reason == REASON for c in status.conditions)
+    return conditions.reason(status.conditions) == REASON
 
 
 def is_later(job: Object, spec: FineTuneJobSpec, stage: StageStatus) -> bool:

@@ -98,6 +98,11 @@ def build(
     ]
 
 
+def reason(conditions: Sequence[Condition]) -> str | None:
+    """Return why a job is as it is: the reason of Ready. None before the first status."""
+    return next((c.reason for c in conditions if c.type == "Ready"), None)
+
+
 def is_true(conditions: Sequence[Condition], kind: ConditionType) -> bool:
     """Whether a condition is there and True."""
     return any(c.type == kind and c.status == "True" for c in conditions)

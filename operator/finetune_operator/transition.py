@@ -96,7 +96,7 @@ class Transition:
         return conditions.is_true(self.observation.status.conditions, "Suspended")
 
     def _reason(self) -> str | None:
-        return next((c.reason for c in self.observation.status.conditions if c.type == "Ready"), None)
+        return conditions.reason(self.observation.status.conditions)
 
     def _decision(
         self,

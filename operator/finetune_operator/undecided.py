@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from finetune_api.status import Failure, FineTuneJobStatus, StageStatus
-from finetune_operator import children
+from finetune_operator import children, conditions
 from finetune_operator.clock import parse_time
 from finetune_operator.decision import Action, Decision, DeleteJob
 from finetune_operator.failures import Verdict
@@ -50,7 +50,7 @@ def make_anew(this: Transition, job: Object, stage: StageStatus, actions: Sequen
 
 def explains_deletion(status: FineTuneJobStatus) -> bool:
     """Whether a Job that is deleted was deleted for this."""
-    return any(c.type == "Ready" and c.reason == REASON for c in status.conditions)
+    return conditions.reason(status.conditions) == REASON
 
 
 def lost(stage: StageStatus) -> Verdict:

@@ -26,12 +26,6 @@ def pend(world: World) -> Object:
     return pod
 
 
-def reason(world: World) -> str:
-    ready = world.condition("Ready")
-    assert ready is not None
-    return str(ready["reason"])
-
-
 def let_go(world: World, pod: Object) -> None:
     """A pod that never was on a node is gone at once."""
     world.pods.remove(pod)
@@ -41,11 +35,11 @@ def let_go(world: World, pod: Object) -> None:
 
 def test_a_pod_that_no_node_takes_is_made_anew_as_the_spec_now_says(world: World) -> None:
     pod = pend(world)
-    assert reason(world) == "Unschedulable"
+    assert world.reason == "Unschedulable"
     world.edit(nodeSelector={"gpu": "h100"})
     world.reconcile()
     assert world.live_job()["metadata"]["deletionTimestamp"]
-    assert reason(world) == "ComputeChanged"
+    assert world.reason == "ComputeChanged"
     let_go(world, pod)
     job = world.live_job()
     assert job["metadata"]["name"] == "coach-00001-train-1"
@@ -66,7 +60,7 @@ def test_the_reason_is_written_before_the_job_is_deleted(world: World) -> None:
     pend(world)
     world.edit(nodeSelector={"gpu": "h100"})
     world.pass_until_written()
-    assert reason(world) == "ComputeChanged"
+    assert world.reason == "ComputeChanged"
     assert "deletionTimestamp" not in world.live_job()["metadata"]
 
 
@@ -83,7 +77,7 @@ def test_a_job_without_a_pod_is_made_anew_too(world: World) -> None:
         }
     )
     world.reconcile()
-    assert reason(world) == "QuotaExceeded"
+    assert world.reason == "QuotaExceeded"
     world.edit(resources={"train": {"requests": {"cpu": "1"}}})
     world.reconcile()
     world.settle()
@@ -178,7 +172,7 @@ def test_a_pod_that_begins_to_run_after_all_is_left_alone(world: World) -> None:
     world.run_pod(pod)
     world.reconcile()
     assert "deletionTimestamp" not in world.live_job()["metadata"]
-    assert reason(world) == "Training"
+    assert world.reason == "Training"
 
 
 def test_a_deletion_that_has_begun_is_seen_through_when_the_edit_is_taken_back(world: World) -> None:
@@ -198,7 +192,7 @@ def test_a_job_of_an_earlier_version_is_left_alone(world: World) -> None:
     world.edit(nodeSelector={"gpu": "h100"})
     world.reconcile()
     assert "deletionTimestamp" not in world.live_job()["metadata"]
-    assert reason(world) == "Unschedulable"
+    assert world.reason == "Unschedulable"
 
 
 def test_a_pod_about_which_nothing_is_wrong_is_given_time(world: World) -> None:

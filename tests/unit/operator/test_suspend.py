@@ -31,12 +31,6 @@ def resume(world: World) -> None:
     world.reconcile()
 
 
-def reason(world: World) -> Any:
-    ready = world.condition("Ready")
-    assert ready is not None
-    return ready["reason"]
-
-
 def suspended(world: World) -> Any:
     found = world.condition("Suspended")
     assert found is not None
@@ -69,7 +63,7 @@ def test_suspending_leaves_no_pod_and_resuming_makes_an_uncounted_attempt(stage:
 def test_a_suspended_job_says_so_while_its_pod_still_ends() -> None:
     world, _ = started("train")
     suspend(world)
-    assert (world.status["phase"], suspended(world), reason(world)) == ("Suspended", "True", "Suspended")
+    assert (world.status["phase"], suspended(world), world.reason) == ("Suspended", "True", "Suspended")
     assert "waiting for coach-00001-train-0 to end" in world.condition("Ready")["message"]  # type: ignore[index]
     assert world.condition("Reconciling") is None
 
@@ -120,7 +114,7 @@ def test_a_pause_after_a_failure_is_kept_when_the_job_is_resumed() -> None:
     world.reconcile()
     suspend(world)
     resume(world)
-    assert reason(world) == "RetryBackoff"
+    assert world.reason == "RetryBackoff"
 
 
 def test_a_job_that_is_resumed_while_its_pod_ends_waits_for_it() -> None:
@@ -130,7 +124,7 @@ def test_a_job_that_is_resumed_while_its_pod_ends_waits_for_it() -> None:
     assert (suspended(world), len(world.jobs)) == ("True", 2)
     end_by_sigterm(world, pod)
     world.reconcile()
-    assert (suspended(world), reason(world)) == ("False", "WaitingForPreviousRun")
+    assert (suspended(world), world.reason) == ("False", "WaitingForPreviousRun")
     world.settle()
     world.reconcile()
     assert world.live_job()["metadata"]["name"] == "coach-00001-train-1"
@@ -142,7 +136,7 @@ def test_a_job_that_is_resumed_before_anything_was_deleted_runs_on() -> None:
     world.patch(suspend=True)
     world.pass_until_written()
     resume(world)
-    assert (suspended(world), reason(world)) == ("False", "Training")
+    assert (suspended(world), world.reason) == ("False", "Training")
     assert pod["status"]["phase"] == "Running"
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from finetune_api.spec import STAGES, Stage
 from finetune_operator.children import is_live_job
+from finetune_operator.undecided import seconds_left
 from tests.unit.operator.world import Object, World, failure
 
 
@@ -30,16 +31,6 @@ def undecided(stage: Stage = "train", *, blind: bool = True) -> World:
     return world
 
 
-def reason(world: World) -> str:
-    ready = world.condition("Ready")
-    assert ready is not None
-    return str(ready["reason"])
-
-
-def names(world: World) -> list[str]:
-    return [j["metadata"]["name"] for j in world.jobs]
-
-
 def end_deletion(world: World) -> None:
     world.settle()
     world.reconcile()
@@ -54,12 +45,12 @@ def test_a_job_that_never_says_that_it_failed_is_made_anew(stage: Stage) -> None
     end_deletion(world)
     world.wait(10)
     assert world.live_job()["metadata"]["name"] == f"coach-00001-{stage}-1"
-    assert first not in names(world)
+    assert first not in [j["metadata"]["name"] for j in world.jobs]
 
 
 def test_kubernetes_has_a_minute_from_its_last_word_to_conclude() -> None:
     world = undecided()
-    assert (reason(world), world.last_requeue) == ("Training", 59)
+    assert (world.reason, world.last_requeue) == ("Training", 59)
     world.wait(58)
     assert "deletionTimestamp" not in world.live_job()["metadata"]
     assert world.last_requeue == 1
@@ -69,7 +60,7 @@ def test_a_job_is_deleted_only_once_it_is_written_why() -> None:
     world = undecided()
     world.now += timedelta(seconds=60)
     world.pass_until_written()
-    assert reason(world) == "JobUndecided"
+    assert world.reason == "JobUndecided"
     assert "deletionTimestamp" not in world.live_job()["metadata"]
 
 
@@ -81,6 +72,13 @@ def test_without_the_times_of_its_fields_a_job_has_the_minute_from_its_creation(
     assert [j["metadata"]["name"] for j in world.jobs if "deletionTimestamp" in j["metadata"]] == [
         "coach-00001-train-0"
     ]
+
+
+def test_a_pod_that_is_not_yet_in_the_count_has_failed_too() -> None:
+    world = undecided()
+    job = world.live_job()
+    job["status"] = {"uncountedTerminatedPods": {"failed": ["pod-of-it"]}}
+    assert seconds_left(job, (), world.now) == 59
 
 
 def test_a_verdict_that_comes_late_counts() -> None:
@@ -102,7 +100,7 @@ def test_what_is_lost_so_is_told_and_costs_no_retry() -> None:
 
 
 def test_a_job_that_says_at_once_that_it_failed_waits_for_nothing() -> None:
-    assert reason(undecided(blind=False)) == "RetryBackoff"
+    assert undecided(blind=False).reason == "RetryBackoff"
 
 
 def test_it_is_deleted_too_when_its_job_is_suspended() -> None:

@@ -446,6 +446,13 @@ class World:
         found: Object = next(s for s in self.status["stages"] if s["name"] == name)
         return found
 
+    @property
+    def reason(self) -> Any:
+        """Of Ready."""
+        ready = self.condition("Ready")
+        assert ready is not None
+        return ready["reason"]
+
     def live_job(self) -> Object:
         job: Object
         (job,) = (j for j in self.jobs if is_live_job(j))
