@@ -63,7 +63,8 @@ async def _measure(running: Cluster, jobs: int, most_stored: int, idle_seconds: 
                 seen = await _told(what, load.to_the_first_pod(kind, jobs, partial(api.paced, per_second=pace)))
                 found["pace"].setdefault(str(pace), {})[kind.name] = figures.percentiles(seen.seconds_to_pod())
                 await _told("deleting them", _delete(client, running, kind))
-        found |= await _turns(client, running, ours, plain, jobs)
+        found["beside"] = await _beside(client, running, ours, plain, jobs)
+        found["alone"] = await _alone(client, running, ours, plain, jobs)
         found["stored"] = []
         running.plane.kubectl("create", "namespace", _STORED_NAMESPACE)
         count = 0
@@ -90,7 +91,22 @@ async def _example(client: Api, ours: FineTuneJobs) -> tuple[Object, dict[str, O
     return job, {j["metadata"]["labels"]["finetune.dev/stage"]: j["spec"] for j in jobs}
 
 
-async def _turns(client: Api, running: Cluster, ours: FineTuneJobs, plain: PlainJobs, jobs: int) -> Object:
+async def _beside(client: Api, running: Cluster, ours: FineTuneJobs, plain: PlainJobs, jobs: int) -> Object:
+    """Both kinds at the same time, so that each has the same control plane with the same work."""
+    before = await _cost(client, running)
+    what = f"{jobs} {ours.name} beside {jobs} {plain.name}, to the end"
+    both = asyncio.gather(load.to_the_end(ours, jobs), load.to_the_end(plain, jobs))
+    seen = dict(zip((ours.name, plain.name), await _told(what, both), strict=True))
+    rates = {name: jobs / one.seconds_in_all() for name, one in seen.items()}
+    await _settled(running)
+    return {
+        "jobs_per_second": rates,
+        "ratio": rates[ours.name] / rates[plain.name],
+        "per_job": figures.each(before, await _cost(client, running), jobs),
+    }
+
+
+async def _alone(client: Api, running: Cluster, ours: FineTuneJobs, plain: PlainJobs, jobs: int) -> Object:
     """Each kind alone, half of it at a time, so that neither has the better share of what else the machine does."""
     half = max(jobs // 2, 1)
     seconds = {ours.name: 0.0, plain.name: 0.0}

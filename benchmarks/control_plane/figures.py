@@ -35,14 +35,18 @@ def line(found: Object) -> str:
     """Return the last line of the output."""
     pace = found["pace"]["10"]["FineTuneJobs"]
     return (
-        f"jobs={found['jobs']} ratio={found['ratio']:.2f} p50={pace['p50']:.2f} p99={pace['p99']:.2f} "
-        f"cpu_ms_per_job={found['per_job']['cpu_ms']:.0f} rss_mib={found['rss_mib']:.0f}"
+        f"jobs={found['jobs']} ratio={found['beside']['ratio']:.2f} p50={pace['p50']:.2f} p99={pace['p99']:.2f} "
+        f"cpu_ms_per_job={found['alone']['per_job']['cpu_ms']:.0f} rss_mib={found['rss_mib']:.0f}"
     )
 
 
 def svg(found: Object) -> str:
     """Draw three panels of bars: rates and times beside those of plain Jobs, and the cost by what is stored."""
-    rates = [(name, rate, _colour(name)) for name, rate in found["jobs_per_second"].items()]
+    rates = [
+        (f"{name}, {how}", rate, _colour(name))
+        for how in ("beside", "alone")
+        for name, rate in found[how]["jobs_per_second"].items()
+    ]
     times = [
         (f"{name}, {pace}/s, {p}", kind[p], _colour(name))
         for pace, kinds in found["pace"].items()

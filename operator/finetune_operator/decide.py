@@ -5,6 +5,7 @@ safe: a Job is created only for an attempt that the written status asks for and 
 from it; and the status follows the Jobs that are seen, never the ones that were asked for.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -45,15 +46,13 @@ from finetune_operator.decision import (
     UpdateConfigMap,
 )
 from finetune_operator.job_settings import Settings
+from finetune_operator.look_again import look_again_seconds
 from finetune_operator.observation import Object, Observation
 from finetune_operator.record import record
 from finetune_operator.transition import Transition
 
 ENDPOINT_NOT_ALLOWED = "EndpointNotAllowed"
 _SOON = 1.0
-_PENDING_SECONDS = 5.0
-_LONG_PENDING_SECONDS = 30.0
-_LONG_PENDING_AFTER = timedelta(minutes=2)
 _WAITING_SECONDS = 30.0
 _ACTIVE: dict[Stage, str] = {"prepare": "Preparing", "train": "Training", "export": "Exporting"}
 
@@ -182,16 +181,23 @@ def _watch(
     if (found or children.is_being_deleted(jobs[0])) and compute_edit.applies(this, jobs[0], spec, stage):
         return compute_edit.make_anew(this, jobs[0], stage)
     since = this.now - parse_time(jobs[0]["metadata"]["creationTimestamp"])
-    again = _PENDING_SECONDS if since < _LONG_PENDING_AFTER else _LONG_PENDING_SECONDS
+    again = look_again_seconds(since)
     to_start = deadlines.seconds_to_start(jobs[0], pods, spec, this.now)
     again = min(seconds for seconds in (again, left, to_start) if seconds is not None)
     if found:
         return this.go_on(found.reason, found.message, waiting=True, requeue_after=again, actions=actions)
-    message = f"Waiting for the {stage.name} pod to start."
-    if children.completions(jobs[0]) > 1:
-        left_to_start = children.unstarted(jobs[0], pods)
-        message = f"Waiting for {left_to_start} of {children.completions(jobs[0])} {stage.name} pods to start."
-    return this.go_on(_ACTIVE[stage.name], message, requeue_after=again, actions=actions)
+    return this.go_on(_ACTIVE[stage.name], _awaited(stage, jobs[0], pods), requeue_after=again, actions=actions)
+
+
+def _awaited(stage: StageStatus, job: Object, pods: Sequence[Object]) -> str:
+    """Say what a Job waits for of which no pod runs and nothing is known to be wrong; `pods` are of it."""
+    number, unstarted = children.completions(job), children.unstarted(job, pods)
+    if pods and not unstarted:
+        ended = "pods have" if number > 1 else "pod has"
+        return f"The {stage.name} {ended} ended; waiting for Kubernetes to say so of its Job."
+    if number > 1:
+        return f"Waiting for {unstarted} of {number} {stage.name} pods to start."
+    return f"Waiting for the {stage.name} pod to start."
 
 
 def _give_up(this: Transition, stage: StageStatus, failure: Failure) -> Decision:

@@ -46,11 +46,19 @@ class Diagnosis:
 
 
 def needs_events(observation: Observation) -> tuple[Object, ...]:
-    """Return the pods and Jobs whose Events explain why nothing runs; list those by `involvedObject.uid`."""
-    pending = [p for p in observation.pods if (p.get("status") or {}).get("phase") == "Pending"]
+    """Return the pods and Jobs whose Events explain why nothing runs; list those by `involvedObject.uid`.
+
+    The API server goes through all Events of the namespace for each of them, and a pod that has no node yet says itself
+    what it lacks.
+    """
+    pending = [p for p in observation.pods if _is_pending(p) and (p.get("spec") or {}).get("nodeName")]
     # One that never runs is among the first as soon as the others do.
     pending.sort(key=children.index)
     return tuple(pending[:_PODS_ASKED_FOR] + [j for j in observation.jobs if _lacks_pods(j, observation.pods)])
+
+
+def _is_pending(pod: Object) -> bool:
+    return bool((pod.get("status") or {}).get("phase") == "Pending")
 
 
 def _lacks_pods(job: Object, pods: Sequence[Object]) -> bool:
@@ -66,9 +74,7 @@ def diagnose(pods: Sequence[Object], jobs: Sequence[Object], events: Sequence[Ob
         jobs: of the present attempt.
         events: of those, in any order.
     """
-    for pod in pods:
-        if (pod.get("status") or {}).get("phase") != "Pending":
-            continue
+    for pod in filter(_is_pending, pods):
         own = _newest_first(pod, events)
         found = next((d for look in _POD_CHECKS if (d := look(pod, own))), None)
         if found:

@@ -13,8 +13,8 @@ Key = tuple[str, str]
 _BURST_SECONDS = 0.1
 # A pass would only tell that a pod runs; of one that is over by then the next pass tells it all.
 _RUNS_SECONDS = 3.0
-# The Job controller says up to so much later how an attempt ended whose pod has.
-_OUTCOME_SECONDS = 5.0
+# The Job controller says some time later how an attempt ended whose pod has; a pass is only for one that never does.
+_OUTCOME_SECONDS = 30.0
 _PASS_SECONDS = {"Running": _RUNS_SECONDS, "Succeeded": _OUTCOME_SECONDS, "Failed": _OUTCOME_SECONDS}
 # What a healthy pod goes through, and what a Job says before its outcome.
 _ROUTINE = frozenset(

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from finetune_operator import children
 from finetune_operator.clock import parse_time
+from finetune_operator.look_again import look_again_seconds
 from finetune_operator.observation import Object, Observation
 from finetune_operator.stages.queue import QUEUE_LABEL
 
@@ -17,10 +18,6 @@ QUEUED = "Queued"
 JOB_UID_LABEL = "kueue.x-k8s.io/job-uid"
 # Kueue takes up a Job within that time, in seconds; a free queue is not worth telling of.
 _TAKEN_UP = timedelta(seconds=5)
-# How often the queue is asked; that the Job may go on is noticed at once.
-_SECONDS = 5.0
-_LONG_SECONDS = 30.0
-_LONG_AFTER = timedelta(minutes=2)
 _MAXIMUM_QUOTE = 1000
 
 
@@ -49,7 +46,8 @@ def waiting(observation: Observation, now: datetime) -> Waiting | None:
         return None
     age = now - parse_time(job["metadata"]["creationTimestamp"])
     text = why(job, observation.workloads, age)
-    return Waiting(text, _SECONDS if age < _LONG_AFTER else _LONG_SECONDS) if text else None
+    # That the Job may go on is noticed at once.
+    return Waiting(text, look_again_seconds(age)) if text else None
 
 
 def why(job: Object, workloads: Sequence[Object] | None, age: timedelta) -> str | None:

@@ -317,6 +317,7 @@ def test_a_refused_job_is_explained_and_tried_again(world: World) -> None:
 def test_a_pending_pod_is_explained_soon_and_looked_at_less_often_later(world: World) -> None:
     world.reconcile()
     pod = world.start_pod(world.live_job())
+    pod["spec"]["nodeName"] = "node-1"
     complaint = {
         "involvedObject": {"uid": pod["metadata"]["uid"]},
         "type": "Warning",
@@ -332,6 +333,16 @@ def test_a_pending_pod_is_explained_soon_and_looked_at_less_often_later(world: W
     assert world.status["phase"] == "Pending"
     world.wait(600)
     assert world.last_requeue == 30
+
+
+def test_a_pod_that_has_ended_is_not_said_to_start(world: World) -> None:
+    world.reconcile()
+    pod = world.start_pod(world.live_job())
+    world.run_pod(pod)
+    world.end_pod(pod, 0, success("prepare"))
+    world.reconcile()
+    message = world.condition("Ready")["message"]  # type: ignore[index]
+    assert message == "The prepare pod has ended; waiting for Kubernetes to say so of its Job."
 
 
 def test_each_event_is_told_once(world: World) -> None:

@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.diagnose import diagnose, refused
+from finetune_api.job import ObjectMeta
+from finetune_api.status import FineTuneJobStatus
+from finetune_operator.diagnose import diagnose, needs_events, refused
+from finetune_operator.observation import Observation
 
 Object = dict[str, Any]
 VOLUMES = [
@@ -32,6 +35,21 @@ def event(reason: str, message: str, second: int = 1, *, uid: str = "p", kind: s
 
 
 JOB = {"metadata": {"uid": "j"}, "status": {}}
+
+
+@pytest.mark.parametrize(("node", "asked"), [("node-1", ["p"]), (None, [])])
+def test_only_a_pod_that_has_a_node_is_explained_by_events(node: str | None, asked: list[str]) -> None:
+    pending = pod()
+    pending["spec"]["nodeName"] = node
+    metadata = ObjectMeta(name="coach", namespace="team", uid="u", generation=1)
+    seen = Observation(metadata, None, None, FineTuneJobStatus(observed_generation=1), pods=(pending,))
+    assert [child["metadata"]["uid"] for child in needs_events(seen)] == asked
+
+
+def test_a_job_without_its_pod_is_explained_by_events() -> None:
+    metadata = ObjectMeta(name="coach", namespace="team", uid="u", generation=1)
+    seen = Observation(metadata, None, None, FineTuneJobStatus(observed_generation=1), jobs=(JOB,))
+    assert needs_events(seen) == (JOB,)
 
 
 @pytest.mark.parametrize(
