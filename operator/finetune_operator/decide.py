@@ -170,7 +170,7 @@ def _watch(
     if to_say is not None:
         return undecided.make_anew(this, jobs[0], stage, actions)
     if any(map(children.runs, pods)) and not children.unstarted(jobs[0], pods):
-        message = f"{attempts.called(stage)} is running, attempt {stage.attempt + 1}."
+        message = _running(stage)
         if compute_edit.is_later(jobs[0], spec, stage):
             this, message = compute_edit.told(this, message)
         return this.go_on(_ACTIVE[stage.name], message, requeue_after=left, actions=actions)
@@ -186,18 +186,22 @@ def _watch(
     again = min(seconds for seconds in (again, left, to_start) if seconds is not None)
     if found:
         return this.go_on(found.reason, found.message, waiting=True, requeue_after=again, actions=actions)
-    return this.go_on(_ACTIVE[stage.name], _awaited(stage, jobs[0], pods), requeue_after=again, actions=actions)
+    return this.go_on(_ACTIVE[stage.name], _message(stage, jobs[0], pods), requeue_after=again, actions=actions)
 
 
-def _awaited(stage: StageStatus, job: Object, pods: Sequence[Object]) -> str:
-    """Say what a Job waits for of which no pod runs and nothing is known to be wrong; `pods` are of it."""
+def _message(stage: StageStatus, job: Object, pods: Sequence[Object]) -> str:
+    """Say how a Job is getting on of which no pod runs, and nothing is known to be wrong; `pods` are of it."""
     number, unstarted = children.completions(job), children.unstarted(job, pods)
-    if pods and not unstarted:
-        ended = "pods have" if number > 1 else "pod has"
-        return f"The {stage.name} {ended} ended; waiting for Kubernetes to say so of its Job."
+    if pods and not unstarted and not any(map(children.is_being_deleted, pods)):
+        # They have ended. Kubernetes will say how in a moment, which is worth a status; this is not.
+        return _running(stage)
     if number > 1:
         return f"Waiting for {unstarted} of {number} {stage.name} pods to start."
     return f"Waiting for the {stage.name} pod to start."
+
+
+def _running(stage: StageStatus) -> str:
+    return f"{attempts.called(stage)} is running, attempt {stage.attempt + 1}."
 
 
 def _give_up(this: Transition, stage: StageStatus, failure: Failure) -> Decision:

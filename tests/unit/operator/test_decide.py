@@ -335,14 +335,28 @@ def test_a_pending_pod_is_explained_soon_and_looked_at_less_often_later(world: W
     assert world.last_requeue == 30
 
 
-def test_a_pod_that_has_ended_is_not_said_to_start(world: World) -> None:
+def test_nothing_is_written_of_a_pod_that_has_ended_until_its_job_says_how(world: World) -> None:
     world.reconcile()
     pod = world.start_pod(world.live_job())
     world.run_pod(pod)
+    world.reconcile()
+    before = world.status
     world.end_pod(pod, 0, success("prepare"))
     world.reconcile()
+    assert (world.status, world.last_requeue) == (before, 5)
+
+
+def test_a_preempted_job_that_may_go_on_waits_for_its_next_pod(world: World) -> None:
+    to_train(world)
+    pod = world.start_pod(world.live_job())
+    world.run_pod(pod)
+    world.reconcile()
+    world.hold(world.live_job())
+    world.end_pod(pod, 75)
+    world.admit(world.live_job())
+    world.reconcile()
     message = world.condition("Ready")["message"]  # type: ignore[index]
-    assert message == "The prepare pod has ended; waiting for Kubernetes to say so of its Job."
+    assert message == "Waiting for the train pod to start."
 
 
 def test_each_event_is_told_once(world: World) -> None:
