@@ -64,7 +64,9 @@ class Operators:
                 if status is not None and not replica.held:
                     self.endings.append(status)
                     await asyncio.sleep(_RESTART_SECONDS)
-                    replica.process.launch()
+                    # A fault that began meanwhile starts it itself, and may have done so.
+                    if not replica.held and replica.process.ended() is not None:
+                        replica.process.launch()
             await asyncio.sleep(0.2)
 
     async def kill(self, replica: Replica, seconds: float) -> None:

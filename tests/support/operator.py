@@ -122,6 +122,7 @@ class OperatorProcess:
 
     def launch(self) -> None:
         """Start it."""
+        assert self._process is None or self._process.poll() is not None, "it runs"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
