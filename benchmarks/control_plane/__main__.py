@@ -26,6 +26,7 @@ _PACES = (10, 50)
 _SETTLED_SHARE = 0.05
 _PATIENCE_SECONDS = 900
 _STORED_NAMESPACE = "stored"
+_BESIDE_NAMESPACE = "beside"
 _BATCH = 50
 _WRITTEN_SECONDS = 10.0
 
@@ -63,8 +64,8 @@ async def _measure(running: Cluster, jobs: int, most_stored: int, idle_seconds: 
                 seen = await _told(what, load.to_the_first_pod(kind, jobs, partial(api.paced, per_second=pace)))
                 found["pace"].setdefault(str(pace), {})[kind.name] = figures.percentiles(seen.seconds_to_pod())
                 await _told("deleting them", _delete(client, running, kind))
-        found["beside"] = await _beside(client, running, ours, plain, jobs)
         found["alone"] = await _alone(client, running, ours, plain, jobs)
+        found["beside"] = await _beside(client, running, templates, jobs)
         found["stored"] = []
         running.plane.kubectl("create", "namespace", _STORED_NAMESPACE)
         count = 0
@@ -91,21 +92,6 @@ async def _example(client: Api, ours: FineTuneJobs) -> tuple[Object, dict[str, O
     return job, {j["metadata"]["labels"]["finetune.dev/stage"]: j["spec"] for j in jobs}
 
 
-async def _beside(client: Api, running: Cluster, ours: FineTuneJobs, plain: PlainJobs, jobs: int) -> Object:
-    """Both kinds at the same time, so that each has the same control plane with the same work."""
-    before = await _cost(client, running)
-    what = f"{jobs} {ours.name} beside {jobs} {plain.name}, to the end"
-    both = asyncio.gather(load.to_the_end(ours, jobs), load.to_the_end(plain, jobs))
-    seen = dict(zip((ours.name, plain.name), await _told(what, both), strict=True))
-    rates = {name: jobs / one.seconds_in_all() for name, one in seen.items()}
-    await _settled(running)
-    return {
-        "jobs_per_second": rates,
-        "ratio": rates[ours.name] / rates[plain.name],
-        "per_job": figures.each(before, await _cost(client, running), jobs),
-    }
-
-
 async def _alone(client: Api, running: Cluster, ours: FineTuneJobs, plain: PlainJobs, jobs: int) -> Object:
     """Each kind alone, half of it at a time, so that neither has the better share of what else the machine does."""
     half = max(jobs // 2, 1)
@@ -126,6 +112,24 @@ async def _alone(client: Api, running: Cluster, ours: FineTuneJobs, plain: Plain
         "ratio": rates[ours.name] / rates[plain.name],
         "machine_cpu_ms": {name: 1000 * total / (2 * half) for name, total in machine.items()},
         "per_job": {member: sum(c[member] for c in cost) / len(cost) for member in cost[0]},
+    }
+
+
+async def _beside(client: Api, running: Cluster, templates: dict[str, Object], jobs: int) -> Object:
+    """Both kinds at the same time, so that each has the same control plane with the same work."""
+    # Of its own: what others left behind costs whoever lists a namespace.
+    running.plane.kubectl("create", "namespace", _BESIDE_NAMESPACE)
+    ours, plain = FineTuneJobs(client, _BESIDE_NAMESPACE), PlainJobs(client, _BESIDE_NAMESPACE, templates)
+    before = await _cost(client, running)
+    what = f"{jobs} {ours.name} beside {jobs} {plain.name}, to the end"
+    both = asyncio.gather(load.to_the_end(ours, jobs), load.to_the_end(plain, jobs))
+    seen = dict(zip((ours.name, plain.name), await _told(what, both), strict=True))
+    rates = {name: jobs / one.seconds_in_all() for name, one in seen.items()}
+    await _settled(running)
+    return {
+        "jobs_per_second": rates,
+        "ratio": rates[ours.name] / rates[plain.name],
+        "per_job": figures.each(before, await _cost(client, running), jobs),
     }
 
 
