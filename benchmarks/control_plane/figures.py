@@ -41,7 +41,7 @@ def line(found: Object) -> str:
 
 
 def svg(found: Object) -> str:
-    """Draw three panels of bars: rates and times beside those of plain Jobs, and the cost by what is stored."""
+    """Draw panels of bars: rates and times beside those of plain Jobs, and the cost by what is stored."""
     rates = [
         (f"{name}, {how}", rate, _colour(name))
         for how in ("beside", "alone")
