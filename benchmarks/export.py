@@ -123,8 +123,8 @@ class Bench:
     def _merge(self, base: Path, target: Path, *, trained: bool = False) -> dict[str, Any]:
         import torch
 
-        from finetune_trainer import merge
-        from finetune_trainer.base_weights import Loading
+        from finetune_trainer.export import merge
+        from finetune_trainer.model.base_weights import Loading
 
         assert torch.__version__  # loaded before the clock starts
         # What an earlier run left whole would not be made again.
@@ -136,17 +136,17 @@ class Bench:
     def _gguf(self, gguf_type: str) -> dict[str, Any]:
         import llama_cpp
 
-        from finetune_trainer import gguf
+        from finetune_trainer.export.gguf import convert as gguf_convert
 
         assert llama_cpp.__version__
         os.environ.setdefault("TMPDIR", str(self.scratch))
         target, source = self.work / f"{gguf_type}.gguf", self.work / "F16.gguf"
 
         if gguf_type != "F16":
-            return timed(lambda: gguf.quantize(source, target, gguf_type, lambda _: None), target)  # type: ignore[arg-type]
+            return timed(lambda: gguf_convert.quantize(source, target, gguf_type, lambda _: None), target)  # type: ignore[arg-type]
         # Before the clock starts; it reads the converter's libraries, too, as the export stage has by then.
         write_vocabulary(self.merged, self.shape["vocab_size"])
-        return timed(lambda: gguf.convert(self.merged, target, "F16", self.scratch, lambda _: None), target)
+        return timed(lambda: gguf_convert.convert(self.merged, target, "F16", self.scratch, lambda _: None), target)
 
     def _unsloth(self) -> dict[str, Any]:
         import torch
@@ -236,7 +236,7 @@ def compare_nf4() -> dict[str, Any]:
     import torch
     from bitsandbytes import functional
 
-    from finetune_trainer import nf4
+    from finetune_trainer.model import nf4
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(training.SEED)

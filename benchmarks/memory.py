@@ -56,7 +56,10 @@ def measure(options: argparse.Namespace, folder: Path) -> int:
     """Print a JSON line for each size: MiB that torch reserved at most, and that the driver says are used."""
     from finetune_api import memory
     from finetune_api.plan import Plan
-    from finetune_trainer import environment, gpu, load_model, memory_fit
+    from finetune_trainer.gpu import device as gpu_device
+    from finetune_trainer.gpu import memory_fit
+    from finetune_trainer.model import load as load_model
+    from finetune_trainer.runtime import environment
 
     data = options.work / "rows-100.jsonl"
     training.write_rows(data, training.vocabulary(), 100)
@@ -67,7 +70,7 @@ def measure(options: argparse.Namespace, folder: Path) -> int:
     with environment.scratch_folder("memory") as scratch, environment.applied(scratch):
         import torch
 
-        device = gpu.find(allow_cpu=True)
+        device = gpu_device.find(allow_cpu=True)
         loaded = load_model.load(plan, folder, device, memory_fit.usual(plan))
         import bitsandbytes
 

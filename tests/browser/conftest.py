@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from finetune_api.report import Report
-from finetune_trainer.report_html import render
+from finetune_trainer.report.html import render
 from tests.support.sample_report import sample_report
 
 _BROWSERS = ("chromium", "google-chrome")

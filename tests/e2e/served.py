@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.build_id import checksum
-from finetune_trainer.reference import Reference
+from finetune_trainer.evaluation.reference import Reference
+from finetune_trainer.runtime.build_id import checksum
 from tests.support.platform import CACHE, CLUSTER, Platform, bring_up, run
 
 from .jobs import create, demo_job, finished

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from finetune_trainer import gguf, merge, parity
-from finetune_trainer.adapter import WEIGHTS
-from finetune_trainer.parity import Rejected
+from finetune_trainer.export import merge
+from finetune_trainer.export.gguf import convert as gguf_convert
+from finetune_trainer.export.parity import check as parity_check
+from finetune_trainer.export.parity.check import Rejected
+from finetune_trainer.model.adapter import WEIGHTS
 from tests.support.platform import Platform
 from tests.support.smollm2 import cache, model_dir
 
@@ -107,11 +109,11 @@ def test_the_answer_changes_in_the_trained_way(job: dict[str, Any], result: Serv
 
 def refuse(path: Path, result: Served) -> None:
     with pytest.raises(Rejected, match="is not the model that was trained"):
-        parity.check(path, "F16", result.reference, None, trained_in_4bit=True, merge_base="Original")
+        parity_check.check(path, "F16", result.reference, None, trained_in_4bit=True, merge_base="Original")
 
 
 def test_a_file_of_the_base_is_refused(result: Served, tmp_path: Path) -> None:
-    gguf.convert(model_dir(), tmp_path / "base.gguf", "F16", tmp_path, lambda percent: None)
+    gguf_convert.convert(model_dir(), tmp_path / "base.gguf", "F16", tmp_path, lambda percent: None)
     refuse(tmp_path / "base.gguf", result)
 
 
@@ -127,5 +129,5 @@ def test_a_scrambled_adapter_is_refused(result: Served, tmp_path: Path) -> None:
             tensors[name] = tensor[torch.randperm(len(tensor), generator=generator)].clone()
     save_file(tensors, adapter / WEIGHTS)
     merge.merge(model_dir(), adapter, tmp_path / "merged", None, None, lambda percent: None)
-    gguf.convert(tmp_path / "merged", tmp_path / "scrambled.gguf", "F16", tmp_path, lambda percent: None)
+    gguf_convert.convert(tmp_path / "merged", tmp_path / "scrambled.gguf", "F16", tmp_path, lambda percent: None)
     refuse(tmp_path / "scrambled.gguf", result)

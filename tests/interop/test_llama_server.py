@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from finetune_api.plan import DatasetPlan
-from finetune_trainer import gguf, template_choice
-from finetune_trainer.data import template
-from finetune_trainer.data.example import Message
+from finetune_trainer.data.rows.example import Message
+from finetune_trainer.data.tokens import chat_template
+from finetune_trainer.export.gguf import convert as gguf_convert
+from finetune_trainer.prepare import template_choice
 from tests.e2e.served import GGUFS, LEARNED, Served, messages
 from tests.support import llama_server, tiny_model
 from tests.support.smollm2 import cache, model_dir
@@ -42,34 +43,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def files(folder: Path) -> dict[str, Path]:
     """GGUF files by the name of their template, converted as export does it."""
     made = {}
-    for name, jinja in {"model": None, "custom": CUSTOM, "alpaca": template.ALPACA_JINJA}.items():
+    for name, jinja in {"model": None, "custom": CUSTOM, "alpaca": chat_template.ALPACA_JINJA}.items():
         base = tiny_model.build(folder / name)
         if jinja is not None:
             (base / "chat_template.jinja").write_text(jinja, encoding="utf-8")
         made[name] = folder / f"{name}.gguf"
-        gguf.convert(base, made[name], "F16", folder, lambda percent: None)
+        gguf_convert.convert(base, made[name], "F16", folder, lambda percent: None)
     return made
 
 
 def conversation(system: str | None) -> list[Message]:
     answer: Message = {"role": "assistant", "content": "천천히 하세요."}
-    return [*template.conversation(system, QUESTIONS[0]), answer, *template.conversation(None, QUESTIONS[1])]
+    return [*chat_template.conversation(system, QUESTIONS[0]), answer, *chat_template.conversation(None, QUESTIONS[1])]
 
 
 def conversations(system: str | None) -> tuple[list[Message], ...]:
-    return template.conversation(system, QUESTIONS[0]), conversation(system)
+    return chat_template.conversation(system, QUESTIONS[0]), conversation(system)
 
 
 @pytest.mark.parametrize("name", ["model", "custom", "alpaca"])
 def test_the_template_in_the_file_makes_the_trained_tokens(
     files: dict[str, Path], folder: Path, tokenizer: Any, name: str
 ) -> None:
-    jinja = {"model": tokenizer.chat_template, "custom": CUSTOM, "alpaca": template.ALPACA_JINJA}[name]
+    jinja = {"model": tokenizer.chat_template, "custom": CUSTOM, "alpaca": chat_template.ALPACA_JINJA}[name]
     with llama_server.serve(folder, files[name]) as server:
         for system in (SYSTEM, None):
             for asked in conversations(system):
-                text = template.render(tokenizer, jinja, asked, generate=True)
-                assert server.rendered(asked) == (text, template.encode(tokenizer, text))
+                text = chat_template.render(tokenizer, jinja, asked, generate=True)
+                assert server.rendered(asked) == (text, chat_template.encode(tokenizer, text))
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.name)
@@ -84,7 +85,7 @@ def test_the_shipped_template_of_every_family_is_rendered_as_in_training(
         for system in (SYSTEM, None):
             for asked in conversations(system):
                 # BOS and EOS are those of the file.
-                assert server.rendered(asked)[0] == template.render(tokenizer, jinja, asked, generate=True)
+                assert server.rendered(asked)[0] == chat_template.render(tokenizer, jinja, asked, generate=True)
 
 
 @pytest.mark.parametrize("kind", GGUFS)
@@ -97,7 +98,7 @@ def test_an_exported_file_answers_as_trained(served: Served, folder: Path, kind:
 @pytest.fixture(scope="module")
 def base(folder: Path) -> Path:
     """A GGUF of the model that was trained."""
-    gguf.convert(model_dir(), folder / "base.gguf", "F16", folder, lambda percent: None)
+    gguf_convert.convert(model_dir(), folder / "base.gguf", "F16", folder, lambda percent: None)
     return folder / "base.gguf"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finetune_trainer import gguf
+from finetune_trainer.export.gguf import convert as gguf_convert
 from tests.e2e.served import GGUFS, LEARNED, QUESTION, SYSTEM, Served, messages
 from tests.support.ollama_server import Ollama, serve
 from tests.support.smollm2 import cache, model_dir
@@ -61,7 +61,7 @@ def base(ollama: Ollama, served: Served, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("base")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLAMA_CPP_DIR", str(cache() / "llama.cpp"))
-        gguf.convert(model_dir(), folder / "base.gguf", "F16", folder, lambda percent: None)
+        gguf_convert.convert(model_dir(), folder / "base.gguf", "F16", folder, lambda percent: None)
     (folder / "LoRA.gguf").symlink_to(served.gguf("LoRA"))
     return folder
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from finetune_api.plan import DatasetPlan
-from finetune_trainer import ollama as modelfiles
-from finetune_trainer import template_choice
-from finetune_trainer.data import template
-from finetune_trainer.data.example import Message
+from finetune_trainer.data.rows.example import Message
+from finetune_trainer.data.tokens import chat_template
+from finetune_trainer.export.serving import modelfile as modelfiles
+from finetune_trainer.prepare import template_choice
 from tests.support.ollama_server import Ollama, serve
 from tests.support.smollm2 import gguf
 from tests.support.tokenizer_families import FAMILIES, Family
@@ -49,7 +49,7 @@ def chat(server: Ollama, messages: Sequence[Message]) -> str:
 
 
 def conversation(system: str | None, questions: Sequence[str]) -> list[Message]:
-    messages = template.conversation(system, questions[0])
+    messages = chat_template.conversation(system, questions[0])
     for answer, question in zip(ANSWERS, questions[1:], strict=False):
         messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": question}]
     return messages
@@ -61,14 +61,14 @@ def test_a_conversation_is_rendered_as_its_chat_template_does(
     server: Ollama, family: Family, system: str | None
 ) -> None:
     tokenizer = family.load()
-    jinja = template.ALPACA_JINJA
+    jinja = chat_template.ALPACA_JINJA
     if family is not ALPACA:
         dataset = DATASET.model_copy(update={"chat_template_kwargs": family.kwargs})
         jinja = template_choice.choose(dataset, tokenizer, None, family.name).jinja
-    bos = tokenizer.bos_token if template.adds_bos(tokenizer) else None
+    bos = tokenizer.bos_token if chat_template.adds_bos(tokenizer) else None
 
     def rendered(messages: Sequence[Message]) -> str:
-        return template.render(tokenizer, jinja, messages, generate=True)
+        return chat_template.render(tokenizer, jinja, messages, generate=True)
 
     made = modelfiles.describe(rendered, bos, system, ["<|im_end|>"], 512)
     create(server, made)

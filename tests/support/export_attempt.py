@@ -8,12 +8,13 @@ import llama_cpp
 import torch
 import transformers
 
-from finetune_trainer import cli, export
+from finetune_trainer import cli
+from finetune_trainer.export import stage as export_stage
 from tests.support.export_job import QuickParts
 from tests.support.smollm2 import model_dir
 
 # Loaded for who is forked; much of transformers is loaded only with the first tokenizer.
-LOADED = (boto3, llama_cpp, torch, export, transformers.AutoTokenizer.from_pretrained(model_dir()))
+LOADED = (boto3, llama_cpp, torch, export_stage, transformers.AutoTokenizer.from_pretrained(model_dir()))
 
 
 def attempt(plan: Path, number: int, variables: dict[str, str], seconds: float) -> None:

@@ -15,10 +15,14 @@ import pytest
 from finetune_api.layout import JobLayout
 from finetune_api.result import StageResult
 from finetune_api.status import Artifact
-from finetune_trainer import gguf, gguf_check, imatrix, lora_gguf, parity
-from finetune_trainer.file_store import FileStore
-from finetune_trainer.parity import Figures
-from finetune_trainer.reference import Prompt, Reference
+from finetune_trainer.evaluation.reference import Prompt, Reference
+from finetune_trainer.export.gguf import check as gguf_check
+from finetune_trainer.export.gguf import convert as gguf_convert
+from finetune_trainer.export.gguf import imatrix
+from finetune_trainer.export.gguf import lora as lora_gguf
+from finetune_trainer.export.parity import check as parity_check
+from finetune_trainer.export.parity.check import Figures
+from finetune_trainer.storage.folder import FileStore
 from tests.support import trainer_job
 from tests.support.trainer_job import TrainerJob
 
@@ -93,13 +97,13 @@ class QuickParts:
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
         """Replace the parts."""
-        patch.setattr(gguf, "convert", self._convert)
-        patch.setattr(gguf, "quantize", self._quantize)
+        patch.setattr(gguf_convert, "convert", self._convert)
+        patch.setattr(gguf_convert, "quantize", self._quantize)
         patch.setattr(gguf_check, "check", lambda *_, **__: None)
         patch.setattr(lora_gguf, "convert", self._convert_lora)
         patch.setattr(imatrix, "compute", self._importance)
-        patch.setattr(parity, "check", self._check)
-        patch.setattr(parity, "answers", self._answers)
+        patch.setattr(parity_check, "check", self._check)
+        patch.setattr(parity_check, "answers", self._answers)
 
     def _convert(self, model: Path, target: Path, gguf_type: str, *_: Any, **__: Any) -> None:
         self.calls.append(f"convert {gguf_type}")
@@ -123,7 +127,7 @@ class QuickParts:
         data = random.Random(seed).randbytes(SIZES.get(gguf_type, OTHER_SIZE))
         step = -(-len(data) // _WRITES)
         # As the real ones do: the next attempt goes on with what has its name.
-        with gguf.written_whole(target) as partial, partial.open("wb") as file:
+        with gguf_convert.written_whole(target) as partial, partial.open("wb") as file:
             for start in range(0, len(data), step):
                 file.write(data[start : start + step])
                 time.sleep(self.seconds / _WRITES)
@@ -133,7 +137,7 @@ class QuickParts:
         self.calls.append(f"prove {gguf_type}")
         figures = Figures(top1=0.98765, nll=2.0, nll_base=3.0, nll_tuned=2.0, kl=0.00123)
         if gguf_type in self.refused:
-            raise parity.Rejected(f"the {gguf_type} file is not the model that was trained", figures)
+            raise parity_check.Rejected(f"the {gguf_type} file is not the model that was trained", figures)
         return figures
 
     def _answers(self, path: Path, prompts: list[Prompt], *_: Any, **__: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""Stands in for `finetune_trainer.train_process`: a GPU whose memory is measured in rungs.
+"""Stands in for `finetune_trainer.train.launcher`: a GPU whose memory is measured in rungs.
 
 FAKE_TRAINING is a JSON object: `fits`, the rung that has room ([micro-batch, checkpointing]; null: none has),
 `steps` per process before memory runs out, or `end`, how the process ends instead. `others`: the same of the processes
@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 
 from finetune_api.result import StageResult
-from finetune_trainer import train_process
-from finetune_trainer.ladder import Shortage
-from finetune_trainer.progress_pipe import PipeReporter
-from finetune_trainer.rung import Rung
-from finetune_trainer.stop import StopFlag
-from finetune_trainer.train_process import Order, Outcome
+from finetune_trainer.gpu.memory_fallback import Shortage
+from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.progress.pipe import PipeReporter
+from finetune_trainer.runtime.sigterm import StopFlag
+from finetune_trainer.train import launcher
+from finetune_trainer.train.launcher import Order, Outcome
 
 FIRST = Rung(8, "None")
 WEIGHTS = Path("model-files")
@@ -72,8 +72,8 @@ def finish(end: str, order: Order) -> int:
         result = StageResult(stage="train", exit_code=1, message="unexpected RuntimeError in train")
         order.outcome.write_text(Outcome(result=result).model_dump_json(by_alias=True))
     elif end == "hang":
-        train_process._attempt = hang
-        return train_process.main(sys.argv[1:])
+        launcher._attempt = hang
+        return launcher.main(sys.argv[1:])
     elif end.startswith("SIG"):
         os.kill(os.getpid(), signal.Signals[end])
     return 3

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer import train_process
 from finetune_trainer.cli import main
-from finetune_trainer.context import Context
-from finetune_trainer.outcome import read_prepared
-from finetune_trainer.rung import Rung
-from finetune_trainer.team import Team
-from finetune_trainer.train_process import Outcome
+from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.run_folder.stage_results import read_prepared
+from finetune_trainer.runtime.context import Context
+from finetune_trainer.train import launcher
+from finetune_trainer.train.launcher import Outcome
+from finetune_trainer.train.ranks.ranks import Team
 
 
 def run(arguments: list[str], output: Path, variables: dict[str, str]) -> int:
@@ -34,12 +34,12 @@ def run(arguments: list[str], output: Path, variables: dict[str, str]) -> int:
     ):
         for name, value in variables.items():
             patch.setenv(name, value)
-        patch.setattr(train_process, "run", _train_here)
+        patch.setattr(launcher, "run", _train_here)
         return main(arguments)
 
 
 def _train_here(context: Context, rung: Rung | None, weights: Path | None) -> Outcome:
-    from finetune_trainer.training import Training
+    from finetune_trainer.train.leader import Training
 
     return Outcome(result=Training(context, read_prepared(context), rung, weights, Team()).run())
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from finetune_trainer.data.example import Message
+from finetune_trainer.data.rows.example import Message
 from tests.support.local_api import LocalApi
 from tests.support.s3_server import free_port
 from tests.support.smollm2 import cache

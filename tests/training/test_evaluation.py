@@ -9,7 +9,7 @@ import pytest
 
 from finetune_api.report import Report
 from finetune_api.status import EvaluationStatus
-from finetune_trainer.reference import Reference
+from finetune_trainer.evaluation.reference import Reference
 from tests.support import tiny_model, trainer_job
 from tests.training.conftest import Job
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from finetune_trainer.reference import Reference
+from finetune_trainer.evaluation.reference import Reference
 from tests.training.conftest import Job
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(900)]

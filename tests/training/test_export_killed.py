@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from finetune_api.plan import S3Target
-from finetune_trainer.file_store import FileStore
-from finetune_trainer.s3_store import S3Store
+from finetune_trainer.storage.folder import FileStore
+from finetune_trainer.storage.s3 import S3Store
 from tests.support import export_job, s3_server, tiny_model
 from tests.support.export_attempt import attempt
 from tests.support.export_job import LAYOUT

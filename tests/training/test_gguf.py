@@ -6,9 +6,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune_trainer import gguf, gguf_check, gguf_header, imatrix, lora_gguf
-from finetune_trainer.adapter import WEIGHTS
 from finetune_trainer.errors import ModelError
+from finetune_trainer.export.gguf import (
+    check as gguf_check,
+)
+from finetune_trainer.export.gguf import (
+    convert as gguf_convert,
+)
+from finetune_trainer.export.gguf import (
+    header as gguf_header,
+)
+from finetune_trainer.export.gguf import (
+    imatrix,
+)
+from finetune_trainer.export.gguf import (
+    lora as lora_gguf,
+)
+from finetune_trainer.model.adapter import WEIGHTS
 from tests.support import adapters, tiny_gguf, tiny_model
 from tests.support.smollm2 import cache
 
@@ -40,7 +54,7 @@ def base(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def f16(folder: Path, base: Path, converter: None) -> Path:
     said: list[int] = []
-    gguf.convert(base, folder / "F16.gguf", "F16", folder, said.append)
+    gguf_convert.convert(base, folder / "F16.gguf", "F16", folder, said.append)
     assert said[-1] == 100
     return folder / "F16.gguf"
 
@@ -57,7 +71,7 @@ def merged(folder: Path, base: Path, converter: None) -> Path:
         delta = matrices[name.replace(".lora_A.", ".lora_B.")] @ matrices[name]
         weights[weight] = (weights[weight] + delta).astype(np.float16)
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
-    gguf.convert(target, folder / "merged.gguf", "F16", folder, ignore)
+    gguf_convert.convert(target, folder / "merged.gguf", "F16", folder, ignore)
     return folder / "merged.gguf"
 
 
@@ -97,7 +111,7 @@ def test_a_converted_file_passes_the_check_and_its_quantized_one_too(base: Path,
     wanted = gguf_check.expected(base)
     gguf_check.check(f16, "F16", wanted)
     small = tmp_path / "Q4_K_M.gguf"
-    gguf.quantize(f16, small, "Q4_K_M", ignore)
+    gguf_convert.quantize(f16, small, "Q4_K_M", ignore)
     gguf_check.check(small, "Q4_K_M", wanted, f16)
 
 
@@ -109,14 +123,14 @@ def test_a_file_of_another_template_is_refused(base: Path, f16: Path, tmp_path: 
 
 
 def test_bf16_is_converted(base: Path, folder: Path, tmp_path: Path) -> None:
-    gguf.convert(base, tmp_path / "BF16.gguf", "BF16", tmp_path, ignore)
+    gguf_convert.convert(base, tmp_path / "BF16.gguf", "BF16", tmp_path, ignore)
     gguf_check.check(tmp_path / "BF16.gguf", "BF16", gguf_check.expected(base))
 
 
 def test_iq2_m_is_made_with_a_matrix(tmp_path: Path) -> None:
     source = tiny_gguf.build(tmp_path / "F16.gguf")
     matrix = imatrix.compute(source, [list(range(tiny_gguf.VOCABULARY))], ignore)
-    gguf.quantize(source, tmp_path / "IQ2_M.gguf", "IQ2_M", ignore, matrix)
+    gguf_convert.quantize(source, tmp_path / "IQ2_M.gguf", "IQ2_M", ignore, matrix)
     found = gguf_header.read(tmp_path / "IQ2_M.gguf")
-    assert found.values["general.file_type"] == gguf.file_type("IQ2_M")
+    assert found.values["general.file_type"] == gguf_convert.file_type("IQ2_M")
     assert (tmp_path / "IQ2_M.gguf").stat().st_size < source.stat().st_size / 3

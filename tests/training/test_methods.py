@@ -14,12 +14,14 @@ from finetune_api.job import FineTuneJob
 from finetune_api.plan import AdapterPlan, Defaults, Plan
 from finetune_api.render import render
 from finetune_api.training_spec import Method
-from finetune_trainer import load_model, methods, scores
-from finetune_trainer.load_model import LoadedModel
-from finetune_trainer.rung import Rung
-from finetune_trainer.scores import Score
-from finetune_trainer.training_progress import Decision
-from finetune_trainer.training_rows import BinaryRow, PreferenceRow, SFTRow
+from finetune_trainer import methods
+from finetune_trainer.evaluation import scores
+from finetune_trainer.evaluation.scores import Score
+from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.methods.rows import BinaryRow, PreferenceRow, SFTRow
+from finetune_trainer.model import load as load_model
+from finetune_trainer.model.load import LoadedModel
+from finetune_trainer.train.step_control import Decision
 from tests.support import tiny_model
 from tests.support.smollm2 import model_dir
 from tests.support.trainer_job import JOB

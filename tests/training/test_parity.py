@@ -9,12 +9,19 @@ import pytest
 
 from finetune_api.plan import Plan
 from finetune_api.spec import GGUFType, MergeBase
-from finetune_trainer import adapter, base_weights, gguf, load_model, lora_gguf, merge, parity, reference, training_rows
-from finetune_trainer.base_weights import Loading
 from finetune_trainer.errors import ModelError
-from finetune_trainer.parity import Figures, Rejected
-from finetune_trainer.reference import Reference
-from finetune_trainer.rung import Rung
+from finetune_trainer.evaluation import reference
+from finetune_trainer.evaluation.reference import Reference
+from finetune_trainer.export import merge
+from finetune_trainer.export.gguf import convert as gguf_convert
+from finetune_trainer.export.gguf import lora as lora_gguf
+from finetune_trainer.export.parity import check as parity_check
+from finetune_trainer.export.parity.check import Figures, Rejected
+from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.methods import rows as training_rows
+from finetune_trainer.model import adapter, base_weights
+from finetune_trainer.model import load as load_model
+from finetune_trainer.model.base_weights import Loading
 from tests.support.smollm2 import cache, model_dir
 from tests.training.conftest import LOADS_A_MODEL, Job
 
@@ -78,7 +85,7 @@ class Files:
             if gguf_type == "F16":
                 self._convert(how, merge_base, self.made[key])
             else:
-                gguf.quantize(self.get(how, merge_base, "F16"), self.made[key], gguf_type, lambda percent: None)
+                gguf_convert.quantize(self.get(how, merge_base, "F16"), self.made[key], gguf_type, lambda percent: None)
         return self.made[key]
 
     def _convert(self, how: str, merge_base: MergeBase, target: Path) -> None:
@@ -91,7 +98,7 @@ class Files:
                 _ = shutil.copytree(self.adapter, folder) if how == "right" else _scrambled(self.adapter, folder, how)
             loaded = self.in_4bit if merge_base == "Trained" else None
             merge.merge(model_dir(), folder, merged, None, loaded, lambda percent: None)
-        gguf.convert(merged, target, "F16", self.folder, lambda percent: None)
+        gguf_convert.convert(merged, target, "F16", self.folder, lambda percent: None)
         shutil.rmtree(merged)
 
 
@@ -104,7 +111,7 @@ class Case:
     merge_base: MergeBase
 
     def check(self, path: Path, gguf_type: GGUFType, lora: Path | None = None) -> Figures:
-        return parity.check(
+        return parity_check.check(
             path,
             gguf_type,
             self.reference,
@@ -183,9 +190,9 @@ def test_the_adapter_alone_is_judged_on_the_base(trained: Job, files: Files, how
 
 def test_the_file_splits_the_probes_as_the_models_own_tokenizer(trained: Job, files: Files) -> None:
     written = _written(trained)
-    model = parity.GGUFModel(files.get("right", "Original", "F16"), 8)
-    parity.check_tokens(model, written.prompts, written.probes, None)
+    model = parity_check.GGUFModel(files.get("right", "Original", "F16"), 8)
+    parity_check.check_tokens(model, written.prompts, written.probes, None)
     wrong = [probe.model_copy(update={"input_ids": [*probe.input_ids, 1]}) for probe in written.probes[1:2]]
     with pytest.raises(ModelError, match="splits the test text with emoji into other tokens"):
-        parity.check_tokens(model, [], wrong, None)
+        parity_check.check_tokens(model, [], wrong, None)
     model.close()

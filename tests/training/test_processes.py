@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from finetune_trainer.process_group import free_port
-from finetune_trainer.train_process import STOPPED
+from finetune_trainer.train.launcher import STOPPED
+from finetune_trainer.train.process_group import free_port
 from tests.support import tiny_model
 from tests.training.conftest import Job, coach_rows, make_tiny_job
 from tests.training.test_resume import assert_learned_the_same

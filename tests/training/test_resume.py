@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from finetune_trainer import training
-from finetune_trainer.curve import evaluation_steps
-from finetune_trainer.evaluation import Evaluation
+from finetune_trainer.evaluation.curve import evaluation_steps
+from finetune_trainer.evaluation.evaluation import Evaluation
+from finetune_trainer.train import leader
 from tests.support import tiny_model
 from tests.training.conftest import Job, coach_rows, make_tiny_job
 
@@ -148,7 +148,7 @@ def test_looking_at_the_hold_out_rows_changes_nothing(
     calm: Job, unsteady: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = unsteady.copied(tmp_path)
-    monkeypatch.setattr(training, "evaluation_steps", lambda total, points: frozenset())
+    monkeypatch.setattr(leader, "evaluation_steps", lambda total, points: frozenset())
     trained(job)
     assert curve(job) == []
     # Not what is kept, which is the best step of what was seen.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer.reference import Reference
+from finetune_trainer.evaluation.reference import Reference
 from tests.support.smollm2 import model_dir
 from tests.training.conftest import STEPS, Job
 

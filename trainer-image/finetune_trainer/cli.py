@@ -17,15 +17,18 @@ from finetune_api.layout import JobLayout
 from finetune_api.plan import PLAN_PATH, Plan
 from finetune_api.result import StageResult
 from finetune_api.spec import STAGES, Stage
-from finetune_trainer import check, endpoint_policy, environment, outcome, plan_file, progress_push
-from finetune_trainer.context import Context
+from finetune_trainer.commands import check
 from finetune_trainer.errors import StageError
-from finetune_trainer.node import ALONE, PORT, Node, address
-from finetune_trainer.open_store import open_output, override_output
-from finetune_trainer.reporter import ProgressReporter
-from finetune_trainer.stage_log import LOG_NAME, configure_logging, copied_to
-from finetune_trainer.stop import StopFlag, StopRequested, ignored
-from finetune_trainer.store import Store
+from finetune_trainer.progress import push as progress_push
+from finetune_trainer.progress.reporter import ProgressReporter
+from finetune_trainer.run_folder import stage_results
+from finetune_trainer.runtime import endpoint_policy, environment, plan_file
+from finetune_trainer.runtime.context import Context
+from finetune_trainer.runtime.node import ALONE, PORT, Node, address
+from finetune_trainer.runtime.sigterm import StopFlag, StopRequested, ignored
+from finetune_trainer.runtime.stage_log import LOG_NAME, configure_logging, copied_to
+from finetune_trainer.storage.open import open_output, override_output
+from finetune_trainer.storage.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +152,7 @@ def _positive(text: str) -> int:
 
 
 def _print_plan(arguments: argparse.Namespace) -> int:
-    from finetune_trainer.local_plan import local_plan
+    from finetune_trainer.commands.plan import local_plan
 
     try:
         plan = local_plan(
@@ -217,7 +220,7 @@ class _Attempt:
             if kept.exit_code != ExitCode.OK:
                 result = kept.model_copy(update={"run_id": result.run_id, "log": result.log})
                 _tell(result)
-        outcome.write_termination_message(result)
+        stage_results.write_termination_message(result)
         return result.exit_code
 
     def report(self) -> int:
@@ -228,12 +231,12 @@ class _Attempt:
             # It is not uploaded, so the traceback of a crash has nowhere else to go.
             sys.stderr.write(self._log_file.read_text(encoding="utf-8"))
         _tell(result)
-        outcome.write_termination_message(result)
+        stage_results.write_termination_message(result)
         return result.exit_code
 
     def _kept(self) -> StageResult:
         _, layout, store = self._opened()
-        return outcome.kept(store, layout, self._stage)
+        return stage_results.kept(store, layout, self._stage)
 
     def _opened(self) -> tuple[Plan, JobLayout, Store]:
         plan = plan_file.load(self._arguments.plan, self._arguments.plan_sha256)
@@ -247,7 +250,7 @@ class _Attempt:
         if not plan.allow_cpu:
             environment.forbid_cpu_training()
         self._store, self._layout = store, layout
-        if self._stage != "prepare" and (earlier := outcome.find(store, layout, "prepare")):
+        if self._stage != "prepare" and (earlier := stage_results.find(store, layout, "prepare")):
             self._run_id = earlier.run_id
             if earlier.reused_from:
                 log.info("an identical run is complete: %s", earlier.reused_from)
@@ -274,7 +277,7 @@ class _Attempt:
     def _keep(self, result: StageResult) -> StageResult:
         assert self._store is not None
         assert self._layout is not None
-        outcome.write(self._store, self._layout, result)
+        stage_results.write(self._store, self._layout, result)
         return result
 
     def _guarded(self, action: Callable[[], StageResult]) -> StageResult:

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from finetune_api.result import StageResult
-from finetune_trainer import prepare, progress_push, train
 from finetune_trainer.cli import main, parser
-from finetune_trainer.context import Context
-from finetune_trainer.node import Node
+from finetune_trainer.prepare import stage as prepare_stage
+from finetune_trainer.progress import push as progress_push
+from finetune_trainer.runtime.context import Context
+from finetune_trainer.runtime.node import Node
+from finetune_trainer.train import stage as train_stage
 from tests.support.trainer_job import JOB, TrainerJob, alpaca_rows, write_rows
 
 
@@ -72,7 +74,7 @@ def test_a_crash_is_one_sentence_and_its_traceback_is_in_the_log(
     def crash(context: Context) -> StageResult:
         raise ZeroDivisionError("secret detail")
 
-    monkeypatch.setattr(prepare, "run", crash)
+    monkeypatch.setattr(prepare_stage, "run", crash)
     assert job.run("prepare") == 1
     log = "gym/.runs/11111111-2222/logs/prepare-0.log"
     assert job.result()["message"] == f"unexpected ZeroDivisionError in prepare; the log is at {log}"
@@ -86,7 +88,7 @@ def test_the_log_has_what_children_print(job: TrainerJob, monkeypatch: pytest.Mo
         subprocess.run([sys.executable, "-c", "import os; os.write(1, b'child\\n')"], check=True)
         return StageResult(stage="prepare", exit_code=0, run_id="a" * 64)
 
-    monkeypatch.setattr(prepare, "run", talk)
+    monkeypatch.setattr(prepare_stage, "run", talk)
     assert job.run("prepare") == 0
     assert "child\n" in (job.output / f"gym/coach/{'a' * 64}/logs/prepare-0.log").read_text()
 
@@ -113,7 +115,7 @@ def test_environment_is_set_for_the_stage_and_set_back(job: TrainerJob, monkeypa
         return StageResult(stage="prepare", exit_code=0, run_id="a" * 64)
 
     job.plan["allowCPU"] = False
-    monkeypatch.setattr(prepare, "run", look)
+    monkeypatch.setattr(prepare_stage, "run", look)
     before = dict(os.environ)
     job.run("prepare")
     assert seen["HF_HUB_OFFLINE"] == seen["UNSLOTH_DISABLE_CPU_FALLBACK"] == "1"
@@ -235,7 +237,7 @@ def trained(job: TrainerJob, monkeypatch: pytest.MonkeyPatch) -> list[Context]:
         given.append(context)
         return StageResult(stage="train", exit_code=0, run_id="a" * 64)
 
-    monkeypatch.setattr(train, "run", run)
+    monkeypatch.setattr(train_stage, "run", run)
     return given
 
 

@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 from finetune_api.report import MAXIMUM_PLACES, CheckReport, Duplicates, Place
 from finetune_trainer.data.checks import endings, near_duplicates, repetition
-from finetune_trainer.data.collect import Collected
-from finetune_trainer.data.places import first_places, listed, number_of_rows, place_of
-from finetune_trainer.data.table import PERSONAL, Flag
+from finetune_trainer.data.rows.collect import Collected
+from finetune_trainer.data.rows.row_names import first_places, listed, number_of_rows, place_of
+from finetune_trainer.data.rows.table import PERSONAL, Flag
 
 _PERSONAL_NAMES = {
     Flag.RESIDENT_NUMBER: "resident registration numbers",

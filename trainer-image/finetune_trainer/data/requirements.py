@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from finetune_api.plan import DatasetPlan
 from finetune_api.report import CheckReport, Place, Severity
-from finetune_trainer.data.example import row_name
 from finetune_trainer.data.findings import Findings
-from finetune_trainer.data.places import listed, number_of_rows
+from finetune_trainer.data.rows.example import row_name
+from finetune_trainer.data.rows.row_names import listed, number_of_rows
 
 SMALL = 100
 

@@ -1,136 +1,93 @@
-"""What the tokenization of the training data gives, and the tokens at which a model stops."""
+"""The rows that stay, as token ids in a file, and what is remembered of each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-from finetune_trainer.data.example import Example, Message
-from finetune_trainer.data.template import ChatTemplate, RenderError, Template, encode, render
-from finetune_trainer.errors import ModelError
+from finetune_api.report import SampleRow, Segment
+from finetune_api.training_spec import Method
+from finetune_trainer.data.findings import Findings
+from finetune_trainer.data.rows import disk_buffer
+from finetune_trainer.data.rows.row_names import place_of
+from finetune_trainer.data.tokens.encoder import Encoder, Row
+from finetune_trainer.data.tokens.parquet_writer import RowWriter
+from finetune_trainer.data.tokens.stop_tokens import BinaryRow, PreferenceRow, TokenizedRow
 
 
 @dataclass(frozen=True)
-class TokenizedRow:
-    """One row of SFT as train reads it."""
+class Tokens:
+    """Of each row of the table, in arrays; zero where a row is not used."""
 
-    row_id: int
-    input_ids: list[int]
-    # 1: the token is learned.
-    completion_mask: list[int]
-    truncated: bool
-    # Answers of earlier turns that are context only, because the chat template shows them otherwise than the model
-    # gives them.
-    answers_left_out: int = 0
-
-
-@dataclass(frozen=True)
-class PreferenceRow:
-    """One row of DPO or ORPO: two continuations of one prompt, each to its stop token unless truncated."""
-
-    row_id: int
-    prompt_ids: list[int]
-    chosen_ids: list[int]
-    rejected_ids: list[int]
-    truncated: bool
+    # Of the longest sequence, and those that are learned (int32).
+    length: Any
+    learned: Any
+    truncated: Any
+    # Earlier answers of conversations that are context only, over all rows.
+    answers_left_out: int
+    # The first row.
+    sample: SampleRow | None
 
 
-@dataclass(frozen=True)
-class BinaryRow:
-    """One row of KTO: a continuation of a prompt, to its stop token unless truncated, and whether it is a good one."""
+def tokenize(
+    encoder: Encoder,
+    tokenizer: Any,
+    findings: Findings,
+    method: Method,
+    spooled: Path,
+    target: Path,
+    advance: Callable[[int], object],
+) -> Tokens:
+    """Write the rows that `findings` keeps to the Parquet file `target`; invalid ones are rejected there.
 
-    row_id: int
-    prompt_ids: list[int]
-    completion_ids: list[int]
-    label: bool
-    truncated: bool
-
-
-@dataclass(frozen=True)
-class Stops:
-    """Where generation ends."""
-
-    ids: tuple[int, ...]
-    strings: tuple[str, ...]
-
-
-def messages_of(example: Example, template: Template, system_prompt: str | None) -> list[Message]:
-    """Return the messages to render: the row's own system message wins over the job's."""
-    messages = list(example.messages)
-    if example.context:
-        first = next(i for i, m in enumerate(messages) if m["role"] == "user")
-        messages[first] = {"role": "user", "content": question_of(example, template)}
-    if system_prompt and messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": system_prompt})
-    return messages
-
-
-def question_of(example: Example, template: Template) -> str:
-    """Return the text of the first question, with an Alpaca row's input in its place."""
-    question = next(m["content"] for m in example.messages if m["role"] == "user")
-    if not example.context:
-        return question
-    heading = "### Input:\n" if template == "Alpaca" else ""
-    return f"{question}\n\n{heading}{example.context}"
-
-
-def special_tokens(tokenizer: Any) -> list[str]:
-    """Return the texts that the tokenizer turns into control tokens wherever they stand."""
-    added = (str(t.content) for t in tokenizer.added_tokens_decoder.values() if t.special)
-    return sorted({*added, *(str(t) for t in tokenizer.all_special_tokens)})
-
-
-def answers_warning(answers_left_out: int) -> list[str]:
-    """Return the sentence, begun by its CamelCase reason, that tells of answers that are not learned."""
-    if not answers_left_out:
-        return []
-    return [
-        f"AnswersLeftOut: {answers_left_out:,} earlier answers of conversations are not learned, because the chat "
-        "template shows them otherwise than the model gives them, as without their thinking; to learn them too, end "
-        "rows of their own with them"
-    ]
-
-
-def find_stops(tokenizer: Any, template: ChatTemplate, generation_eos: Sequence[int]) -> Stops:
-    """Return the stop tokens: the tokenizer's, the generation config's, and the end of a turn of the chat template.
-
-    Raises:
-        ModelError, SettingsError: there is none, or the template does not take a question and an answer.
+    `advance` is called with the number of rows that were looked at since the last call.
     """
-    ids = [tokenizer.eos_token_id, *generation_eos]
-    if template.kind == "Alpaca":
-        require_eos(tokenizer)
+    import numpy as np
+
+    rows = len(findings.collected.table)
+    length, learned = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
+    truncated = np.zeros(rows, bool)
+    left_out = 0
+    sample: SampleRow | None = None
+    with RowWriter(target, method) as writer:
+        for index, example in enumerate(disk_buffer.read(spooled)):
+            advance(1)
+            if not findings.kept[index]:
+                continue
+            row = encoder.encode(example)
+            if isinstance(row, str):
+                findings.reject(index, row)
+                continue
+            writer.add(row)
+            length[index], learned[index] = _sizes(row)
+            truncated[index] = row.truncated
+            if isinstance(row, TokenizedRow):
+                left_out += row.answers_left_out
+            if sample is None:
+                place = place_of(findings.collected.table, findings.collected.sources, index)
+                sample = SampleRow(place=place, segments=_segments(tokenizer, row))
+    return Tokens(length, learned, truncated, left_out, sample)
+
+
+def _sizes(row: Row) -> tuple[int, int]:
+    """Return the tokens of the longest sequence, and how many are learned."""
+    if isinstance(row, PreferenceRow):
+        chosen, rejected = len(row.chosen_ids), len(row.rejected_ids)
+        return len(row.prompt_ids) + max(chosen, rejected), chosen + rejected
+    if isinstance(row, BinaryRow):
+        return len(row.prompt_ids) + len(row.completion_ids), len(row.completion_ids)
+    # Nothing predicts the first token.
+    return len(row.input_ids), sum(row.completion_mask[1:])
+
+
+def _segments(tokenizer: Any, row: Row) -> list[Segment]:
+    if isinstance(row, TokenizedRow):
+        ids, mask = row.input_ids, row.completion_mask
     else:
-        try:
-            ids.append(_end_of_turn(tokenizer, template.jinja))
-        except RenderError as error:
-            raise template.error(error.what) from error
-    known = tuple(sorted({i for i in ids if i is not None and 0 <= i < len(tokenizer)}))
-    if not known:
-        raise ModelError("the model names no token at which it stops (eos_token); correct tokenizer_config.json")
-    return Stops(known, tuple(str(tokenizer.convert_ids_to_tokens(i)) for i in known))
-
-
-def require_eos(tokenizer: Any) -> int:
-    """Return the id of the end-of-text token.
-
-    Raises:
-        ModelError: the tokenizer has none.
-    """
-    if tokenizer.eos_token_id is None:
-        raise ModelError("the model's tokenizer has no end-of-text token (eos_token); correct tokenizer_config.json")
-    return int(tokenizer.eos_token_id)
-
-
-def _end_of_turn(tokenizer: Any, jinja: str) -> int | None:
-    question: Message = {"role": "user", "content": "a"}
-    start = len(encode(tokenizer, render(tokenizer, jinja, [question], generate=True)))
-    whole = render(tokenizer, jinja, [question, {"role": "assistant", "content": "b"}], generate=False)
-    special = {i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
-    answer = encode(tokenizer, whole)[start:]
-    # The first word of the answer may be a control token too, such as a thinking mark.
-    after = answer[max((n for n, i in enumerate(answer) if i not in special and _says_b(tokenizer, i)), default=0) :]
-    return next((i for i in after if i in special), None)
-
-
-def _says_b(tokenizer: Any, token: int) -> bool:
-    return "b" in tokenizer.decode([token])
+        answer = row.chosen_ids if isinstance(row, PreferenceRow) else row.completion_ids
+        ids, mask = [*row.prompt_ids, *answer], [0] * len(row.prompt_ids) + [1] * len(answer)
+    borders = [0, *(i for i in range(1, len(ids)) if mask[i] != mask[i - 1]), len(ids)]
+    return [
+        Segment(text=tokenizer.decode(ids[start:end]), learned=bool(mask[start])) for start, end in pairwise(borders)
+    ]

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.plan import Plan
-from finetune_trainer.load_model import LoadedModel, Precision
-from finetune_trainer.methods import batches, preference
-from finetune_trainer.methods.boundary import callback
-from finetune_trainer.methods.settings import common
-from finetune_trainer.rung import Rung
-from finetune_trainer.team_progress import Progress
-from finetune_trainer.training_rows import PreferenceRow
+from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.methods import batch_check, preference
+from finetune_trainer.methods.common_settings import common
+from finetune_trainer.methods.rows import PreferenceRow
+from finetune_trainer.methods.step_callback import callback
+from finetune_trainer.model.load import LoadedModel, Precision
+from finetune_trainer.train.ranks.step_sync import Progress
 
 
 def settings(plan: Plan, precision: Precision, total_steps: int, folder: Path, rung: Rung) -> dict[str, Any]:
@@ -70,14 +70,14 @@ def build(
 def check_batches(trainer: Any, rows: Sequence[PreferenceRow], step: Sequence[int]) -> None:
     """See `methods.check_batches`."""
     seen: list[tuple[list[list[int]], list[list[int]]]] = []
-    for batch in batches.of_step(trainer, len(step)):
+    for batch in batch_check.of_step(trainer, len(step)):
         ids = batch["input_ids"].tolist()
-        labels = batches.labels_of(batch["input_ids"], batch["completion_mask"])
+        labels = batch_check.labels_of(batch["input_ids"], batch["completion_mask"])
         # The first half of a batch is the chosen answers, the second one the rejected ones.
         half = len(ids) // 2
         seen += [([ids[i], ids[half + i]], [labels[i], labels[half + i]]) for i in range(half)]
-    batches.check_count(len(seen), len(step))
+    batch_check.check_count(len(seen), len(step))
     for (ids, labels), index in zip(seen, step, strict=True):
         row = rows[index]
-        batches.check_sequence(row.row_id, ids[0], labels[0], row.prompt_ids, row.chosen_ids)
-        batches.check_sequence(row.row_id, ids[1], labels[1], row.prompt_ids, row.rejected_ids)
+        batch_check.check_sequence(row.row_id, ids[0], labels[0], row.prompt_ids, row.chosen_ids)
+        batch_check.check_sequence(row.row_id, ids[1], labels[1], row.prompt_ids, row.rejected_ids)

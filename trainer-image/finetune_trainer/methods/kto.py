@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.plan import Plan
-from finetune_trainer.load_model import LoadedModel, Precision
-from finetune_trainer.methods import batches, preference
-from finetune_trainer.methods.boundary import callback
-from finetune_trainer.methods.settings import common
-from finetune_trainer.rung import Rung
-from finetune_trainer.team_progress import Progress
-from finetune_trainer.training_rows import BinaryRow
+from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.methods import batch_check, preference
+from finetune_trainer.methods.common_settings import common
+from finetune_trainer.methods.rows import BinaryRow
+from finetune_trainer.methods.step_callback import callback
+from finetune_trainer.model.load import LoadedModel, Precision
+from finetune_trainer.train.ranks.step_sync import Progress
 
 
 def settings(plan: Plan, precision: Precision, total_steps: int, folder: Path, rung: Rung) -> dict[str, Any]:
@@ -116,11 +116,11 @@ def build(
 def check_batches(trainer: Any, rows: Sequence[BinaryRow], step: Sequence[int]) -> None:
     """See `methods.check_batches`."""
     seen: list[tuple[list[int], list[int], bool]] = []
-    for batch in batches.of_step(trainer, len(step)):
-        found = batches.labels_of(batch["input_ids"], batch["completion_mask"])
+    for batch in batch_check.of_step(trainer, len(step)):
+        found = batch_check.labels_of(batch["input_ids"], batch["completion_mask"])
         seen += zip(batch["input_ids"].tolist(), found, batch["label"].tolist(), strict=True)
-    batches.check_count(len(seen), len(step))
+    batch_check.check_count(len(seen), len(step))
     for (ids, labels, label), index in zip(seen, step, strict=True):
         row = rows[index]
-        batches.check_sequence(row.row_id, ids, labels, row.prompt_ids, row.completion_ids)
+        batch_check.check_sequence(row.row_id, ids, labels, row.prompt_ids, row.completion_ids)
         assert bool(label) == row.label, f"row {row.row_id} reaches the model with the other label"

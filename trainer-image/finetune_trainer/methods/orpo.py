@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.plan import Plan
-from finetune_trainer.load_model import LoadedModel, Precision
-from finetune_trainer.methods import batches, preference
-from finetune_trainer.methods.boundary import callback
-from finetune_trainer.methods.settings import common
-from finetune_trainer.rung import Rung
-from finetune_trainer.team_progress import Progress
-from finetune_trainer.training_rows import PreferenceRow
+from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.methods import batch_check, preference
+from finetune_trainer.methods.common_settings import common
+from finetune_trainer.methods.rows import PreferenceRow
+from finetune_trainer.methods.step_callback import callback
+from finetune_trainer.model.load import LoadedModel, Precision
+from finetune_trainer.train.ranks.step_sync import Progress
 
 
 def settings(plan: Plan, precision: Precision, total_steps: int, folder: Path, rung: Rung) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def columns(feature: dict[str, Any]) -> dict[str, Any]:
         made |= {
             f"{side}_input_ids": prompt + answer,
             f"{side}_attention_mask": [1] * (len(prompt) + len(answer)),
-            f"{side}_labels": [batches.IGNORED] * len(prompt) + answer,
+            f"{side}_labels": [batch_check.IGNORED] * len(prompt) + answer,
         }
     return made
 
@@ -88,10 +88,10 @@ def check_batches(trainer: Any, rows: Sequence[PreferenceRow], step: Sequence[in
     """See `methods.check_batches`."""
     names = ("chosen_input_ids", "chosen_labels", "rejected_input_ids", "rejected_labels")
     seen: list[tuple[list[int], ...]] = []
-    for batch in batches.of_step(trainer, len(step)):
+    for batch in batch_check.of_step(trainer, len(step)):
         seen += zip(*(batch[name].tolist() for name in names), strict=True)
-    batches.check_count(len(seen), len(step))
+    batch_check.check_count(len(seen), len(step))
     for (chosen, chosen_labels, rejected, rejected_labels), index in zip(seen, step, strict=True):
         row = rows[index]
-        batches.check_sequence(row.row_id, chosen, chosen_labels, row.prompt_ids, row.chosen_ids)
-        batches.check_sequence(row.row_id, rejected, rejected_labels, row.prompt_ids, row.rejected_ids)
+        batch_check.check_sequence(row.row_id, chosen, chosen_labels, row.prompt_ids, row.chosen_ids)
+        batch_check.check_sequence(row.row_id, rejected, rejected_labels, row.prompt_ids, row.rejected_ids)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from finetune_api.plan import Plan, PreferencePlan
-from finetune_trainer.training_rows import PreferenceRow
+from finetune_trainer.methods.rows import PreferenceRow
 
 REFERENCE = "ref"
 

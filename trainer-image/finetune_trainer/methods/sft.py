@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.plan import Plan
-from finetune_trainer.load_model import LoadedModel, Precision
-from finetune_trainer.methods import batches
-from finetune_trainer.methods.boundary import callback
-from finetune_trainer.methods.settings import common
-from finetune_trainer.rung import Rung
-from finetune_trainer.team_progress import Progress
-from finetune_trainer.training_rows import SFTRow
+from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.methods import batch_check
+from finetune_trainer.methods.common_settings import common
+from finetune_trainer.methods.rows import SFTRow
+from finetune_trainer.methods.step_callback import callback
+from finetune_trainer.model.load import LoadedModel, Precision
+from finetune_trainer.train.ranks.step_sync import Progress
 
 
 def settings(plan: Plan, precision: Precision, total_steps: int, folder: Path, rung: Rung) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def build(
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    # TRL drops a row that teaches nothing: see team_rows.
+    # TRL drops a row that teaches nothing: see `train.ranks.shard`.
     taught = [row for row in rows if any(row.completion_mask)]
     trainer = SFTTrainer(
         model=loaded.model,
@@ -59,7 +59,7 @@ def build(
     if len(dataset) != len(taught):
         raise AssertionError("the trainer dropped rows")
     for row in rows[len(taught) :]:
-        dataset = dataset.add_item({"input_ids": row.input_ids, "labels": [batches.IGNORED] * row.length})
+        dataset = dataset.add_item({"input_ids": row.input_ids, "labels": [batch_check.IGNORED] * row.length})
     trainer.train_dataset = dataset.select([index for step in steps for index in step])
     return trainer
 
@@ -67,14 +67,18 @@ def build(
 def check_batches(trainer: Any, rows: Sequence[SFTRow], step: Sequence[int]) -> None:
     """See `methods.check_batches`."""
     seen: list[tuple[list[int], list[int]]] = []
-    for batch in batches.of_step(trainer, len(step)):
+    for batch in batch_check.of_step(trainer, len(step)):
         seen += zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True)
-    batches.check_count(len(seen), len(step))
+    batch_check.check_count(len(seen), len(step))
     for (ids, labels), index in zip(seen, step, strict=True):
         row = rows[index]
         length = row.length
-        wanted = [token if m else batches.IGNORED for token, m in zip(row.input_ids, row.completion_mask, strict=True)]
+        wanted = [
+            token if m else batch_check.IGNORED for token, m in zip(row.input_ids, row.completion_mask, strict=True)
+        ]
         assert ids[:length] == row.input_ids, f"row {row.row_id} reaches the model changed"
         # The first label is never predicted, and a collator may mask it.
         assert labels[1:length] == wanted[1:], f"row {row.row_id} is learned at other tokens than prepare chose"
-        assert all(label == batches.IGNORED for label in labels[length:]), f"row {row.row_id}: padding would be learned"
+        assert all(label == batch_check.IGNORED for label in labels[length:]), (
+            f"row {row.row_id}: padding would be learned"
+        )

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from finetune_trainer.data.example import Unit
+from finetune_trainer.data.rows.example import Unit
 
 MAXIMUM_ROW_CHARACTERS = 8_000_000
 Kind = Literal["JSON Lines", "JSON", "CSV", "Parquet"]

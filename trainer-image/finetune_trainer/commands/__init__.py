@@ -1,0 +1,1 @@
+"""The commands beside the three stages: `prepare --check` and `plan`."""

@@ -1,0 +1,173 @@
+"""`prepare --check`: what prepare would say of dataset files, without a plan, a model or a cluster."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, get_args
+
+from finetune_api.dataset_spec import COLUMNS, DatasetChecks, DatasetFormat
+from finetune_api.exit_codes import ExitCode
+from finetune_api.model_spec import ModelSpec
+from finetune_api.plan import DatasetPlan
+from finetune_api.render import DEFAULT_HOLDOUT_PERCENT
+from finetune_api.report import CheckReport, DataReport, Report, Split
+from finetune_api.training_spec import TrainingSpec
+from finetune_trainer.commands import check_report
+from finetune_trainer.data import requirements
+from finetune_trainer.data.findings import Findings
+from finetune_trainer.data.report import data_report
+from finetune_trainer.data.rows import collect
+from finetune_trainer.data.split import holdout_rows
+from finetune_trainer.data.tokenize import Tokens
+from finetune_trainer.errors import DatasetError, SettingsError
+from finetune_trainer.sources.dataset_file import SourceFile
+
+# What a job has that sets none of it.
+_MAXIMUM = ModelSpec.model_fields["max_sequence_length"].default
+_SEED = TrainingSpec.model_fields["seed"].default
+_CHECKS = DatasetChecks()
+_DATASET = DatasetPlan(
+    sources=[],
+    format="Auto",
+    prompt_template="Auto",
+    minimum_examples=_CHECKS.minimum_examples,
+    invalid_rows=_CHECKS.invalid_rows,
+    duplicates=_CHECKS.duplicates,
+    truncation=_CHECKS.truncation,
+    holdout_percent=DEFAULT_HOLDOUT_PERCENT,
+)
+_LINES = {".jsonl", ".ndjson"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to check."""
+
+    files: Sequence[Path]
+    row_format: DatasetFormat = "Auto"
+    # ours=theirs
+    columns: Sequence[str] = ()
+    tokenizer: Path | None = None
+    json: Path | None = None
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> Self:
+        """Return what the options of `add_options` say."""
+        return cls(arguments.check, arguments.format, arguments.column, arguments.tokenizer, arguments.json)
+
+
+def run(request: Request, scratch: Path) -> int:
+    """Print the report, and write it where it is asked for; return prepare's exit code.
+
+    Raises:
+        StageError: a file or an option is not what it should be.
+    """
+    columns = _columns(request.columns)
+    for path in [*request.files, *([request.tokenizer] if request.tokenizer else [])]:
+        if not path.exists():
+            raise SettingsError(f"{path} does not exist")
+    for path in request.files:
+        if path.is_dir():
+            raise SettingsError(f"{path} is a folder; name the files in it")
+    data = _examine(request, columns, scratch)
+    sys.stdout.write(check_report.text(data, maximum=_MAXIMUM))
+    if request.json:
+        report = Report(data=data).model_dump_json(by_alias=True, exclude_none=True, indent=1)
+        try:
+            request.json.write_text(report + "\n", encoding="utf-8")
+        except OSError as error:
+            raise SettingsError(f"--json {request.json} cannot be written: {error.strerror}") from error
+    return ExitCode.DATASET if any(c.severity == "Fail" for c in data.checks) else ExitCode.OK
+
+
+def _columns(given: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for pair in given:
+        ours, equals, theirs = pair.partition("=")
+        if not equals or not theirs or ours not in COLUMNS:
+            raise SettingsError(
+                f'--column "{pair}" must be OURS=THEIRS, such as output=answer; ours are {", ".join(COLUMNS)}'
+            )
+        found[ours] = theirs
+    return found
+
+
+def _examine(request: Request, columns: dict[str, str], scratch: Path) -> DataReport:
+    sources = [SourceFile(str(path), path, format=request.row_format) for path in request.files]
+    spool = scratch / "spool" if request.tokenizer else None
+    if spool:
+        spool.mkdir()
+    with _bar("checking", _expected(request.files)) as bar:
+        collected = collect.collect(sources, columns, None, spool=spool, advance=bar.update)
+    findings = Findings(collected, _DATASET.duplicates)
+    tokens = _tokenize(findings, request.tokenizer, spool, scratch) if request.tokenizer and spool else None
+    found = requirements.checks(findings, tokens.truncated if tokens else None, _DATASET, _MAXIMUM)
+    split: Split | None = None
+    try:
+        held = int(holdout_rows(findings, _DATASET.holdout_percent, _SEED, own=False).sum())
+        split = Split(train=findings.examples - held, holdout=held)
+    except DatasetError as error:
+        if not any(check.severity == "Fail" for check in found):
+            found.append(CheckReport(name="NoHoldout", severity="Fail", count=findings.examples, message=error.message))
+    return data_report(findings, found, tokens, split)
+
+
+def _tokenize(findings: Findings, folder: Path, spool: Path, scratch: Path) -> Tokens:
+    from transformers import AutoTokenizer
+
+    from finetune_trainer.data.tokenize import tokenize
+    from finetune_trainer.data.tokens.encoder import Encoder
+    from finetune_trainer.data.tokens.stop_tokens import find_stops
+    from finetune_trainer.prepare import template_choice
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"--tokenizer {folder} is no folder with a tokenizer, such as tokenizer.json") from error
+    template = template_choice.choose(_DATASET, tokenizer, None, str(folder))
+    method = findings.collected.method or "SFT"
+    stops = find_stops(tokenizer, template, ())
+    encoder = Encoder(
+        tokenizer, template, stops, method=method, system_prompt=None, maximum=_MAXIMUM, responses_only=True
+    )
+    with _bar("tokenizing", len(findings.collected.table)) as bar:
+        return tokenize(encoder, tokenizer, findings, method, spool, scratch / "rows.parquet", bar.update)
+
+
+def _expected(files: Sequence[Path]) -> int | None:
+    """Return about how many rows there are, where that is cheap to know."""
+    if any(path.suffix not in _LINES for path in files):
+        return None
+    total = 0
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                total += block.count(b"\n")
+    return total
+
+
+def _bar(what: str, total: int | None) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(desc=what, total=total, unit=" rows", leave=False, file=sys.stderr, disable=None)
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of the check to the command `prepare`."""
+    group = command.add_argument_group(
+        "check",
+        "Look at dataset files without a plan, a model or a cluster, with the settings of a job that sets none.",
+    )
+    group.add_argument("--check", type=Path, nargs="+", metavar="FILE", help="print what prepare would say of FILE")
+    group.add_argument(
+        "--tokenizer", type=Path, metavar="DIR", help="count tokens with the tokenizer in this folder; else characters"
+    )
+    group.add_argument(
+        "--format", choices=get_args(DatasetFormat), default="Auto", help="of the rows (default: seen from the first)"
+    )
+    group.add_argument(
+        "--column", action="append", default=[], metavar="OURS=THEIRS", help="your name of a field; repeatable"
+    )
+    group.add_argument("--json", type=Path, metavar="FILE", help="write the report here too")

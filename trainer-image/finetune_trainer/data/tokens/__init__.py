@@ -1,0 +1,1 @@
+"""From examples to token ids, and which of them are learned."""

@@ -1,0 +1,286 @@
+"""From an example to token ids and to which of them are learned: the only tokenization of the training data."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from finetune_api.training_spec import Method
+from finetune_trainer.data.rows.example import Example, Message
+from finetune_trainer.data.tokens.chat_template import ChatTemplate, RenderError, adds_bos, encode, render
+from finetune_trainer.data.tokens.stop_tokens import (
+    BinaryRow,
+    PreferenceRow,
+    Stops,
+    TokenizedRow,
+    messages_of,
+    require_eos,
+    special_tokens,
+)
+from finetune_trainer.errors import ModelError, SettingsError, StageError
+
+Row = TokenizedRow | PreferenceRow | BinaryRow
+
+
+class _Fault(Exception):  # noqa: N818 - it never leaves this module
+    """Why a conversation cannot be learned, said of a template or of a row."""
+
+    def __init__(self, of_template: str, of_row: str) -> None:
+        super().__init__(of_template)
+        self.of_template = of_template
+        self.of_row = of_row
+
+
+class Encoder:
+    """Renders and tokenizes examples in one way."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: ChatTemplate,
+        stops: Stops,
+        *,
+        method: Method = "SFT",
+        system_prompt: str | None,
+        maximum: int,
+        responses_only: bool,
+    ) -> None:
+        """Render a first conversation.
+
+        Raises:
+            ModelError, SettingsError: nothing can be learned with this template, or it has no place for the system
+                prompt.
+        """
+        self._tokenizer = tokenizer
+        self._template = template
+        self._stops = frozenset(stops.ids)
+        self._method = method
+        self._system_prompt = system_prompt
+        self._maximum = maximum
+        self._responses_only = responses_only
+        self._special = re.compile("|".join(map(re.escape, special_tokens(tokenizer))) or r"(?!)")
+        self._try_template()
+
+    def encode(self, example: Example) -> Row | str:
+        """Return the row of the method, or the reason why the example is invalid, without its text."""
+        if fault := _misfit(example, self._method) or self._control_token(example):
+            return fault
+        try:
+            if example.text is not None:
+                return self._text(example.row_id, example.text)
+            messages = messages_of(example, self._template.kind, self._system_prompt)
+            if example.rejected is not None:
+                return self._pair(example.row_id, messages, example.rejected)
+            if example.label is not None:
+                return self._judged(example.row_id, messages, example.label)
+            return self._conversation(example.row_id, messages)
+        except _Fault as fault_found:
+            return fault_found.of_row
+
+    def _text(self, row_id: int, text: str) -> TokenizedRow:
+        tokenizer = self._tokenizer
+        start = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
+        learned = [*tokenizer(text, add_special_tokens=False)["input_ids"], require_eos(tokenizer)]
+        ids = [*start, *learned]
+        mask = [0] * len(start) + [1] * len(learned)
+        limit = self._maximum
+        return TokenizedRow(row_id, ids[:limit], mask[:limit], len(ids) > limit)
+
+    def _conversation(self, row_id: int, messages: Sequence[Message]) -> TokenizedRow | str:
+        ids, spans = self._spans(messages)
+        if spans[0][0] >= self._maximum:
+            return self._too_long(spans[0][0])
+        answers = sum(m["role"] == "assistant" for m in messages)
+        if self._responses_only:
+            mask = [0] * len(ids)
+            for start, end in spans:
+                mask[start:end] = [1] * (end - start)
+        else:
+            mask = [1] * len(ids)
+            if ids[0] == self._tokenizer.bos_token_id:
+                mask[0] = 0
+        limit = self._maximum
+        return TokenizedRow(
+            row_id,
+            ids[:limit],
+            mask[:limit],
+            len(ids) > limit,
+            answers - len(spans) if self._responses_only else 0,
+        )
+
+    def _pair(self, row_id: int, messages: Sequence[Message], rejected: str) -> PreferenceRow | str:
+        prompt, good = self._last_answer(messages)
+        _, bad = self._last_answer([*messages[:-1], {"role": "assistant", "content": rejected}])
+        room = self._maximum - len(prompt)
+        if room <= 0:
+            return self._too_long(len(prompt))
+        if good[:room] == bad[:room]:
+            return (
+                f"its two answers are the same in the first {self._maximum} tokens, which is "
+                "model.maxSequenceLength; correct it or raise that"
+                if max(len(good), len(bad)) > room
+                else "its two answers are the same to the model; correct it"
+            )
+        return PreferenceRow(row_id, prompt, good[:room], bad[:room], max(len(good), len(bad)) > room)
+
+    def _judged(self, row_id: int, messages: Sequence[Message], label: bool) -> BinaryRow | str:
+        prompt, answer = self._last_answer(messages)
+        room = self._maximum - len(prompt)
+        if room <= 0:
+            return self._too_long(len(prompt))
+        return BinaryRow(row_id, prompt, answer[:room], label, len(answer) > room)
+
+    def _last_answer(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+        """Return what stands before the last answer, and the answer including its stop token."""
+        ids, spans = self._spans(messages, last_only=True)
+        return ids[: spans[-1][0]], ids[spans[-1][0] :]
+
+    def _too_long(self, tokens: int) -> str:
+        return (
+            f"its question alone has {tokens} tokens, and model.maxSequenceLength is {self._maximum}; "
+            "shorten it or raise that"
+        )
+
+    def _spans(
+        self, messages: Sequence[Message], *, last_only: bool = False
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return the ids up to the last stop token, and (start, end) of each answer including its stop token.
+
+        An answer is learned as the model will give it: an earlier one that the template shows in another way by then,
+        as those of thinking models without their thinking, is context of the last one only.
+        """
+        *earlier, last = [turn for turn, m in enumerate(messages) if m["role"] == "assistant"]
+        whole = self._render(messages, generate=False)
+        self._require_contents([m for turn, m in enumerate(messages) if turn not in earlier], whole)
+        start, ids = self._join(self._render(messages[:last], generate=True), whole)
+        end = self._end(ids, start)
+        if end is None:
+            what = "does not end an answer with a token at which the model stops"
+            raise _Fault(what, f"{self._template.subject} {what}")
+        spans = []
+        for turn in [] if last_only else earlier:
+            span = self._find(messages[:turn], whole, ids)
+            if span is not None and self._is_shown_as_given(messages[: turn + 1], whole, ids[: span[1]]):
+                self._require_contents([messages[turn]], whole)
+                spans.append(span)
+        # What some templates write after the last stop token is never generated.
+        return ids[:end], [*spans, (start, end)]
+
+    def _join(self, question: str, whole: str) -> tuple[int, list[int]]:
+        """Return where the answer begins in `whole`, and its ids: those that a server has for `question` come first."""
+        if not whole.startswith(question):
+            raise _Fault(
+                "does not keep what it showed before an answer once the answer is there, so the answers cannot be "
+                "told from the questions",
+                f"{self._template.subject} does not keep what it showed before the answer once the answer is there, "
+                "as with a <think> part in it where thinking is off; leave that out or correct "
+                "dataset.chatTemplateKwargs",
+            )
+        prompt, ids = encode(self._tokenizer, question), encode(self._tokenizer, whole)
+        if ids[: len(prompt)] != prompt:
+            # The end of the question and the beginning of the answer, such as line breaks of both, would be one token.
+            ids = [*prompt, *self._continuation(whole[len(question) :])]
+        return len(prompt), ids
+
+    def _continuation(self, text: str) -> list[int]:
+        """Return the ids of text that does not begin where a text begins; a control token before it sees to that."""
+        anchor = min(self._stops)
+        ids: list[int] = self._tokenizer(
+            self._tokenizer.convert_ids_to_tokens(anchor) + text, add_special_tokens=False
+        )["input_ids"]
+        if ids[0] != anchor or self._tokenizer.decode(ids[1:], clean_up_tokenization_spaces=False) != text:
+            what = "ends a question in the middle of a token"
+            raise _Fault(what, f"{self._template.subject} {what}; remove white space where the answer begins")
+        return ids[1:]
+
+    def _find(self, before: Sequence[Message], whole: str, ids: Sequence[int]) -> tuple[int, int] | None:
+        """Return (start, end) of the answer after `before`; None if it does not follow what a server shows for that."""
+        question = self._render(before, generate=True)
+        if not whole.startswith(question):
+            return None
+        prompt = encode(self._tokenizer, question)
+        start = len(prompt)
+        if ids[:start] != prompt:
+            return None
+        end = self._end(ids, start)
+        return None if end is None else (start, end)
+
+    def _end(self, ids: Sequence[int], start: int) -> int | None:
+        return next((i + 1 for i in range(start, len(ids)) if ids[i] in self._stops), None)
+
+    def _is_shown_as_given(self, messages: Sequence[Message], whole: str, ids: Sequence[int]) -> bool:
+        """Whether `ids`, up to the stop token of the last message, are what they are when nothing follows."""
+        given = self._render(messages, generate=False)
+        return whole.startswith(given) or encode(self._tokenizer, given)[: len(ids)] == ids
+
+    def _render(self, messages: Sequence[Message], *, generate: bool) -> str:
+        try:
+            return render(self._tokenizer, self._template.jinja, messages, generate=generate)
+        except RenderError as error:
+            roles = ", ".join(m["role"] for m in messages)
+            # The template's own words may hold the row's text.
+            raise _Fault(error.what, f"{self._template.subject} refuses its conversation of {roles}") from error
+
+    def _require_contents(self, messages: Sequence[Message], whole: str) -> None:
+        # Templates may trim what they show or move its lines.
+        shown = _squeeze(whole)
+        for message in messages:
+            if _squeeze(message["content"]) not in shown:
+                reason = f"does not show the whole {message['role']} message"
+                raise _Fault(reason, f"{self._template.subject} {reason}")
+
+    def _control_token(self, example: Example) -> str | None:
+        for text in _texts(example):
+            if found := self._special.search(text):
+                return f"it contains {found[0]}, which is a special token of the model"
+        return None
+
+    def _try_template(self) -> None:
+        asked: Message = {"role": "user", "content": "What is a squat?"}
+        answered: Message = {"role": "assistant", "content": "An exercise for the legs."}
+        try:
+            ids, _ = self._spans([asked, answered])
+        except _Fault as fault:
+            raise self._template.error(fault.of_template) from fault
+        bos = self._tokenizer.bos_token_id
+        if bos is not None and ids[:2] == [bos, bos]:
+            raise self._template.error("begins with the beginning-of-text token twice")
+        if self._system_prompt:
+            try:
+                self._spans([{"role": "system", "content": self._system_prompt}, asked, answered])
+            except _Fault as fault:
+                raise self._no_system(fault) from fault
+
+    def _no_system(self, fault: _Fault) -> StageError:
+        sentence = (
+            f"{self._template.subject} has no place for dataset.systemPrompt: it {fault.of_template}; leave that out"
+        )
+        if self._template.kind == "Custom":
+            return SettingsError(f"{sentence} or show the system message")
+        return ModelError(f"{sentence} or set dataset.promptTemplate to Alpaca")
+
+
+def _misfit(example: Example, method: Method) -> str | None:
+    """Return why the example is none of the method's."""
+    wanted = {
+        "SFT": example.rejected is None and example.label is None,
+        "DPO": example.rejected is not None,
+        "ORPO": example.rejected is not None,
+        "KTO": example.label is not None,
+    }
+    if wanted[method]:
+        return None
+    if example.rejected is not None:
+        return f"it has a rejected answer, which training.method {method} does not take; set that to DPO or ORPO"
+    if example.label is not None:
+        return f"it has a label, which training.method {method} does not take; set that to KTO"
+    need = "label" if method == "KTO" else "rejected answer"
+    return f"it has no {need}, which training.method {method} needs; add it or set that to SFT"
+
+
+def _texts(example: Example) -> Iterator[str]:
+    yield from (message["content"] for message in example.messages)
+    yield from (text for text in (example.context, example.rejected, example.text) if text)
+
+
+def _squeeze(text: str) -> str:
+    return "".join(text.split())

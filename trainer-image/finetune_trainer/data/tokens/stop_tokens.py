@@ -1,0 +1,136 @@
+"""What the tokenization of the training data gives, and the tokens at which a model stops."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_trainer.data.rows.example import Example, Message
+from finetune_trainer.data.tokens.chat_template import ChatTemplate, RenderError, Template, encode, render
+from finetune_trainer.errors import ModelError
+
+
+@dataclass(frozen=True)
+class TokenizedRow:
+    """One row of SFT as train reads it."""
+
+    row_id: int
+    input_ids: list[int]
+    # 1: the token is learned.
+    completion_mask: list[int]
+    truncated: bool
+    # Answers of earlier turns that are context only, because the chat template shows them otherwise than the model
+    # gives them.
+    answers_left_out: int = 0
+
+
+@dataclass(frozen=True)
+class PreferenceRow:
+    """One row of DPO or ORPO: two continuations of one prompt, each to its stop token unless truncated."""
+
+    row_id: int
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class BinaryRow:
+    """One row of KTO: a continuation of a prompt, to its stop token unless truncated, and whether it is a good one."""
+
+    row_id: int
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    label: bool
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Stops:
+    """Where generation ends."""
+
+    ids: tuple[int, ...]
+    strings: tuple[str, ...]
+
+
+def messages_of(example: Example, template: Template, system_prompt: str | None) -> list[Message]:
+    """Return the messages to render: the row's own system message wins over the job's."""
+    messages = list(example.messages)
+    if example.context:
+        first = next(i for i, m in enumerate(messages) if m["role"] == "user")
+        messages[first] = {"role": "user", "content": question_of(example, template)}
+    if system_prompt and messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": system_prompt})
+    return messages
+
+
+def question_of(example: Example, template: Template) -> str:
+    """Return the text of the first question, with an Alpaca row's input in its place."""
+    question = next(m["content"] for m in example.messages if m["role"] == "user")
+    if not example.context:
+        return question
+    heading = "### Input:\n" if template == "Alpaca" else ""
+    return f"{question}\n\n{heading}{example.context}"
+
+
+def special_tokens(tokenizer: Any) -> list[str]:
+    """Return the texts that the tokenizer turns into control tokens wherever they stand."""
+    added = (str(t.content) for t in tokenizer.added_tokens_decoder.values() if t.special)
+    return sorted({*added, *(str(t) for t in tokenizer.all_special_tokens)})
+
+
+def answers_warning(answers_left_out: int) -> list[str]:
+    """Return the sentence, begun by its CamelCase reason, that tells of answers that are not learned."""
+    if not answers_left_out:
+        return []
+    return [
+        f"AnswersLeftOut: {answers_left_out:,} earlier answers of conversations are not learned, because the chat "
+        "template shows them otherwise than the model gives them, as without their thinking; to learn them too, end "
+        "rows of their own with them"
+    ]
+
+
+def find_stops(tokenizer: Any, template: ChatTemplate, generation_eos: Sequence[int]) -> Stops:
+    """Return the stop tokens: the tokenizer's, the generation config's, and the end of a turn of the chat template.
+
+    Raises:
+        ModelError, SettingsError: there is none, or the template does not take a question and an answer.
+    """
+    ids = [tokenizer.eos_token_id, *generation_eos]
+    if template.kind == "Alpaca":
+        require_eos(tokenizer)
+    else:
+        try:
+            ids.append(_end_of_turn(tokenizer, template.jinja))
+        except RenderError as error:
+            raise template.error(error.what) from error
+    known = tuple(sorted({i for i in ids if i is not None and 0 <= i < len(tokenizer)}))
+    if not known:
+        raise ModelError("the model names no token at which it stops (eos_token); correct tokenizer_config.json")
+    return Stops(known, tuple(str(tokenizer.convert_ids_to_tokens(i)) for i in known))
+
+
+def require_eos(tokenizer: Any) -> int:
+    """Return the id of the end-of-text token.
+
+    Raises:
+        ModelError: the tokenizer has none.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ModelError("the model's tokenizer has no end-of-text token (eos_token); correct tokenizer_config.json")
+    return int(tokenizer.eos_token_id)
+
+
+def _end_of_turn(tokenizer: Any, jinja: str) -> int | None:
+    question: Message = {"role": "user", "content": "a"}
+    start = len(encode(tokenizer, render(tokenizer, jinja, [question], generate=True)))
+    whole = render(tokenizer, jinja, [question, {"role": "assistant", "content": "b"}], generate=False)
+    special = {i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
+    answer = encode(tokenizer, whole)[start:]
+    # The first word of the answer may be a control token too, such as a thinking mark.
+    after = answer[max((n for n, i in enumerate(answer) if i not in special and _says_b(tokenizer, i)), default=0) :]
+    return next((i for i in after if i in special), None)
+
+
+def _says_b(tokenizer: Any, token: int) -> bool:
+    return "b" in tokenizer.decode([token])

@@ -1,0 +1,1 @@
+"""How a result is judged: losses, answers, forgetting, verdict."""

@@ -1,0 +1,117 @@
+"""What people should know about a result before they use it: at most four sentences, each with what to do."""
+
+from collections.abc import Sequence
+
+from finetune_api.report import AnswerFlag
+from finetune_trainer.evaluation.curve import Curve
+from finetune_trainer.evaluation.verdict import Comparison
+
+# A smaller rise than this share of the lowest loss is noise of the few rows.
+OVERFITTING = 0.02
+# Of some ten questions, so many times the expected answers are cut off by chance alone.
+_CUT_OFF = 2.0
+# The worst first: the warning has the name of the worst.
+_ANSWERS: dict[AnswerFlag, tuple[str, str, str]] = {
+    "Empty": (
+        "AnswersEmpty",
+        "{} empty",
+        "look for empty or very short outputs in the dataset, or lower training.learningRate",
+    ),
+    "Loop": (
+        "AnswersLoop",
+        "{} going round in circles",
+        "lower training.learningRate or train fewer steps, and look for repetition in the dataset",
+    ),
+    "WrongLanguage": (
+        "AnswersWrongLanguage",
+        "{} in another language than the question",
+        "add examples in the language of your users",
+    ),
+    "NoStop": (
+        "AnswersNeverStop",
+        "{} cut off at evaluation.maxNewTokens",
+        "raise evaluation.maxNewTokens, or make the outputs in the dataset shorter",
+    ),
+    "Copied": (
+        "AnswersCopied",
+        "{} copied from the training data",
+        "train fewer steps, or add examples: the model has learned them by heart",
+    ),
+}
+
+
+def warnings(
+    *,
+    comparison: Comparison | None,
+    curve: Curve,
+    kept_step: int,
+    forgetting: float | None,
+    forgetting_limit: float,
+    answer_flags: Sequence[Sequence[AnswerFlag]],
+    longer_outputs: float,
+) -> list[str]:
+    """Return the warnings.
+
+    `answer_flags` are those of the trained model, one list per question; `longer_outputs` is the share of the
+    training answers that are longer than evaluation.maxNewTokens.
+    """
+    found = [
+        _overfitting(curve, kept_step),
+        _evidence(comparison),
+        _forgetting(forgetting, forgetting_limit),
+        _answers(answer_flags, longer_outputs),
+    ]
+    return [warning for warning in found if warning is not None]
+
+
+def _overfitting(curve: Curve, kept_step: int) -> str | None:
+    if not curve.points:
+        return None
+    last = max(curve.points, key=lambda point: point.step)
+    best = min(curve.points, key=lambda point: (point.loss, point.step))
+    if last.loss - best.loss <= OVERFITTING * abs(best.loss):
+        return None
+    advice = (
+        "that step is what was kept; fewer steps save time, more examples make it better"
+        if kept_step == best.step
+        else f"step {kept_step} was kept; set training.keep to Best, or training.maxSteps to {best.step}"
+    )
+    return (
+        f"Overfitting: the hold-out loss was lowest after step {best.step} ({best.loss:.2f}) and rose to "
+        f"{last.loss:.2f} by step {last.step}; {advice}"
+    )
+
+
+def _evidence(comparison: Comparison | None) -> str | None:
+    fix = "add examples, or raise dataset.holdout.percent"
+    if comparison is None:
+        return f"NotEnoughEvidence: there are no hold-out rows to judge the result by; {fix}"
+    if comparison.verdict != "NotEnoughEvidence":
+        return None
+    return f"NotEnoughEvidence: {comparison.sentence[0].lower()}{comparison.sentence[1:].rstrip('.')}; {fix}"
+
+
+def _forgetting(measured: float | None, limit: float) -> str | None:
+    if measured is None or measured <= limit:
+        return None
+    return (
+        f"Forgetting: on general questions the model has moved {measured:.2f} nats per token away from the base "
+        f"(usual is up to {limit:.2f}); lower training.learningRate, train fewer steps, or mix general examples in"
+    )
+
+
+def _answers(found: Sequence[Sequence[AnswerFlag]], longer_outputs: float) -> str | None:
+    counts = {flag: sum(flag in flags for flags in found) for flag in _ANSWERS}
+    # Who learned long answers gives long ones: being cut off tells something only where it happens more often.
+    if counts["NoStop"] <= _CUT_OFF * longer_outputs * len(found):
+        counts["NoStop"] = 0
+    parts = [(flag, count) for flag, count in counts.items() if count]
+    if not parts:
+        return None
+    name, _, fix = _ANSWERS[parts[0][0]]
+    listed = ", ".join(_ANSWERS[flag][1].format(_are(count)) for flag, count in parts)
+    return f"{name}: of {len(found)} answers, {listed}; {fix}; see answers.json"
+
+
+def _are(count: int) -> str:
+    return "1 is" if count == 1 else f"{count} are"

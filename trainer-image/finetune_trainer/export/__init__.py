@@ -1,0 +1,1 @@
+"""The third stage, on a CPU: it merges, converts, compares, uploads and writes the manifest."""

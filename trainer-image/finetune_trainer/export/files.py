@@ -1,0 +1,197 @@
+"""Makes the files of the export on the local disk: fetched, merged, converted, quantized.
+
+Whatever is made gets its name when it is whole. In a folder that outlived a killed attempt it is not made again.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from finetune_api.spec import GGUFType
+from finetune_trainer.data.rows.example import Message
+from finetune_trainer.data.tokens import chat_template
+from finetune_trainer.errors import ModelError, SettingsError
+from finetune_trainer.evaluation import reference
+from finetune_trainer.evaluation.reference import Reference
+from finetune_trainer.export import merge
+from finetune_trainer.export.gguf import check as gguf_check
+from finetune_trainer.export.gguf import convert as gguf_convert
+from finetune_trainer.export.gguf import imatrix
+from finetune_trainer.export.gguf import lora as lora_gguf
+from finetune_trainer.export.serving import modelfile as ollama
+from finetune_trainer.methods import rows as training_rows
+from finetune_trainer.model import adapter, base_weights, merge_base
+from finetune_trainer.progress.stage_clock import StageClock
+from finetune_trainer.run_folder import prepared
+from finetune_trainer.run_folder.prepared import Prepared
+from finetune_trainer.runtime.context import Context
+from finetune_trainer.sources.model import fetch_original, fetch_weights
+from finetune_trainer.train.checkpoints import sha256_of
+
+_MERGED = "merged"
+# Written last.
+_WHOLE = "merged.whole"
+
+
+class ExportFiles:
+    """The files of one export in `folder`, each made when it is first asked for."""
+
+    def __init__(
+        self, context: Context, description: Prepared, adapter_sha256: str, folder: Path, clock: StageClock
+    ) -> None:
+        self._context = context
+        self._prepared = description
+        self._adapter_sha256 = adapter_sha256
+        self._run = context.layout.run(description.run_id)
+        self._folder = folder
+        self._clock = clock
+        self._measured: imatrix.ImportanceMatrix | None = None
+
+    @cached_property
+    def base(self) -> Path:
+        """The model's folder as prepare pinned it."""
+        with self._clock.part("fetch", "Downloading"):
+            return fetch_weights(self._context, self._prepared.model)
+
+    @cached_property
+    def adapter(self) -> Path:
+        """The adapter that train wrote.
+
+        Raises:
+            ModelError: the bucket has another one.
+        """
+        folder = self._folder / adapter.FOLDER
+        folder.mkdir(exist_ok=True)
+        prefix = f"{self._run}/{adapter.FOLDER}"
+        for stored in self._context.store.list(prefix):
+            name = stored.key.removeprefix(f"{prefix}/")
+            if "/" not in name:
+                self._context.store.get_file(stored.key, folder / name)
+        tensors = folder / adapter.WEIGHTS
+        if not tensors.is_file() or sha256_of(tensors) != self._adapter_sha256:
+            raise ModelError(f"{prefix}/{adapter.WEIGHTS} is not the file that train wrote; start the job anew")
+        return folder
+
+    @cached_property
+    def reference(self) -> Reference:
+        """What every file is compared with.
+
+        Raises:
+            SettingsError: the bucket has none.
+        """
+        key = f"{self._run}/{prepared.FOLDER}/{reference.NAME}"
+        data = self._context.store.get_bytes(key)
+        if data is None:
+            raise SettingsError(f"{self._context.store.uri} has no {key}: train's files are gone; start the job anew")
+        return Reference.model_validate_json(data)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's own tokenizer."""
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.base, local_files_only=True, trust_remote_code=False)
+
+    @cached_property
+    def modelfile(self) -> ollama.Modelfile:
+        """What Ollama has to know of every GGUF of this model."""
+        description = self._prepared
+
+        def rendered(messages: Sequence[Message]) -> str:
+            return chat_template.render(self.tokenizer, description.chat_template, messages, generate=True)
+
+        return ollama.describe(
+            rendered,
+            self.tokenizer.bos_token if chat_template.adds_bos(self.tokenizer) else None,
+            description.system_prompt,
+            description.stop_strings,
+            self._context.plan.model.max_sequence_length,
+        )
+
+    def merged(self) -> Path:
+        """The merged model as 16-bit safetensors with configuration, tokenizer and template."""
+        target, whole = self._folder / _MERGED, self._folder / _WHOLE
+        if not whole.exists():
+            base, adapter_folder, original, loaded = self.base, self.adapter, self._original, self._loading()
+            with self._clock.part("merge", "Merging") as advance:
+                merge.merge(base, adapter_folder, target, original, loaded, advance)
+            whole.touch()
+        return target
+
+    @cached_property
+    def _original(self) -> Path | None:
+        """The 16-bit weights, where they are not the model's own."""
+        if self._prepared.original is None:
+            return None
+        with self._clock.part("fetch", "Downloading"):
+            return fetch_original(self._context, self._prepared.original)
+
+    def _loading(self) -> base_weights.Loading | None:
+        """How training loaded the model, if the adapter is added to that."""
+        chosen = merge_base.choose(self._context.plan, stored_in_4bit=self._prepared.model.stored_in_4bit)
+        if chosen == "Original":
+            return None
+        key = f"{self._run}/{base_weights.NAME}"
+        data = self._context.store.get_bytes(key)
+        if data is None:
+            raise SettingsError(f"{self._context.store.uri} has no {key}: train's files are gone; start the job anew")
+        return base_weights.Loading.model_validate_json(data)
+
+    def remove_merged(self) -> None:
+        """Free the disk of the merged weights; what else is in the folder describes every file that is made of them."""
+        (self._folder / _WHOLE).unlink(missing_ok=True)
+        for path in (self._folder / _MERGED).glob("*.safetensors"):
+            path.unlink()
+
+    @cached_property
+    def _expected(self) -> gguf_check.Expected:
+        folder = self._folder / _MERGED
+        return gguf_check.expected(folder if (folder / "config.json").is_file() else self.merged())
+
+    def converted(self, gguf_type: GGUFType) -> Path:
+        """A 16-bit GGUF of the merged model."""
+        path = self._folder / f"{gguf_type}.gguf"
+        if not path.exists():
+            merged = self.merged()
+            with self._clock.part("convert", "Converting") as advance:
+                gguf_convert.convert(merged, path, gguf_type, self._context.scratch, advance)
+        gguf_check.check(path, gguf_type, self._expected)
+        return path
+
+    def quantized(self, source: Path, gguf_type: GGUFType) -> Path:
+        """A smaller GGUF of the F16 one."""
+        path = self._folder / f"{gguf_type}.gguf"
+        if not path.exists():
+            importance = self._importance(source) if imatrix.needed(gguf_type) else None
+            with self._clock.part("quantize", "Quantizing") as advance:
+                gguf_convert.quantize(source, path, gguf_type, advance, importance)
+        gguf_check.check(path, gguf_type, self._expected, source)
+        return path
+
+    def _importance(self, source: Path) -> imatrix.ImportanceMatrix:
+        """Measured on the training rows, once for all types that need it."""
+        if self._measured is None:
+            rows = self._folder / "train.parquet"
+            self._context.store.get_file(f"{self._run}/{prepared.TRAIN_ROWS}", rows)
+            chosen = imatrix.choose(training_rows.read(rows, self._context.plan.training.method))
+            with self._clock.part("importance", "Quantizing") as advance:
+                self._measured = imatrix.compute(source, chosen, advance)
+        return self._measured
+
+    def base_gguf(self) -> Path:
+        """The model without the adapter as an F16 GGUF, which the adapter's own is proven on."""
+        path = self._folder / "base-F16.gguf"
+        if not path.exists():
+            weights = self.base if self._original is None else self._original
+            with self._clock.part("convert", "Converting") as advance:
+                gguf_convert.convert(weights, path, "F16", self._context.scratch, advance)
+        return path
+
+    def lora_gguf(self) -> Path:
+        """The adapter alone as a GGUF."""
+        path = self._folder / "LoRA.gguf"
+        if not path.exists():
+            with self._clock.part("convert", "Converting"):
+                lora_gguf.convert(self.base, self.adapter, path, self._context.scratch)
+        return path

@@ -1,0 +1,1 @@
+"""GGUF files: made with llama.cpp and read back."""

@@ -1,0 +1,134 @@
+"""Writes GGUF files with llama.cpp's own converter and quantizer.
+
+Every file is written under a temporary name and renamed when it is whole.
+"""
+
+import contextlib
+import math
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune_api.spec import GGUFType
+from finetune_trainer.errors import ModelError
+from finetune_trainer.export.llama_cpp import log as llama_log
+from finetune_trainer.export.llama_cpp import scripts as llama_scripts
+
+if TYPE_CHECKING:
+    from finetune_trainer.export.gguf.imatrix import ImportanceMatrix
+
+# Those the converter writes itself; the others are quantized from its F16 file.
+_CONVERTED: dict[GGUFType, str] = {"F16": "f16", "BF16": "bf16"}
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+# How the quantizer's line of a tensor begins.
+_TENSOR = re.compile(rb"\[\s*(\d+)/\s*(\d+)\]")
+_POLL_SECONDS = 0.1
+
+
+def cpus() -> int:
+    """Return how many CPUs this container may use; more threads than that make llama.cpp slower."""
+    available = len(os.sched_getaffinity(0))
+    try:
+        quota, period = _CPU_QUOTA.read_text().split()
+    except OSError:
+        return available
+    return available if quota == "max" else max(1, min(available, math.ceil(int(quota) / int(period))))
+
+
+def is_converted(gguf_type: GGUFType) -> bool:
+    """Return whether the converter writes this type itself."""
+    return gguf_type in _CONVERTED
+
+
+def convert(model: Path, target: Path, gguf_type: GGUFType, scratch: Path, advance: Callable[[int], None]) -> None:
+    """Write a 16-bit GGUF of the model folder; `advance` is called with the percentage of bytes written.
+
+    Raises:
+        ModelError: the converter does not know the model.
+        SettingsError: there is no converter.
+    """
+    with written_whole(target) as partial:
+        arguments = [str(model), "--outfile", str(partial), "--outtype", _CONVERTED[gguf_type]]
+        llama_scripts.run("convert_hf_to_gguf.py", arguments, scratch, advance)
+
+
+def quantize(
+    source: Path,
+    target: Path,
+    gguf_type: GGUFType,
+    advance: Callable[[int], None],
+    imatrix: "ImportanceMatrix | None" = None,
+) -> None:
+    """Write a quantized GGUF of a 16-bit one; `advance` is called with the percentage of tensors done.
+
+    The types of 4 bit and less come in blocks of 256 weights. Where the rows of a tensor cannot be divided into such,
+    llama.cpp takes a type of a little more bits with blocks of 32 for it, or F16.
+
+    Raises:
+        ModelError: llama.cpp refused.
+    """
+    import llama_cpp
+
+    parameters = llama_cpp.llama_model_quantize_default_params()
+    parameters.ftype = file_type(gguf_type)
+    parameters.nthread = cpus()
+    if imatrix is not None:
+        parameters.imatrix = imatrix.as_parameter()
+    progress, failed = QuantizerProgress(), ["it did not start"]
+    with written_whole(target) as partial:
+
+        def work() -> None:
+            with llama_log.heard(progress.listen) as log:
+                code = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(partial), parameters)
+            failed[0] = "" if code == 0 else log.error or str(code)
+
+        # In a thread, so that this one can be told to stop: llama.cpp cannot be interrupted.
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        said = 0
+        while thread.is_alive():
+            thread.join(_POLL_SECONDS)
+            if progress.percent > said:
+                said = progress.percent
+                advance(said)
+        if failed[0]:
+            raise ModelError(f"llama.cpp could not quantize the model to {gguf_type}: {failed[0]}")
+        # Before the file has its name: a small one may be done without having been heard of, and `advance` may raise.
+        advance(100)
+
+
+def file_type(gguf_type: GGUFType) -> int:
+    """Return llama.cpp's number of the type, `general.file_type` in the file."""
+    import llama_cpp
+
+    number: int = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{gguf_type}")
+    return number
+
+
+@contextlib.contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `target`, which gets its own name only if nothing is raised."""
+    partial = target.with_name(f".{target.name}.part")
+    # A converter that outlived a killed attempt may be writing to it still.
+    partial.unlink(missing_ok=True)
+    try:
+        yield partial
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class QuantizerProgress:
+    """How far the quantizer is, from its log."""
+
+    def __init__(self) -> None:
+        self.percent = 0
+
+    def listen(self, text: bytes) -> None:
+        """Read one piece of the log."""
+        if (found := _TENSOR.match(text)) is not None:
+            # The tensor has only begun.
+            self.percent = 100 * (int(found[1]) - 1) // int(found[2])

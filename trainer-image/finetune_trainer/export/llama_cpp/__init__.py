@@ -1,0 +1,1 @@
+"""What llama.cpp needs to be run: its scripts, and its log."""

@@ -1,0 +1,266 @@
+"""Adds the adapter to the base's weights, piece by piece, on all CPUs.
+
+W' = W + s B A in 32 bit, rounded once to F16. W is read as it is stored, or as training saw it (`base_weights`). A
+piece is read, computed and written by one thread, so memory is a few pieces a thread, whatever the size of the files.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import shutil
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from finetune_trainer.errors import ModelError
+from finetune_trainer.export.gguf.convert import cpus
+from finetune_trainer.model.adapter import CHAT_TEMPLATE, WEIGHTS
+from finetune_trainer.model.base_weights import BaseWeight, BaseWeights, Loading
+from finetune_trainer.model.lora_weights import LoRAWeights
+from finetune_trainer.model.original_weights import check_same
+from finetune_trainer.model.tensor_files import weight_files
+from finetune_trainer.sources.model_files import INDEX, SINGLE
+
+# The largest finite F16 number.
+F16_LARGEST = 65504.0
+# Weights at a time: in 32 bit they stay in a CPU's cache between the steps.
+_PIECE = 1 << 20
+
+
+def merge(
+    base: Path,
+    adapter_folder: Path,
+    target: Path,
+    original: Path | None,
+    loaded: Loading | None,
+    advance: Callable[[int], None],
+) -> None:
+    """Write the merged model to `target` as F16 safetensors, with the base's configuration and tokenizer.
+
+    Files that an earlier call for the same adapter and weights left whole are kept.
+
+    Args:
+        base: the model that was trained.
+        adapter_folder: what was trained.
+        target: the folder to write.
+        original: 16-bit weights to add to instead, for a base that is stored in 4 bit.
+        loaded: how training loaded the base, to add to the weights that training saw. None: to those that are stored.
+        advance: is called with the percentage of bytes done.
+
+    Raises:
+        ModelError: adapter, base and original do not belong together, or a weight does not fit F16.
+    """
+    weights = base if original is None else original
+    if original is not None:
+        check_same(base, original)
+    files = weight_files(weights)
+    with (
+        LoRAWeights(adapter_folder) as lora,
+        BaseWeights(files, loaded) as read,
+    ):
+        lora.check_fits(read.shapes)
+        _keep_only(target, _identity(adapter_folder, files, loaded))
+        with _threads() as threads:
+            _Writer(read, lora, target, threads, advance).write(files)
+        _write_index(read, target)
+    _copy_other_files(base, adapter_folder, target)
+
+
+class _Writer:
+    """Writes the files, one after another."""
+
+    def __init__(
+        self,
+        read: BaseWeights,
+        lora: LoRAWeights,
+        target: Path,
+        threads: ThreadPoolExecutor,
+        advance: Callable[[int], None],
+    ) -> None:
+        self._read, self._lora, self._target, self._threads, self._advance = read, lora, target, threads, advance
+        self._size = 2 * sum(math.prod(shape) for shape in read.shapes.values())
+        self._done = 0
+        # Targets of which a weight differs from the base's.
+        self._differing: set[str] = set()
+
+    def write(self, files: list[Path]) -> None:
+        for path in files:
+            names = self._read.names(path.name)
+            target = self._target / path.name
+            if names and not target.exists():
+                partial = target.with_name(f"{path.name}.part")
+                self._write_file(names, partial)
+                partial.replace(target)
+            else:
+                self._count(2 * sum(math.prod(self._read.shapes[name]) for name in names))
+
+    def _write_file(self, names: list[str], target: Path) -> None:
+        shapes = {name: self._read.shapes[name] for name in names}
+        with target.open("wb", buffering=0) as out:
+            offset = write_header(out, shapes)
+            # So that the disk is known to be large enough before the work.
+            os.truncate(out.fileno(), offset + 2 * sum(math.prod(shape) for shape in shapes.values()))
+            waiting: deque[Future[int]] = deque()
+            try:
+                for name in names:
+                    weight = self._read.open(name, self._threads)
+                    factors = self._lora.factors(name)
+                    for start, stop in pieces(weight.shape, weight.unit):
+                        place = offset + 2 * start
+                        waiting.append(
+                            self._threads.submit(self._write_piece, out.fileno(), weight, factors, start, stop, place)
+                        )
+                        # Pieces hold their memory from when they are begun; what waits is only numbers, and the weights
+                        # that they are of.
+                        while len(waiting) > 4 * cpus():
+                            self._count(waiting.popleft().result())
+                    offset += 2 * math.prod(weight.shape)
+                while waiting:
+                    self._count(waiting.popleft().result())
+            finally:
+                for future in waiting:
+                    future.cancel()
+                # The file is closed after the last thread has written to it.
+                for future in waiting:
+                    if not future.cancelled():
+                        future.exception()
+        for name in names:
+            if name in self._lora.changed and name not in self._differing:
+                raise ModelError(
+                    f"{name} is the same with the adapter as without it: what was learned is lost in rounding; "
+                    "raise spec.training.maxSteps or learningRate"
+                )
+
+    def _write_piece(
+        self, out: int, weight: BaseWeight, factors: tuple[Any, Any] | None, start: int, stop: int, place: int
+    ) -> int:
+        import torch
+
+        stored = weight.piece(start, stop)
+        if factors is None and stored.dtype is torch.float16:
+            # Only the check: F16 goes as it is.
+            half, largest = stored, stored
+        else:
+            merged = stored.float()
+            if factors is not None:
+                b, a = factors
+                columns = a.shape[1]
+                # In place of what was read, unless that is needed to compare with.
+                merged = torch.addmm(merged.view(-1, columns), b[start // columns : stop // columns], a).view(-1)
+            half, largest = merged.half(), merged
+        low, high = (float(bound) for bound in torch.aminmax(largest))
+        # Written as "not <=", so that it catches what is no number too.
+        if not max(-low, high) <= F16_LARGEST:
+            raise ModelError(f"{weight.name} has values that F16 cannot hold; this model cannot be exported to GGUF")
+        if factors is not None and weight.name not in self._differing and not torch.equal(half, stored.half()):
+            self._differing.add(weight.name)
+        _write_all(out, memoryview(half.numpy()).cast("B"), place)
+        return 2 * (stop - start)
+
+    def _count(self, size: int) -> None:
+        before, self._done = 100 * self._done // self._size, self._done + size
+        if (percent := 100 * self._done // self._size) != before:
+            self._advance(percent)
+
+
+def pieces(shape: tuple[int, ...], unit: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) of the flat weight: whole rows, and whole blocks of `unit` weights."""
+    size, columns = math.prod(shape), shape[-1] if shape else 1
+    step = math.lcm(columns, unit) if columns else 1
+    step *= max(1, _PIECE // step)
+    for start in range(0, size, step):
+        yield start, min(start + step, size)
+
+
+@contextlib.contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """Give one thread to each CPU; torch's own would only wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(cpus(), initializer=lambda: torch.set_num_threads(1)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
+
+
+def _write_all(out: int, data: memoryview, place: int) -> None:
+    done = 0
+    while done < len(data):
+        done += os.pwrite(out, data[done:], place + done)
+
+
+def write_header(out: Any, shapes: dict[str, tuple[int, ...]]) -> int:
+    """Write the head of a safetensors file of F16 tensors that follow in this order; return its length.
+
+    The format: 8 bytes of length, a JSON object of that length, the tensors' bytes
+    (https://github.com/huggingface/safetensors#format).
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, shape in shapes.items():
+        end = offset + 2 * math.prod(shape)
+        header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    data = json.dumps(header, separators=(",", ":")).encode()
+    data += b" " * (-len(data) % 8)
+    out.write(struct.pack("<Q", len(data)) + data)
+    return 8 + len(data)
+
+
+def _identity(adapter_folder: Path, files: list[Path], loaded: Loading | None) -> str:
+    """Return what whole files of an earlier attempt depend on."""
+    digest = hashlib.sha256((adapter_folder / WEIGHTS).read_bytes())
+    digest.update(json.dumps([loaded and loaded.to_json(), [(p.name, p.stat().st_size) for p in files]]).encode())
+    return digest.hexdigest()
+
+
+def _keep_only(target: Path, identity: str) -> None:
+    """Empty `target`, unless what is in it was made of the same."""
+    note = target.with_name(f"{target.name}.made-of")
+    if not note.exists() or note.read_text() != identity:
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        note.write_text(identity)
+    target.mkdir(parents=True, exist_ok=True)
+
+
+def _write_index(read: BaseWeights, target: Path) -> None:
+    weight_map = {name: read.file_of(name) for name in read.shapes}
+    if set(weight_map.values()) != {SINGLE}:
+        total = 2 * sum(math.prod(shape) for shape in read.shapes.values())
+        (target / INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2))
+
+
+def merged_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return config.json of the merged model: 16 bit, and no word of how the base was stored."""
+    kept = {k: v for k, v in config.items() if k not in ("quantization_config", "torch_dtype", "dtype")}
+    return kept | {"torch_dtype": "float16"}
+
+
+def _copy_other_files(base: Path, adapter_folder: Path, target: Path) -> None:
+    for path in _small_files(base):
+        shutil.copyfile(path, target / path.name)
+    config = json.loads((base / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps(merged_config(config), indent=2))
+    template = adapter_folder / CHAT_TEMPLATE
+    if template.is_file():
+        # The converter prefers a template in tokenizer_config.json, which need not be the one that was trained with.
+        shutil.copyfile(template, target / CHAT_TEMPLATE)
+        settings = json.loads((target / "tokenizer_config.json").read_text())
+        settings.pop("chat_template", None)
+        (target / "tokenizer_config.json").write_text(json.dumps(settings, ensure_ascii=False, indent=2))
+
+
+def _small_files(base: Path) -> Iterator[Path]:
+    weights = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
+    for path in sorted(base.iterdir()):
+        if path.is_file() and not path.name.endswith(weights) and not path.name.endswith(".index.json"):
+            yield path

@@ -1,0 +1,1 @@
+"""Whether an exported file predicts as the trained model does."""

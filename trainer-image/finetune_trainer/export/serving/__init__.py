@@ -1,0 +1,1 @@
+"""What is written for those who serve the result."""

@@ -1,0 +1,316 @@
+"""The export stage: merge, convert, prove, upload, hand over.
+
+Each file is proven before it is uploaded, uploaded while the next one is made, and recorded when it is in its place:
+an attempt that follows on a killed one goes on at the first file that is not recorded.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.layout import MANIFEST
+from finetune_api.report import ParityLimits
+from finetune_api.result import StageResult
+from finetune_api.spec import GGUFType, MergeBase
+from finetune_api.status import Parity
+from finetune_trainer.errors import SettingsError
+from finetune_trainer.export.background_upload import Uploader
+from finetune_trainer.export.files import ExportFiles
+from finetune_trainer.export.gguf import convert as gguf_convert
+from finetune_trainer.export.parity import check as parity_check
+from finetune_trainer.export.parity import limits as parity_limits
+from finetune_trainer.export.parity import rejected
+from finetune_trainer.export.publish import CHECKSUMS, GGUF_FOLDER, MERGED_FOLDER, Finished, Publisher
+from finetune_trainer.export.records import ExportState, Made, Record
+from finetune_trainer.export.serving import modelfile as ollama
+from finetune_trainer.export.work_folder import kept_folder
+from finetune_trainer.model import merge_base
+from finetune_trainer.progress.stage_clock import StageClock
+from finetune_trainer.run_folder import stage_results
+from finetune_trainer.run_folder.prepared import Prepared
+from finetune_trainer.runtime.build_id import build_id
+from finetune_trainer.runtime.context import Context
+from finetune_trainer.storage.store import Progress
+from finetune_trainer.train.checkpoints import sha256_of
+
+# Names of records, beside the types of `export.gguf`.
+_SOURCE = "Source"
+_MERGED = "Merged"
+_LORA = "LoRA"
+# What the report tells of the stage; the rest of it, which runs beside these or has names of train's, is "export".
+_REPORTED = ("merge", "convert", "importance", "quantize", "prove", "answer")
+
+
+def run(context: Context) -> StageResult:
+    """Make what the plan asks for of the trained adapter, then the manifest.
+
+    Raises:
+        StageError: nothing is published that is not what was trained.
+    """
+    started, clock = time.monotonic(), StageClock(context.reporter)
+    description, trained = stage_results.read_prepared(context), stage_results.read(context, "train")
+    if trained.run_id != description.run_id:
+        raise SettingsError("train has not finished for the data that prepare made last; run train again")
+    publisher = Publisher(context, description, trained)
+    artifacts = publisher.completed()
+    if artifacts is None:
+        finished = _make(context, description, trained, clock)
+        with clock.part("handOff", "Uploading"):
+            publisher.publish(finished, _reported(clock.seconds, time.monotonic() - started))
+        artifacts = finished.artifacts
+    context.store.delete(context.layout.checkpoints)
+    return StageResult(
+        stage="export", exit_code=ExitCode.OK, run_id=description.run_id, artifacts=artifacts, timings=clock.timings
+    )
+
+
+def _make(context: Context, description: Prepared, trained: StageResult, clock: StageClock) -> Finished:
+    """Bring everything that the plan asks for into the bucket."""
+    run_folder = context.layout.run(description.run_id)
+    adapter_sha256 = next(a.sha256 for a in trained.artifacts if a.type == "LoRAAdapter")
+    made = Made(run_id=description.run_id, adapter_sha256=adapter_sha256, trainer=build_id())
+    # What an earlier attempt completed is not complete while this one replaces files.
+    context.store.delete(f"{run_folder}/{MANIFEST}")
+    state = ExportState(context.store, context.layout, run_folder, made)
+    digest = hashlib.sha256(made.model_dump_json().encode()).hexdigest()[:16]
+    with (
+        kept_folder(context.scratch, f"export-{context.layout.uid}", digest) as folder,
+        Uploader(lambda percent: context.reporter.report("Uploading", percent=percent)) as uploader,
+    ):
+        files = ExportFiles(context, description, adapter_sha256, folder, clock)
+        export = _Export(context, description, files, state, uploader, clock)
+        export.make()
+        uploader.wait()
+    clock.add("upload", uploader.seconds)
+    return export.finished()
+
+
+class _Export:
+    """One attempt: from the adapter to files that are proven, uploaded and recorded."""
+
+    def __init__(
+        self,
+        context: Context,
+        description: Prepared,
+        files: ExportFiles,
+        state: ExportState,
+        uploader: Uploader,
+        clock: StageClock,
+    ) -> None:
+        self._context = context
+        self._plan = context.plan.export
+        self._prepared = description
+        self._run = context.layout.run(description.run_id)
+        self._files = files
+        self._state = state
+        self._uploader = uploader
+        self._clock = clock
+
+    def make(self) -> None:
+        """Make what is missing, one file after another; the last upload may be under way still."""
+        # First: it is made soonest, and what is wrong with it shows before hours of other work.
+        if self._plan.lora_gguf and self._state.find(_LORA) is None:
+            self._make_lora()
+        missing = [t for t in self._plan.gguf if not self._is_done(t)]
+        needs_merged = self._plan.merged and self._state.find(_MERGED) is None
+        if not missing and not needs_merged:
+            return
+        # Asked for or not: what is wrong with the merged model shows in this file, and the others are made of it.
+        source = self._files.converted("F16")
+        proof = self._source_parity(source)
+        if "F16" in missing:
+            self._finish("F16", source, proof, is_source=True)
+        if "BF16" in missing:
+            path = self._files.converted("BF16")
+            self._finish("BF16", path, self._prove("BF16", path, "BF16"))
+        if needs_merged:
+            self._upload_merged(proof)
+        else:
+            self._files.remove_merged()
+        for gguf_type in (t for t in missing if not gguf_convert.is_converted(t)):
+            path = self._files.quantized(source, gguf_type)
+            self._finish(gguf_type, path, self._prove(gguf_type, path, gguf_type))
+        self._uploader.wait()
+        source.unlink()
+
+    def finished(self) -> Finished:
+        """Return what is in the bucket, once `make` is done."""
+        return Finished(
+            ggufs={t: self._record(t) for t in self._plan.gguf},
+            modelfiles={t: self._record(_modelfile(t)) for t in self._plan.gguf},
+            lora=self._record(_LORA) if self._plan.lora_gguf else None,
+            merged=self._record(_MERGED) if self._plan.merged else None,
+            merge_base=self._merge_base if self._plan.merges else None,
+            limits=self._limits(),
+        )
+
+    def _limits(self) -> dict[str, ParityLimits]:
+        """Return what each file had to reach, by the artifact's name."""
+        types: dict[str, GGUFType] = {t: t for t in self._plan.gguf}
+        types |= {_MERGED: "F16"} if self._plan.merged else {}
+        types |= {_LORA: "F16"} if self._plan.lora_gguf else {}
+        found = {}
+        for name, gguf_type in types.items():
+            required = parity_limits.limits(
+                gguf_type,
+                other_weights=parity_limits.are_other_weights(
+                    self._trained_in_4bit, self._merge_base, beside_base=name == _LORA
+                ),
+                parameters=self._files.reference.parameters,
+            )
+            found[name] = ParityLimits(kl=required.kl, top1=required.top1, retained_gain=required.retained_gain)
+        return found
+
+    def _record(self, name: str) -> Record:
+        record = self._state.find(name)
+        assert record is not None, f"{name} was not made"
+        return record
+
+    def _is_done(self, gguf_type: GGUFType) -> bool:
+        return all(self._state.find(name) is not None for name in (gguf_type, _modelfile(gguf_type)))
+
+    def _make_lora(self) -> None:
+        """Prove the adapter's GGUF on a GGUF of the base, and start its upload. Prepare made sure that it has one."""
+        path, base = self._files.lora_gguf(), self._files.base_gguf()
+        proof = self._prove(_LORA, base, "F16", lora=path)
+        base.unlink()
+        self._upload(_LORA, path, proof)
+
+    def _source_parity(self, source: Path) -> Parity:
+        """Prove the file that the others are made of, unless an earlier attempt has done so."""
+        checksum = sha256_of(source)
+        for record in (self._state.find("F16"), self._state.find(_SOURCE)):
+            if record is not None and record.sha256 == checksum and record.parity is not None:
+                return record.parity
+        found = self._prove("F16", source, "F16")
+        self._state.keep(_SOURCE, None, source.stat().st_size, checksum, found)
+        return found
+
+    def _prove(self, name: str, path: Path, gguf_type: GGUFType, lora: Path | None = None) -> Parity:
+        """Compare a file, or a base's file with `lora` beside it, with the trained model.
+
+        Raises:
+            ModelError: it is another model. It lies below rejected/ then.
+        """
+        self._uploader.check()
+        try:
+            with self._clock.part("prove", "Proving"):
+                figures = parity_check.check(
+                    path,
+                    gguf_type,
+                    self._files.reference,
+                    self._files.tokenizer.bos_token,
+                    trained_in_4bit=self._trained_in_4bit,
+                    merge_base=self._merge_base,
+                    lora=lora,
+                )
+        except parity_check.Rejected as error:
+            # What was finished before is recorded before the stage ends.
+            self._uploader.wait()
+            advised = rejected.advice(None if lora else gguf_type, self._trained_in_4bit, self._merge_base)
+            with self._clock.part("upload", "Uploading") as advance:
+                refused = rejected.keep(
+                    self._context.store, self._run, self._gguf_name(name), lora or path, error, advised, advance
+                )
+            raise refused from error
+        return Parity(
+            kl=_decimal(figures.kl), top1=_decimal(figures.top1), retained_gain=_decimal(figures.retained_gain)
+        )
+
+    def _finish(self, gguf_type: GGUFType, path: Path, proof: Parity, *, is_source: bool = False) -> None:
+        """Let a proven file answer, and start its upload; the source of others stays on the disk."""
+        with self._clock.part("answer", "Evaluating"):
+            answers = parity_check.answers(
+                path,
+                self._files.reference.prompts,
+                self._prepared.stop_token_ids,
+                self._context.plan.evaluation.max_new_tokens,
+            )
+        modelfile = ollama.text(self._files.modelfile, self._gguf_name(gguf_type)).encode()
+        self._upload(gguf_type, path, proof, answers, modelfile, is_source=is_source)
+
+    def _upload(
+        self,
+        name: str,
+        path: Path,
+        proof: Parity,
+        answers: list[str] | None = None,
+        modelfile: bytes | None = None,
+        *,
+        is_source: bool = False,
+    ) -> None:
+        """Start the upload of one GGUF, and record it when it is in its place."""
+
+        def upload(progress: Progress) -> None:
+            if modelfile is not None:
+                key = f"{GGUF_FOLDER}/{_modelfile(name)}"
+                self._state.forget(_modelfile(name))
+                self._context.store.put_bytes(f"{self._run}/{key}", modelfile)
+                self._state.keep(_modelfile(name), key, len(modelfile), hashlib.sha256(modelfile).hexdigest())
+            key = f"{GGUF_FOLDER}/{self._gguf_name(name)}"
+            self._state.forget(name)
+            self._context.store.put_file(f"{self._run}/{key}", path, progress)
+            self._state.keep(name, key, path.stat().st_size, sha256_of(path), proof, answers)
+            if not is_source:
+                path.unlink()
+
+        self._uploader.start(path.stat().st_size, upload)
+
+    def _upload_merged(self, proof: Parity) -> None:
+        """Start the upload of the merged model, of which every file goes as soon as it is in the bucket."""
+        folder = self._files.merged()
+        paths = sorted(path for path in folder.iterdir() if path.is_file())
+        total = sum(path.stat().st_size for path in paths)
+
+        def upload(progress: Progress) -> None:
+            self._state.forget(_MERGED)
+            lines, size = [], 0
+            for path in paths:
+                lines.append(f"{self._upload_merged_file(path, progress)}  {path.name}\n")
+                size += path.stat().st_size
+            # The folder without its list is no merged model, for who reads it.
+            checksums = "".join(lines).encode()
+            self._context.store.put_bytes(f"{self._run}/{MERGED_FOLDER}/{CHECKSUMS}", checksums)
+            digest = hashlib.sha256(checksums).hexdigest()
+            self._state.keep(_MERGED, f"{MERGED_FOLDER}/", size + len(checksums), digest, proof)
+            self._files.remove_merged()
+
+        self._uploader.start(total, upload)
+
+    def _upload_merged_file(self, path: Path, progress: Progress) -> str:
+        """Return the checksum."""
+        name = f"{_MERGED}-{path.name}"
+        checksum, size = sha256_of(path), path.stat().st_size
+        there = self._state.find(name)
+        if there is None or there.sha256 != checksum:
+            key = f"{MERGED_FOLDER}/{path.name}"
+            self._state.forget(name)
+            self._context.store.put_file(f"{self._run}/{key}", path, progress)
+            self._state.keep(name, key, size, checksum)
+        return checksum
+
+    def _gguf_name(self, name: str) -> str:
+        return f"{self._context.plan.job.name}-{name}.gguf"
+
+    @property
+    def _trained_in_4bit(self) -> bool:
+        return self._context.plan.model.quantization == "NF4"
+
+    @property
+    def _merge_base(self) -> MergeBase:
+        return merge_base.choose(self._context.plan, stored_in_4bit=self._prepared.model.stored_in_4bit)
+
+
+def _reported(parts: Mapping[str, float], total: float) -> dict[str, float]:
+    found = {name: parts[name] for name in _REPORTED if name in parts}
+    return found | {"export": total - sum(found.values())}
+
+
+def _modelfile(gguf_type: str) -> str:
+    return f"Modelfile-{gguf_type}"
+
+
+def _decimal(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4f}"

@@ -1,0 +1,1 @@
+"""The GPU of this node, and the settings that fit its memory."""

@@ -1,0 +1,65 @@
+"""What to try when the GPU's memory was too small: one rung down, from fast to frugal. The result stays the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from finetune_api.plan import TrainingPlan
+from finetune_trainer.gpu.memory_settings import Rung
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """What ran out, in MiB."""
+
+    gpu: str
+    # Before anything was loaded.
+    free_mib: int
+    # Held when it ran out, and what was asked for on top: the job needs more than this.
+    needed_mib: int
+
+
+def below(rung: Rung, batch_size: int) -> Rung | None:
+    """Return the next rung, or None after the last one.
+
+    Recompute activations; then halve the micro-batch down to 2; then keep activations in host memory; then one
+    example at a time.
+    """
+    micro = rung.micro_batch_size
+    half = max((m for m in range(1, micro // 2 + 1) if batch_size % m == 0), default=1)
+    if rung.gradient_checkpointing == "None":
+        return Rung(micro, "Standard")
+    if rung.gradient_checkpointing == "Standard":
+        return Rung(half, "Standard") if half > 1 else Rung(micro, "Offload")
+    return Rung(half, "Offload") if micro > 1 else None
+
+
+def in_words(rung: Rung) -> str:
+    """Return a rung by the names of its settings."""
+    return f"microBatchSize {rung.micro_batch_size} with gradientCheckpointing {rung.gradient_checkpointing}"
+
+
+def stepped_down(training: TrainingPlan, shortage: Shortage, failed: Rung, following: Rung) -> str:
+    """Return what the log says between two rungs."""
+    asked = [
+        f"spec.training.{name}"
+        for name, set_by_user, changed in (
+            ("microBatchSize", training.micro_batch_size is not None, failed.micro_batch_size),
+            ("gradientCheckpointing", training.gradient_checkpointing != "Auto", failed.gradient_checkpointing),
+        )
+        if set_by_user and changed not in (following.micro_batch_size, following.gradient_checkpointing)
+    ]
+    instead = f", instead of the job's {' and '.join(asked)}" if asked else ""
+    return (
+        f"{in_words(failed)} needs more than {shortage.needed_mib} MiB of GPU memory and {shortage.gpu} had "
+        f"{shortage.free_mib} MiB free; going on with {in_words(following)}{instead}: the result stays the same"
+    )
+
+
+def exhausted(shortage: Shortage, tried: Sequence[Rung]) -> str:
+    """Return the sentence for the user after the last rung."""
+    return (
+        f"the GPU's memory is too small for this job: {shortage.gpu} had {shortage.free_mib} MiB free, and even "
+        f"{in_words(tried[-1])} needs more than {shortage.needed_mib} MiB (tried: "
+        f"{', '.join(f'{r.micro_batch_size} {r.gradient_checkpointing}' for r in tried)}); lower "
+        "spec.model.maxSequenceLength or spec.training.lora.rank, choose a smaller model, or a GPU with more memory"
+    )

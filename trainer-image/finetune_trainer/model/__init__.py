@@ -1,0 +1,1 @@
+"""The model: loaded, checked, adapted and merged."""

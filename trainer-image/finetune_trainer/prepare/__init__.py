@@ -1,0 +1,1 @@
+"""The first stage, on a CPU: it checks access, model and data, and tokenizes the rows."""

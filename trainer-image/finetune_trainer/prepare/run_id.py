@@ -1,0 +1,60 @@
+"""Names a run by everything that its result depends on."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from finetune_api.plan import PLAN_VERSION, Plan
+from finetune_trainer.model import merge_base
+from finetune_trainer.run_folder.prepared import ResolvedAdapter, ResolvedModel
+from finetune_trainer.runtime.build_id import build_id
+
+# How the work is cut up, kept and watched; none of it changes the result.
+_WITHOUT_EFFECT = {
+    "microBatchSize",
+    "gradientCheckpointing",
+    "checkpointSeconds",
+    "checkpointSteps",
+    "hangTimeoutSeconds",
+}
+# Where things come from. What is there counts instead, as checksums.
+_PLACES = {"sources", "holdoutSources", "templateFile"}
+
+
+def compute(
+    plan: Plan,
+    model: ResolvedModel,
+    chat_template: str,
+    dataset_sha256s: Sequence[str],
+    holdout_sha256s: Sequence[str] = (),
+    adapter: ResolvedAdapter | None = None,
+    original: ResolvedModel | None = None,
+) -> str:
+    """Return the sha256 over data, model, template, settings and the trainer itself.
+
+    Where things come from and go to is left out: the same bytes from another bucket give the same run. A job whose
+    output is never reused has runs of its own.
+    """
+    settings = plan.to_json()
+    parts: dict[str, Any] = {
+        "planVersion": PLAN_VERSION,
+        "build": build_id(),
+        "data": list(dataset_sha256s),
+        "holdout": list(holdout_sha256s),
+        "sources": [[s.name, s.format] for s in (*plan.dataset.sources, *plan.dataset.holdout_sources)],
+        # With its files: configuration and tokenizer among them.
+        "model": model.revision,
+        "reference": model.reference,
+        "adapter": adapter.sha256 if adapter else None,
+        "template": chat_template,
+        "loading": {k: settings["model"][k] for k in ("quantization", "maxSequenceLength")},
+        "dataset": {k: v for k, v in settings["dataset"].items() if k not in _PLACES},
+        "training": {k: v for k, v in settings["training"].items() if k not in _WITHOUT_EFFECT},
+        "evaluation": {k: v for k, v in settings["evaluation"].items() if k != "gate"},
+        "export": {k: v for k, v in settings["export"].items() if k not in ("mergeBase", "original")},
+        "mergeBase": merge_base.choose(plan, stored_in_4bit=model.stored_in_4bit) if plan.export.merges else None,
+        "original": original.revision if original else None,
+        "job": plan.job.uid if plan.output.reuse == "Never" else None,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

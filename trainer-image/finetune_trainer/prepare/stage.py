@@ -1,0 +1,291 @@
+"""The first stage, without a GPU: everything that can fail fails here. It pins the model and tokenizes the data."""
+
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune_api import disk
+from finetune_api.exit_codes import ExitCode
+from finetune_api.report import CheckReport, Split
+from finetune_api.result import StageResult
+from finetune_api.status import DatasetStatus, MemoryStatus, ModelStatus, ScratchStatus
+from finetune_trainer.data import epoch_warnings, requirements, status_warnings, step_order
+from finetune_trainer.data.findings import Findings
+from finetune_trainer.data.holdout_questions import held_questions
+from finetune_trainer.data.report import data_report, notes
+from finetune_trainer.data.rows import collect
+from finetune_trainer.data.split import holdout_rows
+from finetune_trainer.data.tokenize import Tokens, tokenize
+from finetune_trainer.data.tokens import parquet_writer
+from finetune_trainer.data.tokens.chat_template import ChatTemplate
+from finetune_trainer.data.tokens.encoder import Encoder
+from finetune_trainer.data.tokens.stop_tokens import Stops, answers_warning, find_stops
+from finetune_trainer.errors import DatasetError
+from finetune_trainer.gpu import memory_fit
+from finetune_trainer.model import earlier_adapter
+from finetune_trainer.prepare import model_preflight, run_id, template_choice
+from finetune_trainer.prepare.model_preflight import CheckedModel
+from finetune_trainer.run_folder import prepared, report_json, reuse
+from finetune_trainer.run_folder.prepared import Prepared, Question, ResolvedAdapter, ResolvedModel
+from finetune_trainer.runtime.context import Context
+from finetune_trainer.sources import dataset as dataset_source
+from finetune_trainer.sources import model as model_source
+from finetune_trainer.sources.dataset_file import SourceFile
+
+_REPORT_EVERY_ROWS = 200
+log = logging.getLogger(__name__)
+
+
+def run(context: Context) -> StageResult:
+    """Check access, data and model, and write `prepared/` and the report.
+
+    Raises:
+        StageError: something that the user has to change, or an outage.
+    """
+    started = time.monotonic()
+    _check_access(context)
+    context.reporter.report("Checking")
+    plan = context.plan
+    sources = dataset_source.fetch(context, plan.dataset.sources)
+    holdout_sources = dataset_source.fetch(context, plan.dataset.holdout_sources)
+    model, template = _check_model(context)
+    original = _check_original(context, model)
+    earlier = earlier_adapter.resolve(context, model)
+    # Before the rows are looked at: an identical job ends here.
+    identity = run_id.compute(
+        plan,
+        model.resolved,
+        template.jinja,
+        dataset_source.sha256s(sources),
+        dataset_source.sha256s(holdout_sources),
+        earlier,
+        original,
+    )
+    if (reused := reuse.find(context, identity)) is not None:
+        return reused
+    stops = find_stops(model.tokenizer, template, model.generation_eos)
+    rows = _Rows(context, sources, holdout_sources)
+    rows.tokenize(model.tokenizer, template, stops)
+    rows.split()
+    description = _describe(context, identity, original, earlier, rows, model, template, stops)
+    _upload(context, description, rows, time.monotonic() - started)
+    return StageResult(
+        stage="prepare",
+        exit_code=ExitCode.OK,
+        run_id=identity,
+        dataset=description.dataset,
+        memory=description.memory,
+        scratch=_scratch(context, model, original, rows),
+        model=ModelStatus(
+            revision=model.resolved.revision,
+            parameters=model.resolved.parameters,
+            architecture=model.resolved.architecture,
+            template=template.kind,
+            adapter=earlier.uri if earlier else None,
+        ),
+    )
+
+
+def _check_access(context: Context) -> None:
+    """Write, read and delete a small object: a wrong key must fail now, not after training."""
+    key = f"{context.layout.state}/access-{uuid.uuid4().hex}"
+    context.store.put_bytes(key, b"")
+    context.store.get_bytes(key)
+    context.store.delete(key)
+
+
+def _check_model(context: Context) -> tuple[CheckedModel, ChatTemplate]:
+    with model_source.opened_model(context) as files_of_model:
+        listing = files_of_model.listing()
+        folder = model_source.fetch_metadata(context, files_of_model, listing)
+        context.reporter.report("Checking")
+        model = model_preflight.check(context.plan, files_of_model, listing, folder)
+        template = template_choice.choose(
+            context.plan.dataset,
+            model.tokenizer,
+            template_choice.Weights(files_of_model, model.tensors),
+            model.resolved.reference,
+        )
+    log.info(
+        "model %s (%s), revision %s, template %s",
+        model.resolved.reference,
+        model.resolved.architecture,
+        model.resolved.revision,
+        template.kind,
+    )
+    return model, template
+
+
+def _check_original(context: Context, trained: CheckedModel) -> ResolvedModel | None:
+    """Return the 16-bit weights that the adapter is merged into, where they are not the model's own."""
+    plan = context.plan.export
+    if not plan.merges or plan.original is None:
+        return None
+    with model_source.opened_model(context, plan=plan.original) as files_of_model:
+        listing = files_of_model.listing()
+        folder = model_source.fetch_metadata(context, files_of_model, listing, "original-metadata")
+        return model_preflight.check_original(trained, files_of_model, listing, folder)
+
+
+class _Rows:
+    """The dataset, from its files to the rows of both sides."""
+
+    def __init__(self, context: Context, sources: Sequence[SourceFile], holdout_sources: Sequence[SourceFile]) -> None:
+        self._context = context
+        self.spool = context.scratch / "spool"
+        self.spool.mkdir()
+        self._done = 0
+        plan = context.plan
+        collected = collect.collect(
+            sources,
+            plan.dataset.columns,
+            plan.training.method,
+            holdout_sources=holdout_sources,
+            spool=self.spool,
+            advance=lambda _rows: context.reporter.report("Checking"),
+        )
+        self.findings = Findings(collected, plan.dataset.duplicates)
+        self.tokens: Tokens
+        self.held: Any
+        self._refuse(None)
+
+    @property
+    def tokenized(self) -> Path:
+        """All rows that are used."""
+        return self._context.scratch / "rows.parquet"
+
+    @property
+    def train(self) -> Any:
+        """Which rows of the table are trained on (a bool array)."""
+        return self.findings.kept & ~self.held
+
+    def ids(self, rows: Any) -> Any:
+        """Return the row ids of a bool array."""
+        return self.findings.collected.table.column("row_id")[rows]
+
+    def tokenize(self, tokenizer: Any, template: ChatTemplate, stops: Stops) -> None:
+        """Write the rows as token ids, and leave out or refuse those that cannot be learned."""
+        plan = self._context.plan
+        encoder = Encoder(
+            tokenizer,
+            template,
+            stops,
+            method=plan.training.method,
+            system_prompt=plan.dataset.system_prompt,
+            maximum=plan.model.max_sequence_length,
+            responses_only=plan.training.train_on_responses_only,
+        )
+        self.tokens = tokenize(
+            encoder, tokenizer, self.findings, plan.training.method, self.spool, self.tokenized, self._advance
+        )
+        if plan.dataset.truncation == "Drop":
+            self.findings.drop(self.tokens.truncated)
+        self._refuse(self.tokens)
+
+    def split(self) -> None:
+        """Choose the rows that are held out."""
+        plan = self._context.plan
+        self.held = holdout_rows(
+            self.findings, plan.dataset.holdout_percent, plan.training.seed, own=bool(plan.dataset.holdout_sources)
+        )
+
+    def requirements(self, tokens: Tokens | None) -> list[CheckReport]:
+        """Return what is wrong with the dataset as a whole."""
+        plan = self._context.plan
+        truncated = tokens.truncated if tokens else None
+        return requirements.checks(self.findings, truncated, plan.dataset, plan.model.max_sequence_length)
+
+    def _refuse(self, tokens: Tokens | None) -> None:
+        for check in self.requirements(tokens):
+            if check.severity == "Fail":
+                raise DatasetError(check.message)
+
+    def _advance(self, rows: int) -> None:
+        total = len(self.findings.collected.table)
+        if self._done % _REPORT_EVERY_ROWS == 0:
+            self._context.reporter.report("Tokenizing", percent=100 * self._done // total)
+        self._done += rows
+
+
+def _describe(
+    context: Context,
+    identity: str,
+    original: ResolvedModel | None,
+    earlier: ResolvedAdapter | None,
+    rows: _Rows,
+    model: CheckedModel,
+    template: ChatTemplate,
+    stops: Stops,
+) -> Prepared:
+    plan, train, tokens, findings = context.plan, rows.train, rows.tokens, rows.findings
+    trained = int(train.sum())
+    steps = step_order.total_steps(
+        trained, plan.training.batch_size, max_steps=plan.training.max_steps, epochs=plan.training.epochs
+    )
+    epochs = epoch_warnings.epochs_planned(trained, plan.training.batch_size, steps)
+    dataset = DatasetStatus(
+        examples=findings.examples,
+        dropped=findings.collected.rows - findings.examples,
+        holdout=int(rows.held.sum()),
+        supervised_tokens=int(tokens.learned[train].sum()),
+        truncated=int((tokens.truncated & findings.kept).sum()),
+        epochs_planned=f"{epochs:.2f}",
+        warnings=status_warnings.chosen(
+            [*rows.requirements(tokens), *findings.checks],
+            [
+                *epoch_warnings.warnings(trained, steps, plan.training),
+                *answers_warning(tokens.answers_left_out),
+                *notes(findings.collected),
+            ],
+        ),
+    )
+    longest = int(tokens.length[train].max())
+    return Prepared(
+        run_id=identity,
+        model=model.resolved,
+        original=original,
+        adapter=earlier,
+        template=template.kind,
+        chat_template=template.jinja,
+        system_prompt=plan.dataset.system_prompt,
+        stop_token_ids=list(stops.ids),
+        stop_strings=list(stops.strings),
+        total_steps=steps,
+        longest_tokens=longest,
+        memory=MemoryStatus(estimated_mib=memory_fit.check(plan, model.shape, longest)),
+        dataset=dataset,
+        questions=[Question(prompt=p) for p in plan.evaluation.prompts]
+        or held_questions(rows.spool, rows.held, template.kind),
+    )
+
+
+def _scratch(context: Context, model: CheckedModel, original: ResolvedModel | None, rows: _Rows) -> ScratchStatus:
+    lora, parameters = context.plan.training.lora, model.resolved.parameters
+    assert parameters is not None  # the preflight counts them
+    return disk.need(
+        context.plan,
+        model_bytes=sum(file.size_bytes for file in model.resolved.files),
+        parameters=parameters,
+        # Of a model whose config.json does not tell its sizes, the adapter is the small part that is not counted.
+        adapter_parameters=model.shape.adapter_parameters(lora.rank, lora.target_modules) if model.shape else 0,
+        rows_bytes=rows.tokenized.stat().st_size,
+        original_bytes=sum(file.size_bytes for file in original.files) if original else 0,
+    )
+
+
+def _upload(context: Context, description: Prepared, rows: _Rows, seconds: float) -> None:
+    context.reporter.report("Uploading")
+    folder = context.layout.run(description.run_id)
+    for key, chosen in ((prepared.TRAIN_ROWS, rows.train), (prepared.HOLDOUT_ROWS, rows.held)):
+        path = context.scratch / Path(key).name
+        parquet_writer.select(rows.tokenized, path, rows.ids(chosen))
+        context.store.put_file(f"{folder}/{key}", path)
+    sides = Split(train=int(rows.train.sum()), holdout=int(rows.held.sum()))
+    report = data_report(rows.findings, rows.requirements(rows.tokens), rows.tokens, sides)
+    report_json.add(context.store, folder, data=report, timings={"prepare": seconds})
+    # Last: what it describes is there by then.
+    data = description.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()
+    context.store.put_bytes(f"{folder}/{prepared.DESCRIPTION}", data)

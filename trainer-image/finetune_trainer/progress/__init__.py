@@ -1,0 +1,1 @@
+"""How far a stage is: shown, sent and watched."""

@@ -1,0 +1,1 @@
+"""`report.html`, made from report.json."""

@@ -1,0 +1,94 @@
+"""`manifest.json`: the last file of a run. A run is complete when it and all that it lists are there."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, ValidationError
+
+from finetune_api.base import Model, Sha256
+from finetune_api.layout import MANIFEST
+from finetune_api.status import Artifact, DatasetStatus, Effective, EvaluationStatus, MemoryStatus
+from finetune_trainer.run_folder.prepared import ResolvedAdapter, ResolvedModel
+from finetune_trainer.runtime.build_id import build_id, package_versions
+from finetune_trainer.storage.store import Store
+from finetune_trainer.train.checkpoints import sha256_of
+
+_LOGS = "logs/"
+
+
+class ManifestFile(Model):
+    """One file of the run, its path relative to the run's folder."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+class Manifest(Model):
+    """What the run was made from, what it came to, and what it consists of."""
+
+    # A later trainer may have written more.
+    model_config = ConfigDict(extra="ignore")
+
+    manifest_version: Literal[2] = 2
+    run_id: Sha256
+    # As the plan has it: namespace, name, uid.
+    job: dict[str, Any]
+    model: ResolvedModel
+    # The earlier adapter that was trained further.
+    adapter: ResolvedAdapter | None = None
+    template: Literal["Model", "Alpaca", "Custom"]
+    dataset: DatasetStatus
+    # Not read again: plans of later versions have members that this one does not know.
+    plan: dict[str, Any]
+    versions: dict[str, str]
+    memory: MemoryStatus | None = None
+    effective: Effective | None = None
+    evaluation: EvaluationStatus | None = None
+    artifacts: list[Artifact]
+    files: list[ManifestFile]
+
+    def to_bytes(self) -> bytes:
+        """Return the file's content."""
+        return json.dumps(self.to_json(), ensure_ascii=False, indent=2).encode()
+
+
+def list_files(store: Store, folder: str, known: Mapping[str, str], scratch: Path) -> list[ManifestFile]:
+    """Return every file of the run by path, but its logs, which grow after the manifest is written.
+
+    `known` maps paths to sha256; the other files are read back from the store.
+    """
+    files = []
+    for stored in store.list(folder):
+        path = stored.key.removeprefix(f"{folder}/")
+        if path == MANIFEST or path.startswith(_LOGS):
+            continue
+        checksum = known.get(path)
+        if checksum is None:
+            copy = scratch / "checked"
+            store.get_file(stored.key, copy)
+            checksum = sha256_of(copy)
+            copy.unlink()
+        files.append(ManifestFile(path=path, size_bytes=stored.size_bytes, sha256=checksum))
+    return sorted(files, key=lambda f: f.path)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what made the result."""
+    return {"trainer": build_id(), **package_versions()}
+
+
+def read_complete(store: Store, folder: str) -> Manifest | None:
+    """Return the manifest of a run all of whose files are there with their sizes, or None."""
+    data = store.get_bytes(f"{folder}/{MANIFEST}")
+    if data is None:
+        return None
+    try:
+        found = Manifest.model_validate_json(data)
+    except ValidationError:  # of another version
+        return None
+    sizes = {stored.key: stored.size_bytes for stored in store.list(folder)}
+    whole = all(sizes.get(f"{folder}/{file.path}") == file.size_bytes for file in found.files)
+    return found if found.files and whole else None

@@ -1,0 +1,1 @@
+"""What every stage runs in: plan, environment, signals, log."""

@@ -1,0 +1,124 @@
+"""Brings the dataset's files here."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from finetune_api.plan import S3Target, SourcePlan
+from finetune_trainer.errors import DatasetError, SettingsError
+from finetune_trainer.runtime.context import Context
+from finetune_trainer.sources import http as http_source
+from finetune_trainer.sources import hub_dataset, intake
+from finetune_trainer.sources.dataset_file import SourceFile
+from finetune_trainer.storage.open import open_s3_object
+from finetune_trainer.storage.store import Progress
+
+# Left on the disk for what is made of the files.
+_RESERVE_BYTES = 64 * 1024 * 1024
+
+
+def fetch(context: Context, sources: Sequence[SourcePlan]) -> list[SourceFile]:
+    """Return the plan's sources, or its hold-out sources, as files.
+
+    Raises:
+        DatasetError: a file is not there, or is not the one that the user means.
+        AccessDeniedError, UnavailableError: as `store.Store`.
+        SettingsError: the scratch space is too small, or the administrator does not allow a server.
+    """
+    return [_Source(context, source).fetch() for source in sources]
+
+
+def sha256s(files: Sequence[SourceFile]) -> list[str]:
+    """Return the checksum of each file.
+
+    Raises:
+        DatasetError: a file is not the one that the user means.
+    """
+    return [intake.checked_sha256(file.name, file.path, file.sha256) for file in files]
+
+
+class _Source:
+    """One source of the plan."""
+
+    def __init__(self, context: Context, source: SourcePlan) -> None:
+        self._context = context
+        self._source = source
+        held = source in context.plan.dataset.holdout_sources
+        self._field = "dataset.holdout.sources[]" if held else "dataset.sources[]"
+
+    def fetch(self) -> SourceFile:
+        source = self._source
+        return SourceFile(source.name, self._path(), source.sha256, source.format)
+
+    def _path(self) -> Path:
+        source = self._source
+        if source.path is not None:
+            return self._local(Path(source.path))
+        self._context.reporter.report("Downloading")
+        folder = Path(tempfile.mkdtemp(prefix="source-", dir=self._context.scratch))
+        if source.hub:
+            return hub_dataset.download(source.hub, source.name, self._field, folder, self._room)
+        path = folder / "data"
+        if source.s3:
+            self._from_s3(source.s3, path)
+        elif source.url and source.sha256:
+            http_source.download(
+                source.url,
+                source.sha256,
+                path,
+                policy=self._context.plan.policy,
+                name=source.name,
+                field=self._field,
+                room=self._room,
+            )
+        else:
+            raise SettingsError(f'source "{source.name}": the plan does not say where it is; render it again')
+        return path
+
+    def _local(self, path: Path) -> Path:
+        try:
+            path.open("rb").close()
+        except FileNotFoundError:
+            raise DatasetError(
+                f'source "{self._source.name}": there is no file {path}; correct its key or path'
+            ) from None
+        except OSError as error:
+            raise DatasetError(
+                f'source "{self._source.name}": {path} cannot be read: {error.strerror}; '
+                "correct its path, or set compute.fsGroup to the group that may read the volume"
+            ) from error
+        return path
+
+    def _from_s3(self, target: S3Target, path: Path) -> None:
+        store, key = open_s3_object(target)
+        try:
+            size = next((o.size_bytes for o in store.list(key) if o.key == key), None)
+            if size is None:
+                raise FileNotFoundError(key)
+            store.get_file(key, path, self._room(size))
+        except FileNotFoundError:
+            raise DatasetError(
+                f'source "{self._source.name}": there is no object {target.uri}; correct {self._field}.s3.uri'
+            ) from None
+
+    def _room(self, size: int) -> Progress:
+        """Return what follows a download of `size` bytes, 0 if that is not known, and ends it if the disk is full."""
+        free = max(0, shutil.disk_usage(self._context.scratch).free - _RESERVE_BYTES)
+        done = 0
+
+        def refuse_above(needed: int) -> None:
+            if needed > free:
+                raise SettingsError(
+                    f'source "{self._source.name}" needs {needed / 1e9:.1f} GB or more and the scratch space has '
+                    f"{free / 1e9:.1f} GB left; raise compute.scratch.size"
+                )
+
+        def progress(count: int) -> None:
+            nonlocal done
+            done += count
+            refuse_above(done)
+            self._context.reporter.report("Downloading", percent=min(100, 100 * done // size) if size else None)
+
+        refuse_above(size)
+        return progress

@@ -1,0 +1,109 @@
+"""A model in a folder: a mounted volume, or a path on a laptop. It is used in place."""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from finetune_trainer.errors import ModelError
+from finetune_trainer.run_folder.prepared import ModelFile
+from finetune_trainer.sources.hash_cache import HashCache
+from finetune_trainer.sources.model_files import Listing, check_weights_present, combined_revision, is_needed
+from finetune_trainer.storage.store import Progress
+
+_READERS = 4
+_CHUNK = 4 * 1024 * 1024
+# File systems tell time in steps of up to 2 s: a file can change twice in one.
+_SETTLED_NS = 2_000_000_000
+
+
+class FolderModel:
+    """See `model_files.ModelFiles`. A file's identity is the sha256 of its bytes.
+
+    A file of the same size that has not changed since is not read again: neither one of `known`, which prepare pinned,
+    nor one of `cache`, which is brought up to date.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        progress: Callable[[int, int], None],
+        known: Sequence[ModelFile] = (),
+        cache: HashCache | None = None,
+    ) -> None:
+        self._folder = folder
+        self._progress = progress
+        self._known = known
+        self._cache = cache
+
+    @property
+    def reference(self) -> str:
+        """The folder's name."""
+        return self._folder.name
+
+    def listing(self) -> Listing:
+        """Read every needed file that is not known."""
+        try:
+            every = sorted(p for p in self._folder.iterdir() if p.is_file())
+            check_weights_present(str(self._folder), [p.name for p in every])
+            found = [_unread(p) for p in every if is_needed(p.name)]
+            files = self._identified(found, self._known or (self._cache.get(found) if self._cache else ()))
+        except OSError as error:
+            raise ModelError(
+                f"the model folder {error.filename or self._folder} cannot be read: {error.strerror}; "
+                "check the claim's name and the path in it"
+            ) from error
+        return Listing(combined_revision(files), tuple(files))
+
+    def _identified(self, found: Sequence[ModelFile], known: Sequence[ModelFile]) -> list[ModelFile]:
+        identities = {_state(f): f.identity for f in known if f.changed_ns is not None}
+        unknown = [f for f in found if _state(f) not in identities]
+        total, done = sum(f.size_bytes for f in unknown), 0
+        with ThreadPoolExecutor(_READERS) as pool:
+            hashes = pool.map(_sha256, [self._folder / f.path for f in unknown])
+            for file, identity in zip(unknown, hashes, strict=True):
+                identities[_state(file)] = identity
+                done += file.size_bytes
+                self._progress(done, total)
+        files = [f.model_copy(update={"identity": identities[_state(f)]}) for f in found]
+        if unknown and self._cache:
+            self._cache.put(files)
+        return files
+
+    def read_ranges(self, file: ModelFile, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Seek and read."""
+        with (self._folder / file.path).open("rb") as stream:
+            found = []
+            for start, length in ranges:
+                stream.seek(start)
+                found.append(stream.read(length))
+        return found
+
+    def fetch(self, files: Sequence[ModelFile], folder: Path, progress: Progress) -> Path:  # noqa: ARG002
+        """Return the folder itself."""
+        return self._folder
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _unread(path: Path) -> ModelFile:
+    """Return the file without its identity, as it is before it is read."""
+    state = path.stat()
+    # Archives and copies bring a file's own mtime along; ctime is the file system's.
+    changed = max(state.st_mtime_ns, state.st_ctime_ns)
+    settled = time.time_ns() - changed > _SETTLED_NS
+    return ModelFile(path=path.name, size_bytes=state.st_size, identity="", changed_ns=changed if settled else None)
+
+
+def _state(file: ModelFile) -> tuple[str, int, int | None]:
+    return file.path, file.size_bytes, file.changed_ns
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

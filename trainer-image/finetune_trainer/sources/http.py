@@ -1,0 +1,189 @@
+"""A dataset file on a web server."""
+
+import hashlib
+import http.client
+import socket
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urljoin, urlsplit
+
+from finetune_api.policy import Policy
+from finetune_trainer.errors import AccessDeniedError, DatasetError, StageError, UnavailableError
+from finetune_trainer.runtime.endpoint_policy import check_source
+from finetune_trainer.storage.store import Progress
+
+_TIMEOUT_SECONDS = 30
+_MAXIMUM_REDIRECTS = 5
+_CHUNK = 1024 * 1024
+_DENIED = (401, 403, 407)
+_TRY_AGAIN = (408, 425, 429)
+
+
+def download(
+    url: str, sha256: str, path: Path, *, policy: Policy, name: str, field: str, room: Callable[[int], Progress]
+) -> None:
+    """Download to `path` and check the bytes. Proxies are the environment's (HTTPS_PROXY, NO_PROXY).
+
+    `name` and `field` are how messages name the source and its part of the spec; `room` is called with the size in
+    bytes, 0 if the server does not tell it, before the download, and returns what follows it and refuses too much.
+
+    Raises:
+        DatasetError: there is no such file, or it is another one.
+        AccessDeniedError: the server wants credentials.
+        UnavailableError: the server does not answer, or stops in the middle.
+        SettingsError: the policy does not allow the server, or one that it sends on to; or of `room`.
+    """
+    where = f'source "{name}": {_shown(url)}'
+    opener = _opener(policy, where, f"{field}.http.url")
+    try:
+        with opener.open(_request(url), timeout=_TIMEOUT_SECONDS) as answer:
+            found = _save(answer, path, room, where)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise _refusal(error.code, where, field) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _no_answer(error, where, field) from error
+    if found != sha256:
+        path.unlink()
+        raise DatasetError(
+            f"{where} has sha256 {found}, not {sha256}: the file changed or is another one; "
+            f"look at it and correct {field}.http.sha256"
+        )
+
+
+def _request(url: str) -> urllib.request.Request:
+    # "identity": the checksum is of the file, not of a compressed transfer.
+    return urllib.request.Request(url, headers={"Accept-Encoding": "identity", "User-Agent": "finetune-trainer"})  # noqa: S310 - the handlers take http(s) alone
+
+
+def _save(answer: Any, path: Path, room: Callable[[int], Progress], where: str) -> str:
+    declared = answer.headers.get("Content-Length")
+    size = int(declared) if declared and declared.isdigit() else None
+    progress = room(size or 0)
+    digest, done = hashlib.sha256(), 0
+    with path.open("wb") as file:
+        while chunk := answer.read(_CHUNK):
+            progress(len(chunk))
+            file.write(chunk)
+            digest.update(chunk)
+            done += len(chunk)
+    if size is not None and done != size:
+        raise UnavailableError(f"{where}: the server stopped after {done} of {size} bytes; try again")
+    return digest.hexdigest()
+
+
+def _refusal(status: int, where: str, field: str) -> StageError:
+    if status in _DENIED:
+        return AccessDeniedError(
+            f"{where} may not be read without a login (HTTP {status}); "
+            "put the file on S3, a volume or the hub, which take credentials from a Secret"
+        )
+    if status >= 500 or status in _TRY_AGAIN:
+        return UnavailableError(f"{where}: the server answered HTTP {status}; try again when it has recovered")
+    if 300 <= status < 400:
+        return DatasetError(
+            f"{where} leads to no file within {_MAXIMUM_REDIRECTS} redirects (HTTP {status}); "
+            f"give the file's own URL in {field}.http.url"
+        )
+    return DatasetError(f"{where} was not found (HTTP {status}); correct {field}.http.url")
+
+
+def _no_answer(error: Exception, where: str, field: str) -> UnavailableError:
+    reason = getattr(error, "reason", error)
+    if isinstance(reason, ssl.SSLError):
+        return UnavailableError(
+            f"{where}: the server's certificate is not trusted; use a server whose authority the trainer image knows"
+        )
+    return UnavailableError(
+        f"{where}: the server does not answer ({type(reason).__name__}); "
+        f"check {field}.http.url, the network and NetworkPolicies"
+    )
+
+
+def _shown(url: str) -> str:
+    """Leave out the query: it may hold a token."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}{parts.path}"
+
+
+def _opener(policy: Policy, where: str, field: str) -> urllib.request.OpenerDirector:
+    """Return what follows redirects and proxies, and connects to the very addresses that were checked."""
+    checked: dict[str, list[str]] = {}
+
+    def connected(connection: http.client.HTTPConnection) -> socket.socket | None:
+        # A proxy is the administrator's, is not checked and looks names up itself.
+        for address in checked.get(connection.host.lower(), []):
+            try:
+                return socket.create_connection((address, connection.port), _TIMEOUT_SECONDS)
+            except OSError as error:
+                failure = error
+        if connection.host.lower() in checked:
+            raise failure
+        return None
+
+    class HTTPConnection(http.client.HTTPConnection):
+        def connect(self) -> None:
+            if (found := connected(self)) is None:
+                super().connect()
+            else:
+                self.sock = found
+
+    context = ssl.create_default_context()
+
+    class HTTPSConnection(http.client.HTTPSConnection):
+        def connect(self) -> None:
+            if (found := connected(self)) is None:
+                super().connect()
+            else:
+                self.sock = context.wrap_socket(found, server_hostname=self.host)
+
+    class HTTPHandler(urllib.request.HTTPHandler):
+        def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(HTTPConnection, req)
+
+    class HTTPSHandler(urllib.request.HTTPSHandler):
+        def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(HTTPSConnection, req, context=context)
+
+    class Redirects(urllib.request.HTTPRedirectHandler):
+        max_redirections = _MAXIMUM_REDIRECTS
+
+        def http_error_302(
+            self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage
+        ) -> Any:
+            if urlsplit(urljoin(req.full_url, headers.get("Location", ""))).scheme not in ("http", "https"):
+                raise DatasetError(f"{where} leads on to what is no web page; give the URL of the file in {field}")
+            return super().http_error_302(req, fp, code, msg, headers)
+
+        http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+    class Checks(urllib.request.BaseHandler):
+        # Before the proxies' handler, which changes the request's host.
+        handler_order = 1
+
+        def http_request(self, req: urllib.request.Request) -> urllib.request.Request:
+            host = (urlsplit(req.full_url).hostname or "").lower()
+            proxied = req.type in urllib.request.getproxies() and not urllib.request.proxy_bypass(host)
+            addresses = check_source(policy, req.full_url, field)
+            if not proxied:
+                checked[host] = addresses
+            return req
+
+        https_request = http_request
+
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        HTTPHandler(),
+        HTTPSHandler(context=context),
+        Redirects(),
+        Checks(),
+    ):
+        opener.add_handler(handler)
+    return opener

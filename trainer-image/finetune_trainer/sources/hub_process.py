@@ -1,0 +1,121 @@
+"""The one process that talks to a hub: `python -m finetune_trainer.sources.hub_process`, started by `hub_client`.
+
+It reads one JSON request per line and answers each with one JSON line. It is a process of its own because the hub's
+client decides at import whether it is online, and everything else stays offline.
+"""
+
+import base64
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+_PARTIAL_CONTENT = 206
+_TIMEOUT_SECONDS = 30
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer to one request, or {"error": kind, "detail": ...}; kinds: missing, denied, unavailable."""
+    from huggingface_hub import errors
+
+    try:
+        return _ACTIONS[request["action"]](request)
+    except (errors.GatedRepoError, errors.DisabledRepoError) as error:
+        return {"error": "denied", "detail": type(error).__name__}
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError) as error:
+        return {"error": "missing", "detail": type(error).__name__}
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        kinds = {401: "denied", 403: "denied", 404: "missing"}
+        return {"error": kinds.get(status, "unavailable"), "detail": f"HTTP {status}"}
+    except Exception as error:  # noqa: BLE001 - each HTTP client has its own tree; what is no answer is no network
+        return {"error": "unavailable", "detail": type(error).__name__}
+
+
+def _resolve(request: dict[str, Any]) -> dict[str, Any]:
+    from huggingface_hub import HfApi
+
+    info = HfApi(token=request["token"]).repo_info(
+        request["repository"],
+        revision=request["revision"],
+        repo_type=request["kind"],
+        files_metadata=True,
+        timeout=_TIMEOUT_SECONDS,
+    )
+    return {
+        "commit": info.sha,
+        "files": [
+            {"path": f.rfilename, "sizeBytes": f.size or 0, "identity": f.lfs.sha256 if f.lfs else f.blob_id or ""}
+            for f in info.siblings or []
+        ],
+    }
+
+
+def _file(request: dict[str, Any]) -> dict[str, Any]:
+    """Resolve the revision for one file: a dataset repository may have too many to list."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    url = hf_hub_url(request["repository"], request["path"], repo_type=request["kind"], revision=request["revision"])
+    found = get_hf_file_metadata(url, token=request["token"], timeout=_TIMEOUT_SECONDS)
+    return {"commit": found.commit_hash or request["revision"], "sizeBytes": found.size}
+
+
+def _download(request: dict[str, Any]) -> dict[str, Any]:
+    from huggingface_hub import hf_hub_download
+
+    for path in request["paths"]:
+        hf_hub_download(
+            request["repository"],
+            path,
+            repo_type=request["kind"],
+            revision=request["commit"],
+            local_dir=request["folder"],
+            token=request["token"],
+        )
+    return {}
+
+
+def _ranges(request: dict[str, Any]) -> dict[str, Any]:
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    url = hf_hub_url(request["repository"], request["path"], repo_type=request["kind"], revision=request["commit"])
+    found = []
+    for start, length in request["ranges"]:
+        headers = build_hf_headers(token=request["token"]) | {"Range": f"bytes={start}-{start + length - 1}"}
+        with get_session().stream(
+            "GET", url, headers=headers, follow_redirects=True, timeout=2 * _TIMEOUT_SECONDS
+        ) as response:
+            hf_raise_for_status(response)
+            if response.status_code != _PARTIAL_CONTENT:  # the whole file would follow
+                return {"error": "unavailable", "detail": "it does not answer range requests"}
+            found.append(base64.b64encode(response.read()).decode())
+    return {"ranges": found}
+
+
+_ACTIONS = {"resolve": _resolve, "file": _file, "download": _download, "ranges": _ranges}
+
+
+def _token(file: str | None) -> str | bool:
+    """Return the mounted token, or a laptop user's own; False keeps the client from looking for one."""
+    if file:
+        return Path(file).read_text(encoding="utf-8").strip()
+    return os.environ.get("HF_TOKEN") or False
+
+
+def main() -> None:
+    """Serve until stdin ends, which it does when the parent does."""
+    # Whatever a library prints goes to the log, not between the answers.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        request = json.loads(line)
+        token_file = request.pop("tokenFile")
+        request["token"] = _token(token_file)
+        answers.write(json.dumps(answer(request)) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The files of a model, wherever they lie: in a folder, in a bucket, on a hub."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from finetune_trainer.errors import ModelError
+from finetune_trainer.run_folder.prepared import ModelFile
+from finetune_trainer.storage.store import Progress
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+_METADATA_SUFFIXES = {".json", ".jinja", ".model", ".txt"}
+# Pickles run code when they are read.
+_UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt"}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All files of one revision."""
+
+    # Hub commit, or sha256 over the files' identities.
+    revision: str
+    files: tuple[ModelFile, ...]
+
+
+class ModelFiles(Protocol):
+    """One place that holds a model.
+
+    Every method raises:
+        ModelError: it is not there, or not what it was.
+        AccessDeniedError, UnavailableError, SettingsError: as `store.Store`.
+    """
+
+    @property
+    def reference(self) -> str:
+        """A portable name: org/name, or the last folder."""
+
+    def listing(self) -> Listing:
+        """Return the needed files with what identifies their bytes."""
+
+    def read_ranges(self, file: ModelFile, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return the bytes of (start, length) each."""
+
+    def fetch(self, files: Sequence[ModelFile], folder: Path, progress: Progress) -> Path:
+        """Return a folder with these files: `folder`, or where they lie already."""
+
+    def close(self) -> None:
+        """Let go of connections and processes."""
+
+
+def is_needed(path: str) -> bool:
+    """Return whether a file of a repository is read by the trainer: safetensors, configuration, tokenizer."""
+    pure = PurePosixPath(path)
+    return len(pure.parts) == 1 and pure.suffix in {*_METADATA_SUFFIXES, ".safetensors"} and not path.startswith(".")
+
+
+def is_weights(file: ModelFile) -> bool:
+    """Return whether the file holds tensors; the others are small."""
+    return file.path.endswith(".safetensors")
+
+
+def check_weights_present(reference: str, paths: Iterable[str]) -> None:
+    """Check that there are weights in the one accepted format.
+
+    Raises:
+        ModelError: there are none.
+    """
+    paths = list(paths)
+    if INDEX in paths or SINGLE in paths:
+        return
+    if any(PurePosixPath(p).suffix in _UNSAFE_SUFFIXES for p in paths):
+        raise ModelError(
+            f"{reference} has its weights as pickle files (.bin, .pt) only, which can run code; "
+            "use a repository with .safetensors files"
+        )
+    if any(p.endswith(".gguf") for p in paths):
+        raise ModelError(
+            f"{reference} has GGUF files only, which cannot be trained; use the repository that they were made from"
+        )
+    raise ModelError(f"{reference} has no {SINGLE} and no {INDEX}; check the path, and that the upload was complete")
+
+
+def combined_revision(files: Iterable[ModelFile]) -> str:
+    """Return the sha256 over names, sizes and identities, for places that have no commits."""
+    lines = sorted(f"{f.path}\t{f.size_bytes}\t{f.identity}\n" for f in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

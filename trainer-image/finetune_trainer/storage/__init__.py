@@ -1,0 +1,1 @@
+"""Where results are kept: a bucket or a folder."""

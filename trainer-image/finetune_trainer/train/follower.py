@@ -1,0 +1,126 @@
+"""What a process does that trains with others and does not lead: the same steps, and nothing of what is done once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_trainer import methods
+from finetune_trainer.errors import UnavailableError
+from finetune_trainer.gpu import device as gpu_device
+from finetune_trainer.gpu.device import GPU
+from finetune_trainer.gpu.memory_fallback import Shortage
+from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.methods import rows as training_rows
+from finetune_trainer.model import earlier_adapter
+from finetune_trainer.model import load as load_model
+from finetune_trainer.run_folder import prepared
+from finetune_trainer.run_folder.prepared import Prepared
+from finetune_trainer.runtime.context import Context
+from finetune_trainer.sources.model import fetch_weights
+from finetune_trainer.train.checkpoints import Checkpoints, Marker
+from finetune_trainer.train.ranks.ranks import Team
+from finetune_trainer.train.ranks.shard import filled, own_plan, part
+from finetune_trainer.train.ranks.step_sync import Following
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the leader tells the others before they load the model."""
+
+    rung: Rung
+    # The rows of each step, by their index.
+    steps: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Files:
+    """What the first process of a pod tells the others of it: folders."""
+
+    weights: Path
+    # The one to go on from.
+    adapter: Path | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the leader tells the others before they train."""
+
+    # What to go on from.
+    resume: Marker | None
+    # False: an earlier attempt has trained to the end.
+    trains: bool
+
+
+def checkpoint_folder(trainer: Path, step: int) -> Path:
+    """Return where a checkpoint lies below a trainer's folder: the trainer reads the step from its name."""
+    return trainer / f"checkpoint-{step}"
+
+
+class Follower:
+    """One attempt of a process that follows; it is ended from outside when the leader ends before its time."""
+
+    def __init__(self, context: Context, description: Prepared, weights: Path | None, team: Team) -> None:
+        """`weights`: the model's files if they were fetched before."""
+        self._context = context
+        self._prepared = description
+        self._folder = context.layout.run(description.run_id)
+        self._team = team
+        self._loading = False
+        self.rung: Rung | None = None
+        # The model's files.
+        self.weights = weights
+        self.device: GPU | None = None
+        # Of the bucket, which the leader alone writes.
+        self.checkpoint_step: int | None = None
+
+    def run(self) -> None:
+        """Train with the others.
+
+        Raises:
+            StageError: see `errors`.
+            StopRequested: SIGTERM came while it fetched files.
+        """
+        files = self._fetch() if self._team.fetches else None
+        # The leader alone decides when it is time to stop.
+        with self._context.stop.deferred():
+            plan, team = self._context.plan, self._team
+            self.device = gpu_device.find(plan.allow_cpu)
+            start: Start = team.share()
+            self.rung = start.rung
+            scratch = self._context.scratch / f"process-{team.rank}"
+            scratch.mkdir(parents=True, exist_ok=True)
+            path = scratch / Path(prepared.TRAIN_ROWS).name
+            self._context.store.get_file(f"{self._folder}/{prepared.TRAIN_ROWS}", path)
+            rows, steps = filled(training_rows.read(path, plan.training.method), start.steps, plan, team)
+            files = team.of_pod(files)
+            assert files is not None
+            self.weights = files.weights
+            self._loading = True
+            loaded = load_model.load(plan, files.weights, self.device, start.rung, files.adapter)
+            load_model.for_training(loaded.model)
+            progress = Following(team, self._context.stop, plan.training.seed)
+            folder = scratch / "trainer"
+            trainer = methods.build(own_plan(plan, team), loaded, rows, steps, progress, folder, start.rung)
+            micro = start.rung.micro_batch_size
+            methods.check_batches(plan, trainer, rows, part(steps[0], micro, team))
+            run: Run = team.share()
+            if run.trains:
+                resume = self._checkpoint(run.resume) if run.resume else None
+                trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+
+    def _fetch(self) -> Files:
+        """Bring what the leader of another pod brings to its own, meanwhile."""
+        weights = self.weights or fetch_weights(self._context, self._prepared.model)
+        return Files(weights, earlier_adapter.fetch(self._context, self._prepared.adapter))
+
+    def _checkpoint(self, marker: Marker) -> Path:
+        folder = checkpoint_folder(self._context.scratch / "trainer", marker.step)
+        if self._team.fetches:
+            store, prefix = self._context.store, self._context.layout.checkpoints
+            kept = Checkpoints(store, prefix, marker.run_id, marker.order_sha256)
+            if not kept.download(marker, folder):
+                raise UnavailableError(f"the checkpoint of step {marker.step} could be read by one pod only; try again")
+        return self._team.of_pod(folder)
+
+    def shortage(self, error: BaseException) -> Shortage | None:
+        """See Training."""
+        return gpu_device.shortage(self.device, error) if self._loading else None

@@ -1,0 +1,1 @@
+"""The processes that train one adapter together, one per GPU."""

@@ -1,0 +1,78 @@
+"""The boundary of an optimizer step where several processes train together: the leader decides, and all do the same."""
+
+from pathlib import Path
+from typing import Protocol
+
+from finetune_trainer.runtime.sigterm import StopFlag
+from finetune_trainer.train.ranks.ranks import Team
+from finetune_trainer.train.step_control import Decision, TrainingProgress
+
+
+class Progress(Protocol):
+    """What is told of each optimizer step; see TrainingProgress."""
+
+    def step_begins(self, done: int) -> None:
+        """`done` steps are behind."""
+
+    def step_ends(self, done: int) -> Decision:
+        """`done` counts this step."""
+
+    def logged(self, done: int, loss: float) -> None:
+        """The loss of step `done` is known."""
+
+    def saved(self, folder: Path, step: int) -> None:
+        """The trainer wrote a checkpoint to `folder`."""
+
+
+class Leading:
+    """Decides for all; a stop that any process was told counts."""
+
+    def __init__(self, progress: TrainingProgress, team: Team, stop: StopFlag, seed: int) -> None:
+        """`stop` is deferred."""
+        self._progress = progress
+        self._team = team
+        self._stop = stop
+        self._seed = seed
+
+    def step_begins(self, done: int) -> None:
+        """See Progress."""
+        self._team.draw(self._seed, done)
+        self._progress.step_begins(done)
+
+    def step_ends(self, done: int) -> Decision:
+        """See Progress."""
+        if self._team.agree(self._stop.requested):
+            self._stop.request()
+        return self._team.share(self._progress.step_ends(done))
+
+    def logged(self, done: int, loss: float) -> None:
+        """See Progress."""
+        self._progress.logged(done, loss)
+
+    def saved(self, folder: Path, step: int) -> None:
+        """See Progress."""
+        self._progress.saved(folder, step)
+
+
+class Following:
+    """Does what the leader decides."""
+
+    def __init__(self, team: Team, stop: StopFlag, seed: int) -> None:
+        self._team = team
+        self._stop = stop
+        self._seed = seed
+
+    def step_begins(self, done: int) -> None:
+        """See Progress."""
+        self._team.draw(self._seed, done)
+
+    def step_ends(self, done: int) -> Decision:  # noqa: ARG002 - as the leader's
+        """See Progress."""
+        self._team.agree(self._stop.requested)
+        return self._team.share()
+
+    def logged(self, done: int, loss: float) -> None:
+        """The leader has the same figure."""
+
+    def saved(self, folder: Path, step: int) -> None:
+        """The leader has what counts."""

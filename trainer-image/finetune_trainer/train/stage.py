@@ -1,0 +1,96 @@
+"""The train stage: starts the processes that train, and new ones a rung lower when GPU memory was too small.
+
+No training library is loaded here: the whole GPU belongs to the process that trains on it.
+"""
+
+import contextlib
+import logging
+
+from finetune_api import shares
+from finetune_api.exit_codes import ExitCode
+from finetune_api.result import StageResult
+from finetune_trainer.errors import OutOfGPUMemoryError, Preempted, SettingsError, StageError
+from finetune_trainer.gpu import memory_fallback
+from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.model import adapter
+from finetune_trainer.run_folder import stage_results
+from finetune_trainer.run_folder.prepared import Prepared
+from finetune_trainer.runtime.context import Context
+from finetune_trainer.train import checkpoints, launcher
+from finetune_trainer.train.kept_memory_settings import KeptRung
+from finetune_trainer.train.pods import rounds
+from finetune_trainer.train.pods.rounds import Train
+
+log = logging.getLogger(__name__)
+
+
+def run(context: Context) -> StageResult:
+    """Train the adapter of prepare's run.
+
+    Raises:
+        StageError: with `checkpoint_step`, where a checkpoint can be resumed from.
+    """
+    training = context.plan.training
+    processes = context.processes * context.node.count
+    refused = shares.refusal(training.method, training.batch_size, training.micro_batch_size, processes)
+    if refused is not None:
+        raise SettingsError(refused)
+    description = stage_results.read_prepared(context)
+    if (finished := _finished_before(context, description)) is not None:
+        log.info("this run was trained before; nothing to do")
+        return finished if context.node.leads else StageResult(stage="train", exit_code=ExitCode.OK)
+    try:
+        with rounds.opened(context) as train:
+            return _train(context, description, train)
+    except StageError as error:
+        if error.checkpoint_step is None:
+            error.checkpoint_step = _checkpoint_step(context, description)
+        raise
+
+
+def _train(context: Context, description: Prepared, train: Train) -> StageResult:
+    training = context.plan.training
+    own_batch = shares.share(training.batch_size, context.processes * context.node.count)
+    kept = KeptRung(context.store, context.layout.state, description.run_id)
+    rung, weights = kept.read(), None
+    tried: list[Rung] = []
+    while True:
+        ended = train(rung, weights)
+        if ended.result is not None:
+            return _done(ended.result)
+        assert ended.shortage is not None
+        assert ended.rung is not None
+        tried.append(ended.rung)
+        rung, weights = memory_fallback.below(ended.rung, own_batch), ended.weights
+        if rung is None:
+            raise OutOfGPUMemoryError(memory_fallback.exhausted(ended.shortage, tried))
+        log.warning("%s", memory_fallback.stepped_down(training, ended.shortage, ended.rung, rung))
+        if context.node.leads:
+            kept.write(rung)
+        if context.stop.requested:
+            raise Preempted(launcher.STOPPED)
+
+
+def _done(result: StageResult) -> StageResult:
+    if result.exit_code == ExitCode.OK:
+        return result
+    error = StageError(result.exit_code, result.message)
+    error.checkpoint_step = result.checkpoint_step
+    raise error
+
+
+def _checkpoint_step(context: Context, description: Prepared) -> int | None:
+    """Return what a process that died could not tell: an interruption that got further costs no retry."""
+    with contextlib.suppress(StageError):
+        return checkpoints.newest_step(context.store, context.layout.checkpoints, description.run_id)
+    return None
+
+
+def _finished_before(context: Context, description: Prepared) -> StageResult | None:
+    result = stage_results.find(context.store, context.layout, "train")
+    if result is None or result.run_id != description.run_id:
+        return None
+    folder = context.layout.run(description.run_id)
+    sizes = {stored.key: stored.size_bytes for stored in context.store.list(f"{folder}/{adapter.FOLDER}")}
+    whole = all(sizes.get(f"{folder}/{a.path}") == a.size_bytes for a in result.artifacts)
+    return result if result.artifacts and whole else None

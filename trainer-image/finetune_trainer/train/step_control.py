@@ -1,0 +1,156 @@
+"""What happens at the boundary of an optimizer step: progress, checkpoints, stopping. No training library in here."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_trainer.errors import SettingsError
+from finetune_trainer.runtime.context import Reporter
+from finetune_trainer.runtime.sigterm import StopFlag
+from finetune_trainer.train.checkpoints import BackgroundUpload
+from finetune_trainer.train.holdout_watch import HoldoutWatch
+
+# Speed is a mean over the last steps; the first one of an attempt compiles and does not count.
+_WINDOW = 20
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """When a checkpoint is due; exactly one of the two is set."""
+
+    every_seconds: int | None
+    every_steps: int | None
+
+    def due(self, seconds: float, steps: int) -> bool:
+        """Return whether it is, so long after the last one."""
+        if self.every_steps is not None:
+            return steps >= self.every_steps
+        return self.every_seconds is not None and seconds >= self.every_seconds
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the trainer is told at the end of a step."""
+
+    save: bool
+    stop: bool
+
+
+class TrainingProgress:
+    """Follows one attempt step by step."""
+
+    def __init__(
+        self,
+        *,
+        reporter: Reporter,
+        stop: StopFlag,
+        upload: BackgroundUpload,
+        holdout: HoldoutWatch,
+        cadence: Cadence,
+        step_tokens: Sequence[int],
+        step_rows: Sequence[int],
+        examples: int,
+        compiles: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`step_tokens` and `step_rows`: supervised tokens and rows of each step of the whole run."""
+        self._reporter = reporter
+        self._stop = stop
+        self._upload = upload
+        self._holdout = holdout
+        self._cadence = cadence
+        self._tokens = step_tokens
+        self._rows = step_rows
+        self._examples = examples
+        self._compiles = compiles
+        self._clock = clock
+        self._began = clock()
+        self._first: int | None = None
+        self._recent: deque[tuple[int, float]] = deque(maxlen=_WINDOW)
+        self._saved_at = clock()
+        self._saved_step = upload.newest_step or 0
+        self._loss: float | None = None
+        self._speed: float | None = None
+        # By step, of this attempt; a step that was trained by an earlier one is not in it.
+        self.step_seconds: dict[int, float] = {}
+        self._trained_tokens = 0
+        self._trained_seconds = 0.0
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Supervised tokens per second over this attempt, without its first step."""
+        return self._trained_tokens / self._trained_seconds if self._trained_seconds else None
+
+    @property
+    def total_steps(self) -> int:
+        """Of the whole run."""
+        return len(self._tokens)
+
+    def step_begins(self, done: int) -> None:
+        """`done` steps are behind."""
+        self._began = self._clock()
+        if self._first is None:
+            self._first = done
+            self._report(done, compiling=self._compiles)
+
+    def step_ends(self, done: int) -> Decision:
+        """`done` counts this step."""
+        now = self._clock()
+        self.step_seconds[done] = now - self._began
+        if self._first is not None and done > self._first + 1:
+            tokens, seconds = self._tokens[done - 1], now - self._began
+            self._recent.append((tokens, seconds))
+            self._trained_tokens += tokens
+            self._trained_seconds += seconds
+            taken = sum(s for _, s in self._recent)
+            self._speed = sum(t for t, _ in self._recent) / taken if taken else None
+        # Who is told to stop leaves the measuring to the next attempt: see Training.
+        best = not self._stop.requested and self._holdout.due(done) and self._holdout.measure(done)
+        early = self._holdout.ended
+        last = done == self.total_steps or early
+        stop = self._stop.requested
+        due = self._cadence.due(now - self._saved_at, done - self._saved_step)
+        # While the last checkpoint is still on its way, training rather goes on than waits. What ends training is
+        # always saved: a failure afterwards must not train again.
+        save = stop or last or best or (due and not self._upload.busy)
+        if save:
+            # The trainer deletes the checkpoint before the one that it writes: that must not be on its way any more.
+            self._upload.wait()
+            self._saved_at, self._saved_step = self._clock(), done
+        return Decision(save=save, stop=stop or early)
+
+    def logged(self, done: int, loss: float) -> None:
+        """The loss of step `done` is known.
+
+        Raises:
+            SettingsError: it is no number.
+        """
+        if not math.isfinite(loss):
+            raise SettingsError(
+                f"the training loss became {loss} at step {done}; lower spec.training.learningRate, or set "
+                "spec.training.precision to BF16 where the GPU has it (compute capability 8.0 or newer)"
+            )
+        self._loss = loss
+        self._report(done)
+
+    def saved(self, folder: Path, step: int) -> None:
+        """The trainer wrote a checkpoint to `folder`."""
+        self._holdout.saved(folder, step)
+        self._upload.start(folder, step, self._holdout.protected)
+
+    def _report(self, done: int, *, compiling: bool = False) -> None:
+        left = self.total_steps - done
+        seconds = sum(s for _, s in self._recent) / len(self._recent) if self._recent else None
+        self._reporter.report(
+            "Compiling" if compiling else "Training",
+            step=done,
+            total_steps=self.total_steps,
+            percent=100 * done // self.total_steps,
+            epoch=sum(self._rows[:done]) / self._examples,
+            loss=self._loss,
+            tokens_per_second=self._speed,
+            eta_seconds=None if seconds is None else seconds * left,
+        )
