@@ -12,24 +12,25 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from finetune_operator import __version__, heap, logs
-from finetune_operator.certificate import Certificate
-from finetune_operator.errors import KubeError, LeadershipLost
-from finetune_operator.health import STUCK_SECONDS, Health
-from finetune_operator.job_settings import Settings
-from finetune_operator.kube import FINETUNE_JOBS, KubeClient, Object, is_finished, load_configuration
-from finetune_operator.leadership import Leadership
-from finetune_operator.lease import LEASE_SECONDS
-from finetune_operator.metrics import Metrics
-from finetune_operator.news import News, is_to_expire
-from finetune_operator.progress_auth import Authenticator
-from finetune_operator.progress_server import ProgressEndpoint
-from finetune_operator.progress_store import Entry, ProgressStore
-from finetune_operator.progress_writer import ProgressWriter, stored
-from finetune_operator.reconcile import Key, Reconciler
-from finetune_operator.settings import Options, parse
-from finetune_operator.watches import Watches
-from finetune_operator.workqueue import WorkQueue, backoff_seconds
+from finetune_operator import __version__, logs
+from finetune_operator.cluster.client import FINETUNE_JOBS, KubeClient, Object, is_finished, load_configuration
+from finetune_operator.cluster.errors import KubeError, LeadershipLost
+from finetune_operator.control import gc_tuning
+from finetune_operator.control.event_filter import News, is_to_expire
+from finetune_operator.control.leadership import Leadership
+from finetune_operator.control.lease import LEASE_SECONDS
+from finetune_operator.control.reconciler import Key, Reconciler
+from finetune_operator.control.watches import Watches
+from finetune_operator.control.workqueue import WorkQueue, backoff_seconds
+from finetune_operator.job_defaults import Settings
+from finetune_operator.options import Options, parse
+from finetune_operator.progress.auth import Authenticator
+from finetune_operator.progress.server import ProgressEndpoint
+from finetune_operator.progress.store import Entry, ProgressStore
+from finetune_operator.progress.writer import ProgressWriter, stored
+from finetune_operator.serving.certificate import Certificate
+from finetune_operator.serving.health import STUCK_SECONDS, Health
+from finetune_operator.serving.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 
@@ -204,7 +205,7 @@ class Operator:
             self._news.of_job(key, None)
         self._metrics.last_full_list.set_to_current_time()
         # What it left behind is garbage, and what the watches have heard since the last one stays.
-        heap.settle()
+        gc_tuning.settle()
 
     async def _list_again(self) -> None:
         while True:

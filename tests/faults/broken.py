@@ -6,7 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from finetune_operator import apply, failures, kube, main, workqueue
+from finetune_operator import main
+from finetune_operator.cluster import apply
+from finetune_operator.cluster import client as kube_client
+from finetune_operator.control import workqueue
+from finetune_operator.decide import failures
 
 VARIABLE = "FINETUNE_FAULTS_BREAK"
 
@@ -33,7 +37,7 @@ def _doubles() -> None:
 
     async def twice(client: Any, resource: Any, job: Any, body: Any) -> Any:
         created = await create(client, resource, job, body)
-        if resource is kube.JOBS:
+        if resource is kube_client.JOBS:
             metadata = {**body["metadata"], "name": f"{body['metadata']['name']}-again"}
             await create(client, resource, job, {**body, "metadata": metadata})
         return created

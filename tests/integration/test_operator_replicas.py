@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_operator.lease import LEASE_SECONDS, POLL_SECONDS, RENEW_DEADLINE_SECONDS
+from finetune_operator.control.lease import LEASE_SECONDS, POLL_SECONDS, RENEW_DEADLINE_SECONDS
 from tests.support.control_plane import ControlPlane
 from tests.support.fake_kubelet import World
 from tests.support.operator import Installed, OperatorProcess, eventually

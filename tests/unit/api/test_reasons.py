@@ -52,7 +52,7 @@ def begun_by_a_reason(path: Path) -> set[str]:
 def behind_decide() -> set[Path]:
     """The modules on which decisions rest: `decide` is pure, so that a reason can come from nowhere else."""
     found: set[Path] = set()
-    due = [OPERATOR / "decide.py"]
+    due = [OPERATOR / "decide" / "decide.py"]
     while due:
         path = due.pop()
         if path in found:
@@ -77,7 +77,7 @@ def of_the_operator() -> set[str]:
 
 def of_the_trainer() -> set[str]:
     modules = sorted(TRAINER.rglob("*.py"))
-    named = [TRAINER / "evaluation_warnings.py", *(m for m in modules if calls(m, "CheckReport"))]
+    named = [TRAINER / "evaluation" / "warnings.py", *(m for m in modules if calls(m, "CheckReport"))]
     return set().union(*map(begun_by_a_reason, modules), *map(words, named)) - NO_REASONS
 
 

@@ -11,7 +11,7 @@ from finetune_api import crd
 from finetune_api.plan import Defaults
 from finetune_api.policy import Policy
 from finetune_api.references import S3Connection
-from finetune_operator.settings import parse
+from finetune_operator.options import parse
 from tests.unit.chart.conftest import CHART, KUBERNETES_VERSION, Render, of_kind, run_helm
 
 ALL_VALUES = str(CHART.parent.parent / "tests" / "unit" / "chart" / "all-values.yaml")

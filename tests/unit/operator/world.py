@@ -11,10 +11,10 @@ from typing import Any
 
 from finetune_api.result import StageResult
 from finetune_api.spec import Stage
-from finetune_operator.children import condition, is_live_job, is_live_pod
 from finetune_operator.clock import format_time
-from finetune_operator.decide import decide
-from finetune_operator.decision import (
+from finetune_operator.control.reconciler import goes_on, wait_for_next
+from finetune_operator.decide.decide import decide
+from finetune_operator.decide.decision import (
     Action,
     CreateJob,
     DeleteConfigMap,
@@ -25,11 +25,11 @@ from finetune_operator.decision import (
     KubernetesEvent,
     UpdateConfigMap,
 )
-from finetune_operator.diagnose import needs_events
-from finetune_operator.job_settings import Settings
-from finetune_operator.observation import Observation
-from finetune_operator.queued import held
-from finetune_operator.reconcile import goes_on, wait_for_next
+from finetune_operator.decide.diagnose import needs_events
+from finetune_operator.decide.job_and_pod import condition, is_live_job, is_live_pod
+from finetune_operator.decide.kueue_wait import held
+from finetune_operator.decide.observation import Observation
+from finetune_operator.job_defaults import Settings
 
 Object = dict[str, Any]
 RUN_ID = "a" * 64

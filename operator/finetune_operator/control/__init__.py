@@ -1,0 +1,1 @@
+"""When a FineTuneJob is looked at, and by which replica."""

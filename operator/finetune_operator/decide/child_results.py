@@ -1,0 +1,192 @@
+"""Takes into the status what the Jobs and pods show. Nothing is started here."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.spec import FineTuneJobSpec
+from finetune_api.status import Failure, FineTuneJobStatus, StageStatus
+from finetune_operator import names
+from finetune_operator.clock import format_time
+from finetune_operator.decide import (
+    attempts,
+    compute_edit,
+    deadlines,
+    failures,
+    gpu_time,
+    job_and_pod,
+    stale_jobs,
+    status,
+    stuck_job,
+    suspend,
+)
+from finetune_operator.decide.attempts import Ended
+from finetune_operator.decide.decision import KubernetesEvent
+from finetune_operator.decide.evaluation_gate import missed
+from finetune_operator.decide.failures import Verdict
+from finetune_operator.decide.observation import Object, Observation
+
+_NODES_KEPT = 64
+_REASON = re.compile(r"[A-Z][A-Za-z0-9]{0,127}")
+
+
+@dataclass(frozen=True)
+class Record:
+    """The status after this pass, and what happened in it."""
+
+    status: FineTuneJobStatus
+    events: tuple[KubernetesEvent, ...] = ()
+    # Set if the job cannot go on.
+    failure: Failure | None = None
+
+
+def record(observation: Observation, spec: FineTuneJobSpec, now: datetime) -> Record:
+    """Follow the children as far as they got: an operator that was away catches up in one pass."""
+    result = Record(observation.status)
+    while (stage := status.current(result.status)) is not None and result.failure is None:
+        following = _step(result, stage, observation, spec, now)
+        if following is None:
+            break
+        result = following
+    return result
+
+
+def _step(
+    result: Record, stage: StageStatus, observation: Observation, spec: FineTuneJobSpec, now: datetime
+) -> Record | None:
+    """Return what one more look at the present stage adds, or None if that is nothing."""
+    job = job_and_pod.named(observation.jobs, names.job(observation.metadata, stage.name, stage.attempt))
+    if stage.state == "Pending":
+        if job and stale_jobs.is_of_another_plan(job, result.status.snapshot):
+            # It has the name of the attempt that was to begin.
+            return replace(result, status=status.with_stage(result.status, status.next_attempt(stage)))
+        return _started(result, stage, job, now) if job else None
+    if stage.state == "Failed":
+        # Its Job is being deleted: there is nothing more to learn from it.
+        return None
+    if job is None:
+        # It was seen before, so that it was deleted since, not merely never created.
+        when = format_time(now)
+        counted = gpu_time.count(result.status, stage, observation.pods, when)
+        return _deleted(replace(result, status=counted), stage, observation, spec, when)
+    followed = replace(result, status=deadlines.follow(result.status, job, now))
+    ended = attempts.ended(job, observation.pods, stage.name, stage.attempt)
+    if ended is None:
+        followed = replace(followed, status=gpu_time.follow(followed.status, stage, job, observation.pods, now))
+        return followed if followed != result else None
+    return _ended(followed, stage, ended, observation, spec)
+
+
+def _started(result: Record, stage: StageStatus, job: Object, now: datetime) -> Record:
+    running = stage.model_copy(
+        update={
+            "state": "Running",
+            "refused_since": None,
+            "job_name": job["metadata"]["name"],
+            "start_time": job["metadata"]["creationTimestamp"],
+            "completion_time": None,
+        }
+    )
+    event = KubernetesEvent("Normal", "StageStarted", f"{attempts.called(stage)} started, attempt {stage.attempt + 1}.")
+    noted = _noted(result, running, event)
+    return replace(noted, status=deadlines.follow(noted.status, job, now))
+
+
+def _ended(result: Record, stage: StageStatus, ended: Ended, observation: Observation, spec: FineTuneJobSpec) -> Record:
+    if ended.result:
+        merged = status.with_result(result.status, observation.metadata, spec, ended.result)
+        result = Record(merged, (*result.events, *_warnings(result.status, merged)))
+    result = replace(result, status=gpu_time.count(result.status, stage, observation.pods, ended.completion_time))
+    if ended.succeeded and ended.result and ended.result.exit_code == 0:
+        done = stage.model_copy(update={"state": "Succeeded", "completion_time": ended.completion_time})
+        result = _noted(result, done, KubernetesEvent("Normal", "StageSucceeded", f"{stage.name} succeeded."))
+        if ended.result.reused_from:
+            result = replace(result, status=status.without_the_rest(result.status))
+        # An identical run is complete only if it passed the same gate; its verdict may not be told again.
+        judged = stage.name == "train" or (ended.result.reused_from and ended.result.evaluation)
+        return _gated(result, spec) if judged else result
+    edited = compute_edit.is_later_than_failure(observation.jobs, spec, stage)
+    verdict = failures.judge(ended, stage, spec.retries.maximum, edited=edited)
+    if ended.checkpoint_step is not None:
+        step = max(ended.checkpoint_step, stage.checkpoint_step or 0)
+        stage = stage.model_copy(update={"checkpoint_step": step})
+    if ended.exit_code == ExitCode.GPU_UNUSABLE and ended.node:
+        # Of several pods that one may be gone by the next look: the others' end deletes it.
+        known = [node for node in stage.unusable_nodes or [] if node != ended.node]
+        stage = stage.model_copy(update={"unusable_nodes": [*known, ended.node][-_NODES_KEPT:]})
+    if ended.deleted:
+        return _deleted(result, stage, observation, spec, ended.completion_time)
+    return _failed(result, stage, verdict, ended.completion_time)
+
+
+def _deleted(
+    result: Record, stage: StageStatus, observation: Observation, spec: FineTuneJobSpec, completion_time: str
+) -> Record:
+    """An attempt whose Job was deleted. If this operator did, it is no failure: none is kept, nothing is waited for."""
+    if not suspend.explains_deletion(observation, spec) and not compute_edit.explains_deletion(observation.status):
+        lost = stuck_job.explains_deletion(observation.status)
+        return _failed(result, stage, stuck_job.lost(stage) if lost else failures.job_deleted(stage), completion_time)
+    changed = status.with_stage(result.status, status.next_attempt(stage))
+    return replace(result, status=deadlines.stop(changed, completion_time))
+
+
+def _gated(result: Record, spec: FineTuneJobSpec) -> Record:
+    """Judge a result that is there by what the job asks of it."""
+    failure = missed(spec.evaluation.gate, result.status.evaluation)
+    if failure is None or spec.evaluation.gate is None:
+        return result
+    if spec.evaluation.gate.on_miss == "Warn":
+        event = KubernetesEvent("Warning", failure.reason, failure.message)
+        return replace(result, events=(*result.events, event))
+    [train] = (s for s in result.status.stages if s.name == "train")
+    failed = train.model_copy(update={"state": "Failed", "last_failure": failure})
+    return replace(result, status=status.with_stage(result.status, failed), failure=failure)
+
+
+def _warnings(old: FineTuneJobStatus, new: FineTuneJobStatus) -> list[KubernetesEvent]:
+    """Return an event for each warning that is new."""
+    known = _told(old)
+    return [_warning(text) for text in _told(new) if text not in known]
+
+
+def _told(found: FineTuneJobStatus) -> Sequence[str]:
+    return [
+        *(found.dataset.warnings if found.dataset else ()),
+        *(found.evaluation.warnings if found.evaluation else ()),
+    ]
+
+
+def _warning(text: str) -> KubernetesEvent:
+    # A warning begins with its reason, as a word of its own.
+    reason, colon, message = text.partition(": ")
+    if colon and _REASON.fullmatch(reason):
+        return KubernetesEvent("Warning", reason, message)
+    return KubernetesEvent("Warning", "TrainerWarning", text)
+
+
+def _failed(result: Record, stage: StageStatus, verdict: Verdict, completion_time: str) -> Record:
+    failed = stage.model_copy(
+        update={
+            "counted_failures": stage.counted_failures + (1 if verdict.counted else 0),
+            "completion_time": completion_time,
+            "last_failure": verdict.failure,
+            "report_only": verdict.report_only or None,
+        }
+    )
+    message = verdict.failure.message
+    if verdict.permanent:
+        failed = failed.model_copy(update={"state": "Failed"})
+        event = KubernetesEvent("Warning", "StageFailed", message)
+        return replace(_noted(result, failed, event), failure=verdict.failure)
+    again = failed.model_copy(update={"state": "Pending", "attempt": stage.attempt + 1, "start_time": None})
+    event = KubernetesEvent("Warning", "StageRetrying", f"{verdict.failure.reason}: {message}")
+    return _noted(result, again, event)
+
+
+def _noted(result: Record, stage: StageStatus, event: KubernetesEvent) -> Record:
+    noted = status.with_stage(result.status, stage)
+    if stage.completion_time:
+        noted = deadlines.stop(noted, stage.completion_time)
+    return replace(result, status=noted, events=(*result.events, event))

@@ -1,0 +1,97 @@
+"""How to read Jobs and pods."""
+
+from collections.abc import Sequence
+
+from finetune_api.spec import Stage
+from finetune_operator import names
+from finetune_operator.decide.observation import Object
+
+
+def condition(child: Object, kind: str) -> Object | None:
+    """Return the condition of that type if it is True."""
+    conditions = (child.get("status") or {}).get("conditions") or []
+    return next((c for c in conditions if c["type"] == kind and c["status"] == "True"), None)
+
+
+def is_live_job(job: Object) -> bool:
+    """Whether a Job may still have or start pods. FailureTarget and SuccessCriteriaMet come before the pods ended."""
+    return condition(job, "Complete") is None and condition(job, "Failed") is None
+
+
+def is_being_deleted(child: Object) -> bool:
+    """Whether it goes as soon as nothing blocks that. No Job gets another pod then."""
+    return bool(child["metadata"].get("deletionTimestamp"))
+
+
+def is_live_pod(pod: Object) -> bool:
+    """Whether a pod's container may run, now or later: one that is being deleted may still hold a GPU."""
+    return (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
+
+
+def live(jobs: Sequence[Object], pods: Sequence[Object]) -> list[str]:
+    """Return the names of what is live: Jobs, and pods without a live Job too."""
+    return sorted(
+        [j["metadata"]["name"] for j in jobs if is_live_job(j)]
+        + [p["metadata"]["name"] for p in pods if is_live_pod(p)]
+    )
+
+
+def named(children: Sequence[Object], name: str) -> Object | None:
+    """Return the child of that name."""
+    return next((c for c in children if c["metadata"]["name"] == name), None)
+
+
+def is_pod_of(pod: Object, stage: Stage, attempt: int | None = None) -> bool:
+    """Whether a pod belongs to a stage, and to one attempt of it if given."""
+    labels = pod["metadata"].get("labels") or {}
+    return labels.get(names.STAGE_LABEL) == stage and (
+        attempt is None or labels.get(names.ATTEMPT_LABEL) == str(attempt)
+    )
+
+
+def is_pod_of_job(pod: Object, job: Object) -> bool:
+    """Whether a pod belongs to a Job of the same FineTuneJob."""
+    job_labels, pod_labels = (x["metadata"].get("labels") or {} for x in (job, pod))
+    keys = (names.STAGE_LABEL, names.ATTEMPT_LABEL)
+    return all(pod_labels.get(k) == job_labels.get(k) for k in keys)
+
+
+def index(pod: Object) -> int:
+    """Return which pod of an Indexed Job it is; 0 for the one pod of another."""
+    return int((pod["metadata"].get("labels") or {}).get(names.INDEX_LABEL) or 0)
+
+
+def newest(pods: Sequence[Object]) -> dict[int, Object]:
+    """Return the newest pod for each index; a queue that held a Job may have ended earlier ones."""
+    order = sorted(pods, key=lambda p: str(p["metadata"].get("creationTimestamp", "")))
+    return {index(p): p for p in order}
+
+
+def completions(job: Object) -> int:
+    """Return how many pods a Job has at the same time."""
+    number: int = (job.get("spec") or {}).get("completions") or 1
+    return number
+
+
+def runs(pod: Object) -> bool:
+    """Whether its container runs."""
+    return bool((pod.get("status") or {}).get("phase") == "Running")
+
+
+def unstarted(job: Object, pods: Sequence[Object]) -> int:
+    """Return how many pods of a Job have not begun to run, or are not there; `pods` are of it."""
+    begun = [p for p in newest(pods).values() if (p.get("status") or {}).get("phase", "Pending") != "Pending"]
+    return max(0, completions(job) - len(begun))
+
+
+def trainer_status(pod: Object) -> Object:
+    """Return the status of the trainer's container; empty before the kubelet wrote one."""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    found: Object = next((s for s in statuses if s["name"] == names.CONTAINER), {})
+    return found
+
+
+def terminated(pod: Object) -> Object | None:
+    """Return how the trainer's container ended, or None if it has not."""
+    state: Object | None = (trainer_status(pod).get("state") or {}).get("terminated")
+    return state

@@ -1,0 +1,29 @@
+"""The prepare pod: checks data, model and bucket on a CPU, so that no GPU waits for a mistake."""
+
+from typing import Any
+
+from finetune_operator.job_templates import pod, volumes
+from finetune_operator.job_templates.attempt import Attempt
+
+
+def job(attempt: Attempt) -> dict[str, Any]:
+    """Render the Job. It alone sees the dataset's sources and the template."""
+    plan = attempt.plan
+    sources = [*plan.dataset.sources, *plan.dataset.holdout_sources]
+    mounts = [
+        *volumes.connections(
+            [
+                *(plan.output.s3, plan.model.s3, volumes.original(attempt), volumes.adapter(attempt)),
+                *(source.s3 for source in sources),
+            ],
+            tokens=[
+                volumes.hub_token(attempt),
+                volumes.original_token(attempt),
+                *(source.hub.token_file for source in sources if source.hub),
+            ],
+        ),
+        *volumes.model(attempt),
+        *volumes.template(attempt),
+        *volumes.dataset(attempt),
+    ]
+    return pod.job(attempt, "prepare", mounts, environment=pod.NO_GPU)
