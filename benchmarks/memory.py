@@ -19,6 +19,8 @@ from typing import Any
 
 import training
 
+from finetune_trainer.gpu.precision import dtype
+
 SIZES = ((1, 256), (1, 1024), (1, 2048), (2, 512), (2, 2048), (4, 1024), (8, 256), (8, 512), (8, 1024), (4, 2048))
 MODES = ("None", "Standard", "Offload")
 
@@ -85,7 +87,7 @@ def measure(options: argparse.Namespace, folder: Path) -> int:
             ids = torch.randint(5, 1500, (rows, length), device=target)
             started = time.monotonic()
             try:
-                with torch.autocast("cuda", dtype=load_model.dtype(loaded.precision)):
+                with torch.autocast("cuda", dtype=dtype(loaded.precision)):
                     loss = loaded.model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids).loss
                 loss.backward()
                 optimizer.step()

@@ -20,7 +20,7 @@ from benchmarks.control_plane.api import Api, Object
 from benchmarks.control_plane.cluster import NAMESPACE, Cluster
 from benchmarks.control_plane.load import FineTuneJobs, Kind, PlainJobs, Seen
 
-from finetune_operator.lease import LEASE_SECONDS
+from finetune_operator.control.lease import LEASE_SECONDS
 
 _PACES = (10, 50)
 _SETTLED_SHARE = 0.05

@@ -1,4 +1,4 @@
-"""Stands in for `finetune_trainer.train.launcher`: a GPU whose memory is measured in rungs.
+"""Stands in for `finetune_trainer.train.worker`: a GPU whose memory is measured in rungs.
 
 FAKE_TRAINING is a JSON object: `fits`, the rung that has room ([micro-batch, checkpointing]; null: none has),
 `steps` per process before memory runs out, or `end`, how the process ends instead. `others`: the same of the processes
@@ -18,8 +18,8 @@ from finetune_trainer.gpu.memory_fallback import Shortage
 from finetune_trainer.gpu.memory_settings import Rung
 from finetune_trainer.progress.pipe import PipeReporter
 from finetune_trainer.runtime.sigterm import StopFlag
-from finetune_trainer.train import launcher
-from finetune_trainer.train.launcher import Order, Outcome
+from finetune_trainer.train import worker
+from finetune_trainer.train.messages import Order, Outcome
 
 FIRST = Rung(8, "None")
 WEIGHTS = Path("model-files")
@@ -72,8 +72,8 @@ def finish(end: str, order: Order) -> int:
         result = StageResult(stage="train", exit_code=1, message="unexpected RuntimeError in train")
         order.outcome.write_text(Outcome(result=result).model_dump_json(by_alias=True))
     elif end == "hang":
-        launcher._attempt = hang
-        return launcher.main(sys.argv[1:])
+        worker._attempt = hang
+        return worker.main(sys.argv[1:])
     elif end.startswith("SIG"):
         os.kill(os.getpid(), signal.Signals[end])
     return 3

@@ -19,7 +19,7 @@ from finetune_trainer.gpu.memory_settings import Rung
 from finetune_trainer.run_folder.stage_results import read_prepared
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.train import launcher
-from finetune_trainer.train.launcher import Outcome
+from finetune_trainer.train.messages import Outcome
 from finetune_trainer.train.ranks.ranks import Team
 
 

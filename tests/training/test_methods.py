@@ -18,10 +18,9 @@ from finetune_trainer import methods
 from finetune_trainer.evaluation import scores
 from finetune_trainer.evaluation.scores import Score
 from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.methods.interface import Decision, LoadedModel
 from finetune_trainer.methods.rows import BinaryRow, PreferenceRow, SFTRow
 from finetune_trainer.model import load as load_model
-from finetune_trainer.model.load import LoadedModel
-from finetune_trainer.train.step_control import Decision
 from tests.support import tiny_model
 from tests.support.smollm2 import model_dir
 from tests.support.trainer_job import JOB

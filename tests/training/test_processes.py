@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from finetune_trainer.train.launcher import STOPPED
+from finetune_trainer.train.messages import STOPPED
 from finetune_trainer.train.process_group import free_port
 from tests.support import tiny_model
 from tests.training.conftest import Job, coach_rows, make_tiny_job

@@ -2,6 +2,10 @@
 
 from finetune_api.exit_codes import ExitCode, reason
 
+# Exit codes that say nothing of a cause: an unexpected exception, and Ctrl-C.
+CRASHED = 1
+INTERRUPTED = 130
+
 
 class StageError(Exception):
     """Ends the stage with an exit code and one sentence for the user: what happened, where, and what to change."""
@@ -92,3 +96,8 @@ class HungError(StageError):
             f"training made no progress for {seconds} s and was ended; its log has where each thread stood. If it only "
             "needs longer than that, raise spec.training.hangTimeoutSeconds",
         )
+
+
+def unexpected(stage: str, error: BaseException) -> StageError:
+    """Return what a user reads of an exception that nobody expected; a traceback would not help."""
+    return StageError(CRASHED, f"unexpected {type(error).__name__} in {stage}")

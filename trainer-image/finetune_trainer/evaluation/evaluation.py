@@ -18,7 +18,7 @@ from finetune_trainer.evaluation.reference import Reference
 from finetune_trainer.evaluation.rewards import Rewards, rewards
 from finetune_trainer.evaluation.scores import Score, score
 from finetune_trainer.evaluation.verdict import compare
-from finetune_trainer.model.load import LoadedModel
+from finetune_trainer.methods.interface import LoadedModel
 from finetune_trainer.run_folder import prepared, report_json
 from finetune_trainer.run_folder.prepared import Prepared
 from finetune_trainer.runtime.context import Context

@@ -9,7 +9,8 @@ from typing import Any
 from finetune_trainer.data.tokens import chat_template as template
 from finetune_trainer.evaluation.generate import autocast
 from finetune_trainer.evaluation.logits import logits_returned
-from finetune_trainer.model.load import LoadedModel, for_training
+from finetune_trainer.methods.interface import LoadedModel
+from finetune_trainer.model.load import for_training
 
 # Nats per token. Measured with SmolLM2-135M-Instruct on examples/coach.jsonl (rank 16, batches of 4, 5 warm-up steps):
 # learning rate 2e-4: 0.06 after 20 steps, 0.10 after 40; 1e-3: 0.32 after 20; 1e-2: 0.59 after 5, 0.92 after 10; 1e-1,

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_trainer.gpu import device as gpu_device
+from finetune_trainer.gpu.precision import dtype
+from finetune_trainer.methods.interface import LoadedModel
 from finetune_trainer.methods.rows import SFTRow
-from finetune_trainer.model.load import LoadedModel, dtype, for_inference, for_training
+from finetune_trainer.model.load import for_inference, for_training
 
 _ANSWERS_AT_ONCE = 8
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from finetune_trainer.model.load import LoadedModel
+from finetune_trainer.methods.interface import LoadedModel
 
 # Positions whose probabilities are computed at once: in 32 bit, all of a long row's would need gigabytes.
 POSITIONS_AT_ONCE = 256

@@ -8,8 +8,8 @@ from finetune_trainer.data.tokens import chat_template
 from finetune_trainer.evaluation import answer_flags
 from finetune_trainer.evaluation.generate import Answer, answers
 from finetune_trainer.evaluation.reference import Prompt
+from finetune_trainer.methods.interface import LoadedModel
 from finetune_trainer.methods.rows import BinaryRow, PreferenceRow
-from finetune_trainer.model.load import LoadedModel
 from finetune_trainer.run_folder.prepared import Prepared
 
 

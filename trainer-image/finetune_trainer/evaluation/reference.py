@@ -15,8 +15,9 @@ from pydantic import Field
 from finetune_api.base import Model
 from finetune_trainer.evaluation.generate import autocast
 from finetune_trainer.evaluation.logits import POSITIONS_AT_ONCE, logits_returned
+from finetune_trainer.methods.interface import LoadedModel
 from finetune_trainer.methods.rows import BinaryRow, PreferenceRow, SFTRow
-from finetune_trainer.model.load import LoadedModel, for_training
+from finetune_trainer.model.load import for_training
 
 NAME = "reference.json"
 # Most likely tokens that are kept of each position: 87 % of the probability where SmolLM2-135M is asked in Korean.

@@ -9,8 +9,9 @@ from typing import Any
 from finetune_api.plan import Plan, PreferencePlan
 from finetune_trainer.evaluation.generate import autocast, row_losses
 from finetune_trainer.evaluation.logits import answer_log_probability
+from finetune_trainer.methods.interface import LoadedModel
 from finetune_trainer.methods.rows import BinaryRow, PreferenceRow
-from finetune_trainer.model.load import LoadedModel, for_training
+from finetune_trainer.model.load import for_training
 
 
 @dataclass(frozen=True)

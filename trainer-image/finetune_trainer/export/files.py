@@ -27,7 +27,7 @@ from finetune_trainer.run_folder import prepared
 from finetune_trainer.run_folder.prepared import Prepared
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.sources.model import fetch_original, fetch_weights
-from finetune_trainer.train.checkpoints import sha256_of
+from finetune_trainer.storage.checksum import sha256_of
 
 _MERGED = "merged"
 # Written last.

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.errors import ModelError
-from finetune_trainer.export.gguf.convert import cpus
 from finetune_trainer.model.adapter import CHAT_TEMPLATE, WEIGHTS
 from finetune_trainer.model.base_weights import BaseWeight, BaseWeights, Loading
 from finetune_trainer.model.lora_weights import LoRAWeights
 from finetune_trainer.model.original_weights import check_same
 from finetune_trainer.model.tensor_files import weight_files
+from finetune_trainer.runtime.cpus import cpus
 from finetune_trainer.sources.model_files import INDEX, SINGLE
 
 # The largest finite F16 number.

@@ -32,8 +32,8 @@ from finetune_trainer.run_folder import stage_results
 from finetune_trainer.run_folder.prepared import Prepared
 from finetune_trainer.runtime.build_id import build_id
 from finetune_trainer.runtime.context import Context
+from finetune_trainer.storage.checksum import sha256_of
 from finetune_trainer.storage.store import Progress
-from finetune_trainer.train.checkpoints import sha256_of
 
 # Names of records, beside the types of `export.gguf`.
 _SOURCE = "Source"

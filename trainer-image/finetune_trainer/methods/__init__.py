@@ -8,10 +8,9 @@ from finetune_api.plan import Plan
 from finetune_api.training_spec import Method
 from finetune_trainer.gpu.memory_settings import Rung
 from finetune_trainer.methods import dpo, kto, orpo, sft
+from finetune_trainer.methods.interface import LoadedModel, Progress
 from finetune_trainer.methods.log_names import figures
 from finetune_trainer.methods.rows import Row
-from finetune_trainer.model.load import LoadedModel
-from finetune_trainer.train.ranks.step_sync import Progress
 
 __all__ = ["build", "check_batches", "figures", "ordered"]
 

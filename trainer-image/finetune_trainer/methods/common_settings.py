@@ -6,7 +6,7 @@ from typing import Any
 
 from finetune_api.plan import Plan, TrainingPlan
 from finetune_trainer.gpu.memory_settings import Rung
-from finetune_trainer.model.load import Precision, checkpointing
+from finetune_trainer.gpu.precision import Precision
 
 _OPTIMIZERS = {"AdamW8bit": "adamw_8bit", "AdamW": "adamw_torch_fused"}
 # transformers' name for "constant after warmup".
@@ -45,7 +45,7 @@ def common(plan: Plan, precision: Precision, total_steps: int, folder: Path, run
         "use_cpu": precision == "fp32",
         "seed": training.seed,
         "data_seed": training.seed,
-        "gradient_checkpointing": bool(checkpointing(rung.gradient_checkpointing)),
+        "gradient_checkpointing": rung.gradient_checkpointing != "None",
         "max_length": plan.model.max_sequence_length,
         "train_sampling_strategy": "sequential",
         "dataset_num_proc": None,

@@ -6,12 +6,12 @@ from typing import Any
 
 from finetune_api.plan import Plan
 from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.precision import Precision
 from finetune_trainer.methods import batch_check
 from finetune_trainer.methods.common_settings import common
+from finetune_trainer.methods.interface import LoadedModel, Progress
 from finetune_trainer.methods.rows import SFTRow
 from finetune_trainer.methods.step_callback import callback
-from finetune_trainer.model.load import LoadedModel, Precision
-from finetune_trainer.train.ranks.step_sync import Progress
 
 
 def settings(plan: Plan, precision: Precision, total_steps: int, folder: Path, rung: Rung) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.train.ranks.step_sync import Progress
+from finetune_trainer.methods.interface import Progress
 
 
 def callback(progress: Progress) -> Any:

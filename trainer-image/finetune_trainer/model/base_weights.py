@@ -15,8 +15,8 @@ from typing import Any
 
 from finetune_api.base import Model
 from finetune_trainer.errors import ModelError
+from finetune_trainer.gpu.precision import Precision, dtype
 from finetune_trainer.model import nf4
-from finetune_trainer.model.load import Precision, dtype
 from finetune_trainer.model.safetensors_header import Tensor
 from finetune_trainer.model.tensor_files import Weights
 from finetune_trainer.run_folder.prepared import FOLDER

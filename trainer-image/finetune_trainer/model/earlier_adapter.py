@@ -10,17 +10,17 @@ from finetune_api.layout import join_uri
 from finetune_api.plan import AdapterPlan, LoRAPlan
 from finetune_trainer.errors import ModelError, SettingsError
 from finetune_trainer.model.adapter import CONFIG, FOLDER, WEIGHTS
+from finetune_trainer.model.checked import CheckedModel
 from finetune_trainer.model.lora_weights import module_of
 from finetune_trainer.model.safetensors_header import Tensor, read_tensors
-from finetune_trainer.prepare.model_preflight import CheckedModel
 from finetune_trainer.run_folder import reuse
-from finetune_trainer.run_folder.prepared import ModelFile, ResolvedAdapter
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.sources.folder_model import FolderModel
+from finetune_trainer.sources.resolved import ModelFile, ResolvedAdapter
+from finetune_trainer.storage.checksum import sha256_of
 from finetune_trainer.storage.folder import FileStore
 from finetune_trainer.storage.open import open_s3
 from finetune_trainer.storage.store import Store
-from finetune_trainer.train.checkpoints import sha256_of
 
 _PICKLE = "adapter_model.bin"
 # Settings of PEFT's that change what an adapter computes, and that no adapter of ours has.

@@ -2,56 +2,25 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from finetune_api.plan import Plan
 from finetune_api.training_spec import Method
 from finetune_trainer.errors import ModelError, SettingsError
 from finetune_trainer.gpu.device import GPU
 from finetune_trainer.gpu.memory_settings import Checkpointing, Rung
+from finetune_trainer.gpu.precision import dtype, precision
+from finetune_trainer.methods.interface import LoadedModel
 from finetune_trainer.model import adapter
 
-Precision = Literal["bf16", "fp16", "fp32"]
 # Unsloth's own name for recomputation with activations kept in host memory.
 _CHECKPOINTING: dict[Checkpointing, bool | str] = {"Offload": "unsloth", "Standard": True, "None": False}
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """The model with its adapter; `tokenizer` is the model's own."""
-
-    model: Any
-    tokenizer: Any
-    precision: Precision
-
-
-def precision(requested: str, gpu: GPU | None) -> Precision:
-    """Return the arithmetic of training; a CPU always computes in 32 bit.
-
-    Raises:
-        SettingsError: BF16 on a GPU that has none.
-    """
-    if gpu is None:
-        return "fp32"
-    if requested == "BF16" and not gpu.has_bf16:
-        raise SettingsError(
-            f"spec.training.precision is BF16 and {gpu.name} has no BF16; set Auto or FP16, or choose a newer GPU"
-        )
-    return "bf16" if requested != "FP16" and gpu.has_bf16 else "fp16"
 
 
 def checkpointing(requested: Checkpointing) -> bool | str:
     """Return Unsloth's `use_gradient_checkpointing`."""
     return _CHECKPOINTING[requested]
-
-
-def dtype(name: Precision) -> Any:
-    """Return the torch dtype."""
-    import torch
-
-    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
 
 
 def load(plan: Plan, weights: Path, gpu: GPU | None, rung: Rung, start: Path | None = None) -> LoadedModel:

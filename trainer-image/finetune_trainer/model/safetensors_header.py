@@ -10,8 +10,8 @@ from math import prod
 from typing import Any
 
 from finetune_trainer.errors import ModelError
-from finetune_trainer.run_folder.prepared import ModelFile
 from finetune_trainer.sources.model_files import ModelFiles
+from finetune_trainer.sources.resolved import ModelFile
 
 _MAXIMUM_HEADER_BYTES = 100_000_000
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from finetune_trainer.errors import ModelError
 from finetune_trainer.model.safetensors_header import Tensor, read_tensors
-from finetune_trainer.run_folder.prepared import ModelFile
 from finetune_trainer.sources.folder_model import FolderModel
 from finetune_trainer.sources.model_files import INDEX, SINGLE
+from finetune_trainer.sources.resolved import ModelFile
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,13 @@ from finetune_api.memory import Shape
 from finetune_api.plan import Plan
 from finetune_trainer.errors import ModelError, SettingsError
 from finetune_trainer.model import merge_base, original_weights
+from finetune_trainer.model.checked import CheckedModel
 from finetune_trainer.model.safetensors_header import Tensor, parameter_count, read_tensors
-from finetune_trainer.run_folder.prepared import ModelFile, ResolvedModel
 from finetune_trainer.sources.model_files import INDEX, SINGLE, Listing, ModelFiles, is_weights
+from finetune_trainer.sources.resolved import ModelFile, ResolvedModel
 
 _CONVERTER = "convert_hf_to_gguf.py"
 _CONVERTER_SECONDS = 600
-
-
-@dataclass(frozen=True)
-class CheckedModel:
-    """The model, pinned, and what the data needs of it."""
-
-    resolved: ResolvedModel
-    tokenizer: Any
-    tensors: Mapping[str, Tensor]
-    generation_eos: list[int]
-    # None: its config.json does not tell the sizes that GPU memory follows from.
-    shape: Shape | None = None
-    # Its config.json.
-    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check(plan: Plan, model: ModelFiles, listing: Listing, folder: Path) -> CheckedModel:

@@ -7,8 +7,8 @@ from typing import Any
 
 from finetune_api.plan import PLAN_VERSION, Plan
 from finetune_trainer.model import merge_base
-from finetune_trainer.run_folder.prepared import ResolvedAdapter, ResolvedModel
 from finetune_trainer.runtime.build_id import build_id
+from finetune_trainer.sources.resolved import ResolvedAdapter, ResolvedModel
 
 # How the work is cut up, kept and watched; none of it changes the result.
 _WITHOUT_EFFECT = {

@@ -26,14 +26,15 @@ from finetune_trainer.data.tokens.stop_tokens import Stops, answers_warning, fin
 from finetune_trainer.errors import DatasetError
 from finetune_trainer.gpu import memory_fit
 from finetune_trainer.model import earlier_adapter
+from finetune_trainer.model.checked import CheckedModel
 from finetune_trainer.prepare import model_preflight, run_id, template_choice
-from finetune_trainer.prepare.model_preflight import CheckedModel
 from finetune_trainer.run_folder import prepared, report_json, reuse
-from finetune_trainer.run_folder.prepared import Prepared, Question, ResolvedAdapter, ResolvedModel
+from finetune_trainer.run_folder.prepared import Prepared, Question
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.sources import dataset as dataset_source
 from finetune_trainer.sources import model as model_source
 from finetune_trainer.sources.dataset_file import SourceFile
+from finetune_trainer.sources.resolved import ResolvedAdapter, ResolvedModel
 
 _REPORT_EVERY_ROWS = 200
 log = logging.getLogger(__name__)

@@ -10,10 +10,10 @@ from pydantic import ConfigDict, ValidationError
 from finetune_api.base import Model, Sha256
 from finetune_api.layout import MANIFEST
 from finetune_api.status import Artifact, DatasetStatus, Effective, EvaluationStatus, MemoryStatus
-from finetune_trainer.run_folder.prepared import ResolvedAdapter, ResolvedModel
 from finetune_trainer.runtime.build_id import build_id, package_versions
+from finetune_trainer.sources.resolved import ResolvedAdapter, ResolvedModel
+from finetune_trainer.storage.checksum import sha256_of
 from finetune_trainer.storage.store import Store
-from finetune_trainer.train.checkpoints import sha256_of
 
 _LOGS = "logs/"
 

@@ -4,14 +4,29 @@ import os
 import sys
 from pathlib import Path
 
+from finetune_api.exit_codes import reason
 from finetune_api.layout import JobLayout
 from finetune_api.result import StageResult
 from finetune_api.spec import Stage
-from finetune_trainer.errors import NoResultError, SettingsError
+from finetune_trainer.errors import NoResultError, SettingsError, StageError
 from finetune_trainer.run_folder import prepared
 from finetune_trainer.run_folder.prepared import Prepared
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.storage.store import Store
+
+# Of a message, in characters: a termination message has to stay below 4,096 bytes.
+_LONGEST = 4096
+
+
+def failed(stage: Stage, error: StageError) -> StageResult:
+    """Return the result of a stage that ended with `error`: the only form in which a failure leaves a process."""
+    return StageResult(
+        stage=stage,
+        exit_code=error.exit_code,
+        reason=reason(error.exit_code),
+        message=error.message[:_LONGEST],
+        checkpoint_step=error.checkpoint_step,
+    )
 
 
 def find(store: Store, layout: JobLayout, stage: Stage) -> StageResult | None:

@@ -9,8 +9,8 @@ from finetune_api.plan import S3Target, SourcePlan
 from finetune_trainer.errors import DatasetError, SettingsError
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.sources import http as http_source
-from finetune_trainer.sources import hub_dataset, intake
-from finetune_trainer.sources.dataset_file import SourceFile
+from finetune_trainer.sources import hub_dataset
+from finetune_trainer.sources.dataset_file import SourceFile, checked_sha256
 from finetune_trainer.storage.open import open_s3_object
 from finetune_trainer.storage.store import Progress
 
@@ -35,7 +35,7 @@ def sha256s(files: Sequence[SourceFile]) -> list[str]:
     Raises:
         DatasetError: a file is not the one that the user means.
     """
-    return [intake.checked_sha256(file.name, file.path, file.sha256) for file in files]
+    return [checked_sha256(file.name, file.path, file.sha256) for file in files]
 
 
 class _Source:

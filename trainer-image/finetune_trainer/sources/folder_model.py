@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from finetune_trainer.errors import ModelError
-from finetune_trainer.run_folder.prepared import ModelFile
 from finetune_trainer.sources.hash_cache import HashCache
 from finetune_trainer.sources.model_files import Listing, check_weights_present, combined_revision, is_needed
+from finetune_trainer.sources.resolved import ModelFile
 from finetune_trainer.storage.store import Progress
 
 _READERS = 4

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from finetune_api.base import Model
 from finetune_api.layout import JobLayout
-from finetune_trainer.run_folder.prepared import ModelFile
+from finetune_trainer.sources.resolved import ModelFile
 from finetune_trainer.storage.store import Store
 
 log = logging.getLogger(__name__)

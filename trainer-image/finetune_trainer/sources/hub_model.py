@@ -6,9 +6,9 @@ from pathlib import Path
 
 from finetune_api.plan import HubSource
 from finetune_trainer.errors import AccessDeniedError, ModelError, StageError, UnavailableError
-from finetune_trainer.run_folder.prepared import ModelFile
 from finetune_trainer.sources.hub_client import DEFAULT_ENDPOINT, Fault, HubClient
 from finetune_trainer.sources.model_files import Listing, check_weights_present, is_needed
+from finetune_trainer.sources.resolved import ModelFile
 from finetune_trainer.storage.store import Progress
 
 

@@ -9,12 +9,12 @@ from threading import Lock
 from finetune_api.plan import ModelPlan, WeightsPlan
 from finetune_api.progress import Activity
 from finetune_trainer.errors import ModelError, SettingsError
-from finetune_trainer.run_folder.prepared import ModelFile, ResolvedModel
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.sources.folder_model import FolderModel
 from finetune_trainer.sources.hash_cache import HashCache
 from finetune_trainer.sources.hub_model import HubModel
 from finetune_trainer.sources.model_files import Listing, ModelFiles, is_weights
+from finetune_trainer.sources.resolved import ModelFile, ResolvedModel
 from finetune_trainer.sources.s3_model import S3Model
 from finetune_trainer.storage.open import open_s3
 from finetune_trainer.storage.store import checked_key

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from finetune_trainer.errors import ModelError
-from finetune_trainer.run_folder.prepared import ModelFile
+from finetune_trainer.sources.resolved import ModelFile
 from finetune_trainer.storage.store import Progress
 
 INDEX = "model.safetensors.index.json"

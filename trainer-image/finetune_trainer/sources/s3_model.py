@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from finetune_trainer.errors import ModelError
-from finetune_trainer.run_folder.prepared import ModelFile
 from finetune_trainer.sources.model_files import Listing, check_weights_present, combined_revision, is_needed
+from finetune_trainer.sources.resolved import ModelFile
 from finetune_trainer.storage.s3 import S3Store
 from finetune_trainer.storage.store import Progress
 

@@ -4,7 +4,6 @@ A checkpoint is a folder `<step>/` of files and, written last, a marker that nam
 run id (which covers model, data and settings) and the order of the rows.
 """
 
-import hashlib
 import logging
 import threading
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 
 from finetune_api.base import Model
 from finetune_trainer.errors import StageError
+from finetune_trainer.storage.checksum import sha256_of
 from finetune_trainer.storage.store import Store
 
 MARKER = "complete.json"
@@ -49,15 +49,6 @@ class Marker(Model):
     run_id: str
     order_sha256: str
     files: dict[str, FileEntry]
-
-
-def sha256_of(path: Path) -> str:
-    """Return the checksum of a file of any size."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -194,3 +185,8 @@ class BackgroundUpload:
         else:
             self.newest_step = step
             log.info("checkpoint of step %d saved", step)
+
+
+def checkpoint_folder(trainer: Path, step: int) -> Path:
+    """Return where a checkpoint lies below a trainer's folder: the trainer reads the step from its name."""
+    return trainer / f"checkpoint-{step}"

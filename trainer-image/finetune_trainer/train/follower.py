@@ -1,6 +1,5 @@
 """What a process does that trains with others and does not lead: the same steps, and nothing of what is done once."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_trainer import methods
@@ -16,43 +15,11 @@ from finetune_trainer.run_folder import prepared
 from finetune_trainer.run_folder.prepared import Prepared
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.sources.model import fetch_weights
-from finetune_trainer.train.checkpoints import Checkpoints, Marker
+from finetune_trainer.train.checkpoints import Checkpoints, Marker, checkpoint_folder
+from finetune_trainer.train.messages import Files, Run, Start
 from finetune_trainer.train.ranks.ranks import Team
 from finetune_trainer.train.ranks.shard import filled, own_plan, part
 from finetune_trainer.train.ranks.step_sync import Following
-
-
-@dataclass(frozen=True)
-class Start:
-    """What the leader tells the others before they load the model."""
-
-    rung: Rung
-    # The rows of each step, by their index.
-    steps: list[list[int]]
-
-
-@dataclass(frozen=True)
-class Files:
-    """What the first process of a pod tells the others of it: folders."""
-
-    weights: Path
-    # The one to go on from.
-    adapter: Path | None
-
-
-@dataclass(frozen=True)
-class Run:
-    """What the leader tells the others before they train."""
-
-    # What to go on from.
-    resume: Marker | None
-    # False: an earlier attempt has trained to the end.
-    trains: bool
-
-
-def checkpoint_folder(trainer: Path, step: int) -> Path:
-    """Return where a checkpoint lies below a trainer's folder: the trainer reads the step from its name."""
-    return trainer / f"checkpoint-{step}"
 
 
 class Follower:

@@ -23,21 +23,21 @@ from finetune_trainer.gpu.device import GPU
 from finetune_trainer.gpu.memory_fallback import Shortage, in_words
 from finetune_trainer.gpu.memory_settings import Rung
 from finetune_trainer.methods import rows as training_rows
+from finetune_trainer.methods.interface import LoadedModel
 from finetune_trainer.methods.rows import Row
 from finetune_trainer.model import adapter, base_weights, earlier_adapter
 from finetune_trainer.model import load as load_model
-from finetune_trainer.model.load import LoadedModel
 from finetune_trainer.run_folder import prepared, report_json
 from finetune_trainer.run_folder.prepared import Prepared
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.runtime.sigterm import StopRequested
 from finetune_trainer.sources.model import fetch_weights
+from finetune_trainer.storage.checksum import sha256_of
 from finetune_trainer.train import record as training_record
 from finetune_trainer.train import tracking
-from finetune_trainer.train.checkpoints import BackgroundUpload, Checkpoints, Marker, sha256_of
-from finetune_trainer.train.follower import Files, Run, Start, checkpoint_folder
+from finetune_trainer.train.checkpoints import BackgroundUpload, Checkpoints, Marker, checkpoint_folder
 from finetune_trainer.train.holdout_watch import HoldoutWatch
-from finetune_trainer.train.launcher import STOPPED
+from finetune_trainer.train.messages import STOPPED, Files, Run, Start
 from finetune_trainer.train.preserved_state import undisturbed
 from finetune_trainer.train.ranks.ranks import Team
 from finetune_trainer.train.ranks.shard import filled, own_plan, part

@@ -11,8 +11,8 @@ from finetune_trainer import methods
 from finetune_trainer.evaluation.curve import Curve
 from finetune_trainer.gpu.device import GPU
 from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.methods.interface import LoadedModel
 from finetune_trainer.methods.rows import Row
-from finetune_trainer.model.load import LoadedModel
 from finetune_trainer.run_folder.report_json import thinned
 from finetune_trainer.train import tracking
 from finetune_trainer.train.step_control import TrainingProgress

@@ -16,8 +16,9 @@ from finetune_trainer.model import adapter
 from finetune_trainer.run_folder import stage_results
 from finetune_trainer.run_folder.prepared import Prepared
 from finetune_trainer.runtime.context import Context
-from finetune_trainer.train import checkpoints, launcher
+from finetune_trainer.train import checkpoints
 from finetune_trainer.train.kept_memory_settings import KeptRung
+from finetune_trainer.train.messages import STOPPED
 from finetune_trainer.train.pods import rounds
 from finetune_trainer.train.pods.rounds import Train
 
@@ -68,7 +69,7 @@ def _train(context: Context, description: Prepared, train: Train) -> StageResult
         if context.node.leads:
             kept.write(rung)
         if context.stop.requested:
-            raise Preempted(launcher.STOPPED)
+            raise Preempted(STOPPED)
 
 
 def _done(result: StageResult) -> StageResult:

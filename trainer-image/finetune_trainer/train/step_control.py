@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_trainer.errors import SettingsError
+from finetune_trainer.methods.interface import Decision
 from finetune_trainer.runtime.context import Reporter
 from finetune_trainer.runtime.sigterm import StopFlag
 from finetune_trainer.train.checkpoints import BackgroundUpload
@@ -29,14 +30,6 @@ class Cadence:
         if self.every_steps is not None:
             return steps >= self.every_steps
         return self.every_seconds is not None and seconds >= self.every_seconds
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What the trainer is told at the end of a step."""
-
-    save: bool
-    stop: bool
 
 
 class TrainingProgress:

@@ -11,9 +11,9 @@ from finetune_api.plan import Defaults, Plan
 from finetune_api.render import render
 from finetune_trainer import methods
 from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.precision import Precision
 from finetune_trainer.methods import sft
 from finetune_trainer.methods.rows import SFTRow
-from finetune_trainer.model.load import Precision
 from finetune_trainer.train import record as training_record
 from tests.support.trainer_job import JOB
 

@@ -10,12 +10,12 @@ from finetune_api.layout import JobLayout
 from finetune_api.plan import AdapterPlan, Plan
 from finetune_trainer.errors import ModelError, SettingsError
 from finetune_trainer.model import adapter, earlier_adapter
+from finetune_trainer.model.checked import CheckedModel
 from finetune_trainer.model.safetensors_header import Tensor
-from finetune_trainer.prepare.model_preflight import CheckedModel
 from finetune_trainer.progress.reporter import ProgressReporter
-from finetune_trainer.run_folder.prepared import ModelFile, ResolvedModel
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.runtime.sigterm import StopFlag
+from finetune_trainer.sources.resolved import ModelFile, ResolvedModel
 from finetune_trainer.storage.folder import FileStore
 from tests.support import adapters
 from tests.support.trainer_job import TrainerJob

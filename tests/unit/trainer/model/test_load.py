@@ -11,6 +11,7 @@ from finetune_api.training_spec import Method
 from finetune_trainer.errors import SettingsError
 from finetune_trainer.gpu.device import GPU
 from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.precision import precision
 from finetune_trainer.model import load as load_model
 from tests.support.trainer_job import JOB
 
@@ -29,12 +30,12 @@ H100 = GPU("NVIDIA H100", "570.86.10", (9, 0), 80000, 81559, has_bf16=True)
     ],
 )
 def test_the_precision_follows_the_plan_and_the_card(requested: str, gpu: GPU | None, expected: str) -> None:
-    assert load_model.precision(requested, gpu) == expected
+    assert precision(requested, gpu) == expected
 
 
 def test_bf16_on_a_card_without_it_is_refused() -> None:
     with pytest.raises(SettingsError, match="precision is BF16 and Tesla T4 has no BF16"):
-        load_model.precision("BF16", T4)
+        precision("BF16", T4)
 
 
 @pytest.mark.parametrize("module", ["lm_head", "embed_tokens"])

@@ -9,7 +9,8 @@ import pytest
 
 from finetune_api.plan import Plan
 from finetune_trainer.errors import ModelError
-from finetune_trainer.prepare.model_preflight import CheckedModel, check
+from finetune_trainer.model.checked import CheckedModel
+from finetune_trainer.prepare.model_preflight import check
 from finetune_trainer.sources.folder_model import FolderModel
 from tests.support import tiny_model
 from tests.support.trainer_job import TrainerJob

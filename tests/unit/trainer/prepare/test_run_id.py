@@ -6,7 +6,7 @@ import pytest
 
 from finetune_api.plan import GatePlan, Plan, S3Target, SourcePlan, WeightsPlan
 from finetune_trainer.prepare.run_id import compute
-from finetune_trainer.run_folder.prepared import ModelFile, ResolvedAdapter, ResolvedModel
+from finetune_trainer.sources.resolved import ModelFile, ResolvedAdapter, ResolvedModel
 from tests.support.trainer_job import TrainerJob
 
 MODEL = ResolvedModel(

@@ -13,9 +13,9 @@ from finetune_trainer.data.tokens.chat_template import ALPACA_JINJA, ChatTemplat
 from finetune_trainer.errors import ModelError
 from finetune_trainer.model.safetensors_header import read_tensors
 from finetune_trainer.prepare.template_choice import FOLD_SYSTEM, Weights, choose, control_tokens, untrained_tokens
-from finetune_trainer.run_folder.prepared import ModelFile
 from finetune_trainer.sources.folder_model import FolderModel
 from finetune_trainer.sources.model_files import ModelFiles, is_weights
+from finetune_trainer.sources.resolved import ModelFile
 from tests.support import tiny_model
 
 EMBEDDINGS = "model.embed_tokens.weight"

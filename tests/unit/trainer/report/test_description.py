@@ -8,7 +8,8 @@ from finetune_api.render import render
 from finetune_api.report import RunReport
 from finetune_api.status import DatasetStatus
 from finetune_trainer.report.description import describe
-from finetune_trainer.run_folder.prepared import Prepared, ResolvedModel
+from finetune_trainer.run_folder.prepared import Prepared
+from finetune_trainer.sources.resolved import ResolvedModel
 from tests.support.trainer_job import JOB
 
 URI = "s3://bucket/run"

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from finetune_api.layout import JobLayout
-from finetune_trainer.run_folder.prepared import ModelFile
 from finetune_trainer.sources import folder_model
 from finetune_trainer.sources.folder_model import FolderModel
 from finetune_trainer.sources.hash_cache import HashCache
 from finetune_trainer.sources.model_files import Listing, is_needed
+from finetune_trainer.sources.resolved import ModelFile
 from finetune_trainer.storage.folder import FileStore
 from tests.support.trainer_job import TrainerJob
 

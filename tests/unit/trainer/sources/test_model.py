@@ -11,11 +11,11 @@ from finetune_api.layout import JobLayout
 from finetune_api.plan import HubSource, ModelPlan, Plan, S3Target
 from finetune_trainer.errors import StageError
 from finetune_trainer.progress.reporter import ProgressReporter
-from finetune_trainer.run_folder.prepared import ResolvedModel
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.runtime.sigterm import StopFlag
 from finetune_trainer.sources.model import fetch_metadata, fetch_weights, opened_model
 from finetune_trainer.sources.model_files import Listing, is_needed
+from finetune_trainer.sources.resolved import ResolvedModel
 from finetune_trainer.storage.folder import FileStore
 from finetune_trainer.storage.s3 import S3Store
 from tests.support import hub_server

@@ -22,9 +22,10 @@ from finetune_api.result import StageResult
 from finetune_api.status import DatasetStatus
 from finetune_trainer.errors import StageError
 from finetune_trainer.run_folder import prepared, stage_results
-from finetune_trainer.run_folder.prepared import Prepared, ResolvedModel
+from finetune_trainer.run_folder.prepared import Prepared
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.runtime.sigterm import StopFlag
+from finetune_trainer.sources.resolved import ResolvedModel
 from finetune_trainer.storage.folder import FileStore
 from finetune_trainer.train import launcher, process_group
 from finetune_trainer.train import stage as train_stage
@@ -294,12 +295,12 @@ def test_no_training_library_is_loaded_around_it(stage: Stage) -> None:
 
 ORPHAN = """
 import os, subprocess, sys, time
-from finetune_trainer import train_process
+from finetune_trainer.train import worker
 if sys.argv[1] == "parent":
     child = subprocess.Popen([sys.executable, "-c", sys.argv[2], str(os.getpid()), sys.argv[2]])
     print(child.pid, flush=True)
 else:
-    train_process._die_with(int(sys.argv[1]))
+    worker._die_with(int(sys.argv[1]))
     print("ready", flush=True)
 time.sleep(60)
 """

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from finetune_trainer.errors import SettingsError
+from finetune_trainer.methods.interface import Decision
 from finetune_trainer.runtime.sigterm import StopFlag, StopRequested
 from finetune_trainer.train.holdout_watch import HoldoutWatch
-from finetune_trainer.train.step_control import Cadence, Decision, TrainingProgress
+from finetune_trainer.train.step_control import Cadence, TrainingProgress
 
 
 class Reports:

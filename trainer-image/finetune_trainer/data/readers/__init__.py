@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from finetune_trainer.data.readers import csv_table, encodings, json_document, json_lines, kind, parquet
 from finetune_trainer.data.readers.line import UNREADABLE, WANTED, Line, SourceNotes
-from finetune_trainer.data.rows.text_rules import compose
+from finetune_trainer.data.readers.unicode import compose
 from finetune_trainer.errors import DatasetError
 from finetune_trainer.sources.dataset_file import SourceFile
 

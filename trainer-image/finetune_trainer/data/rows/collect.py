@@ -19,8 +19,7 @@ from finetune_trainer.data.rows.columns import Columns
 from finetune_trainer.data.rows.example import Unit
 from finetune_trainer.data.rows.formats import Format
 from finetune_trainer.data.rows.table import RowTable
-from finetune_trainer.sources import intake
-from finetune_trainer.sources.dataset_file import SourceFile
+from finetune_trainer.sources.dataset_file import SourceFile, checked_sha256
 
 _WORKERS = 2
 # Waiting for a worker or for their turn: enough to keep the workers busy.
@@ -92,7 +91,7 @@ def collect(
     found = Collected(method)
     files = [*sources, *holdout_sources]
     for number, file in enumerate(files):
-        sha256 = intake.checked_sha256(file.name, file.path, file.sha256)
+        sha256 = checked_sha256(file.name, file.path, file.sha256)
         found.sources.append(Source(file.name, number >= len(sources), sha256))
     chunks = _chunks(found, files, columns, spool)
     for looked in _looked(chunks, parallel=sum(f.path.stat().st_size for f in files) >= _WORTH_WORKERS_BYTES):

@@ -1,7 +1,6 @@
 """What is done to the text of a row, and what makes it unusable. Reasons never repeat the text."""
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,31 +8,6 @@ from finetune_trainer.data.rows.example import Message
 
 # Control characters but tab, line feed and carriage return, and the halves of characters (surrogates).
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-
-
-def compose(value: Any) -> tuple[Any, bool]:
-    """Return the value with every string in NFC, and whether that changed one. macOS writes Hangul decomposed."""
-    if isinstance(value, str):
-        if value.isascii() or unicodedata.is_normalized("NFC", value):
-            return value, False
-        return unicodedata.normalize("NFC", value), True
-    if isinstance(value, list):
-        return (value, False) if _is_composed(value) else ([compose(v)[0] for v in value], True)
-    if isinstance(value, dict):
-        return (
-            (value, False) if _is_composed(value) else ({compose(k)[0]: compose(v)[0] for k, v in value.items()}, True)
-        )
-    return value, False
-
-
-def _is_composed(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.isascii() or unicodedata.is_normalized("NFC", value)
-    if isinstance(value, list):
-        return all(map(_is_composed, value))
-    if isinstance(value, dict):
-        return all(map(_is_composed, value)) and all(map(_is_composed, value.values()))
-    return True
 
 
 def is_missing(value: Any) -> bool:

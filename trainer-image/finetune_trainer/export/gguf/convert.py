@@ -4,7 +4,6 @@ Every file is written under a temporary name and renamed when it is whole.
 """
 
 import contextlib
-import math
 import os
 import re
 import threading
@@ -16,26 +15,16 @@ from finetune_api.spec import GGUFType
 from finetune_trainer.errors import ModelError
 from finetune_trainer.export.llama_cpp import log as llama_log
 from finetune_trainer.export.llama_cpp import scripts as llama_scripts
+from finetune_trainer.runtime.cpus import cpus
 
 if TYPE_CHECKING:
     from finetune_trainer.export.gguf.imatrix import ImportanceMatrix
 
 # Those the converter writes itself; the others are quantized from its F16 file.
 _CONVERTED: dict[GGUFType, str] = {"F16": "f16", "BF16": "bf16"}
-_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 # How the quantizer's line of a tensor begins.
 _TENSOR = re.compile(rb"\[\s*(\d+)/\s*(\d+)\]")
 _POLL_SECONDS = 0.1
-
-
-def cpus() -> int:
-    """Return how many CPUs this container may use; more threads than that make llama.cpp slower."""
-    available = len(os.sched_getaffinity(0))
-    try:
-        quota, period = _CPU_QUOTA.read_text().split()
-    except OSError:
-        return available
-    return available if quota == "max" else max(1, min(available, math.ceil(int(quota) / int(period))))
 
 
 def is_converted(gguf_type: GGUFType) -> bool:

@@ -16,11 +16,11 @@ from typing import Any
 from finetune_api.spec import GGUFType
 from finetune_trainer.errors import ModelError
 from finetune_trainer.export.gguf import ggml_tensor
-from finetune_trainer.export.gguf.convert import cpus
 from finetune_trainer.export.gguf.ggml_tensor import GGMLTensor
 from finetune_trainer.export.llama_cpp import log as llama_log
 from finetune_trainer.export.llama_cpp.log import LlamaLog
 from finetune_trainer.methods.rows import BinaryRow, PreferenceRow, SFTRow
+from finetune_trainer.runtime.cpus import cpus
 
 # llama.cpp refuses the smaller IQ types without one, and the other types of less than four bits gain by it.
 _NEEDED: frozenset[GGUFType] = frozenset(("IQ4_XS", "IQ3_M", "IQ2_M", "Q3_K_M", "Q2_K"))

@@ -14,10 +14,10 @@ from typing import Any
 from finetune_api.spec import GGUFType, MergeBase
 from finetune_trainer.errors import ModelError
 from finetune_trainer.evaluation.reference import Probe, Prompt, Reference, ReferenceRow
-from finetune_trainer.export.gguf.convert import cpus
 from finetune_trainer.export.parity import limits as parity_limits
 from finetune_trainer.export.parity.figures import Figures as Figures
 from finetune_trainer.export.parity.figures import Tokens, divergence, figures
+from finetune_trainer.runtime.cpus import cpus
 
 # In 64 bit, as many of a vocabulary of 128,256 take 131 MB, and as much again while they are summed up.
 _POSITIONS_AT_ONCE = 128

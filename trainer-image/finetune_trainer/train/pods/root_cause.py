@@ -5,7 +5,8 @@ from enum import IntEnum
 
 from finetune_api.base import Model
 from finetune_api.exit_codes import REASONS, ExitCode
-from finetune_trainer.train.launcher import CRASHED, Outcome, went_well
+from finetune_trainer.errors import CRASHED
+from finetune_trainer.train.messages import Outcome, went_well
 
 
 class Told(Model):

@@ -10,16 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from finetune_api.exit_codes import ExitCode, reason
+from finetune_api.exit_codes import ExitCode
 from finetune_api.progress import Activity
 from finetune_api.result import StageResult
-from finetune_trainer.errors import Preempted, StageError
+from finetune_trainer.errors import CRASHED, Preempted, StageError
 from finetune_trainer.gpu.memory_settings import Rung
 from finetune_trainer.progress import watchdog
+from finetune_trainer.run_folder.stage_results import failed
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.runtime.sigterm import StopRequested
 from finetune_trainer.train import launcher, process_group
-from finetune_trainer.train.launcher import CRASHED, Outcome, went_well
+from finetune_trainer.train.messages import STOPPED, Outcome, went_well
 from finetune_trainer.train.pods import rendezvous
 from finetune_trainer.train.pods.rendezvous import Beginning, Meeting
 from finetune_trainer.train.pods.root_cause import Told, conclude, succeeded
@@ -51,18 +52,18 @@ def opened(context: Context) -> Iterator[Train]:
         yield lambda rung, weights: launcher.run(context, rung, weights)
         return
     met = Meeting(context.node, rendezvous.open_board)
-    left, behind = _result(CRASHED, "it was interrupted"), 0.0
+    left, behind = failed("train", StageError(CRASHED, "it was interrupted")), 0.0
     try:
         yield Rounds(context, met).run
     except StageError as error:
-        left = _result(error.exit_code, error.message)
+        left = failed("train", error)
         behind = _BEHIND_SECONDS if isinstance(error, _EndedFirstError) else 0.0
         raise
     except StopRequested:
-        left = _result(ExitCode.PREEMPTED, launcher.STOPPED)
+        left = failed("train", Preempted(STOPPED))
         raise
     else:
-        left = _result(ExitCode.OK, "")
+        left = StageResult(stage="train", exit_code=ExitCode.OK)
     finally:
         with context.stop.deferred():
             met.leave(left)
@@ -232,7 +233,3 @@ class Rounds:
             return _END_SECONDS
         well = all(one is not None and one.well for index, one in enumerate(told) if index != self._node.index)
         return float("inf") if well else _OTHERS_SECONDS
-
-
-def _result(code: int, message: str) -> StageResult:
-    return StageResult(stage="train", exit_code=code, reason=reason(code), message=message)

@@ -1,27 +1,11 @@
 """The boundary of an optimizer step where several processes train together: the leader decides, and all do the same."""
 
 from pathlib import Path
-from typing import Protocol
 
+from finetune_trainer.methods.interface import Decision
 from finetune_trainer.runtime.sigterm import StopFlag
 from finetune_trainer.train.ranks.ranks import Team
-from finetune_trainer.train.step_control import Decision, TrainingProgress
-
-
-class Progress(Protocol):
-    """What is told of each optimizer step; see TrainingProgress."""
-
-    def step_begins(self, done: int) -> None:
-        """`done` steps are behind."""
-
-    def step_ends(self, done: int) -> Decision:
-        """`done` counts this step."""
-
-    def logged(self, done: int, loss: float) -> None:
-        """The loss of step `done` is known."""
-
-    def saved(self, folder: Path, step: int) -> None:
-        """The trainer wrote a checkpoint to `folder`."""
+from finetune_trainer.train.step_control import TrainingProgress
 
 
 class Leading:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune_trainer.data.readers.unicode import compose
 from finetune_trainer.data.rows import text_rules
 
 _VALUES = st.recursive(st.text() | st.integers() | st.none(), lambda v: st.lists(v) | st.dictionaries(st.text(), v))
@@ -13,20 +14,20 @@ _VALUES = st.recursive(st.text() | st.integers() | st.none(), lambda v: st.lists
 
 @given(_VALUES)
 def test_composing_twice_changes_nothing(value: object) -> None:
-    once, _ = text_rules.compose(value)
-    assert text_rules.compose(once) == (once, False)
+    once, _ = compose(value)
+    assert compose(once) == (once, False)
 
 
 @given(st.text(), st.text())
 def test_composing_is_nfc_at_any_depth(one: str, two: str) -> None:
-    composed, changed = text_rules.compose({"a": [one, {"b": two}]})
+    composed, changed = compose({"a": [one, {"b": two}]})
     assert composed == {"a": [unicodedata.normalize("NFC", one), {"b": unicodedata.normalize("NFC", two)}]}
     assert changed == (composed != {"a": [one, {"b": two}]})
 
 
 def test_decomposed_hangul_is_composed_and_told() -> None:
     decomposed = unicodedata.normalize("NFD", "질문")
-    assert text_rules.compose({decomposed: decomposed}) == ({"질문": "질문"}, True)
+    assert compose({decomposed: decomposed}) == ({"질문": "질문"}, True)
 
 
 @given(st.text(min_size=1))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from finetune_api.result import StageResult
 from finetune_trainer.gpu.memory_fallback import Shortage
 from finetune_trainer.gpu.memory_settings import Rung
-from finetune_trainer.train.launcher import Outcome
+from finetune_trainer.train.messages import Outcome
 from finetune_trainer.train.pods.root_cause import Told, conclude
 from tests.unit.api.strategies import unhurried
 

@@ -17,7 +17,7 @@ from finetune_trainer.runtime.context import Context
 from finetune_trainer.runtime.node import Node
 from finetune_trainer.runtime.sigterm import StopFlag, StopRequested
 from finetune_trainer.train import stage as train_stage
-from finetune_trainer.train.launcher import STOPPED
+from finetune_trainer.train.messages import STOPPED
 from finetune_trainer.train.pods import rendezvous, rounds
 from finetune_trainer.train.pods.rendezvous import Meeting, Said
 from tests.unit.trainer.train.test_stage import RUN, Stage, running

@@ -10,6 +10,7 @@ from finetune_api.job import FineTuneJob
 from finetune_api.plan import Defaults, Plan
 from finetune_api.render import render
 from finetune_trainer.data import step_order
+from finetune_trainer.methods.interface import Decision
 from finetune_trainer.methods.rows import SFTRow
 from finetune_trainer.runtime.node import ALONE, Node
 from finetune_trainer.runtime.sigterm import StopFlag
@@ -17,7 +18,6 @@ from finetune_trainer.train.ranks import ranks
 from finetune_trainer.train.ranks.ranks import Team
 from finetune_trainer.train.ranks.shard import filled, own_plan, part
 from finetune_trainer.train.ranks.step_sync import Following, Leading
-from finetune_trainer.train.step_control import Decision
 from tests.support.trainer_job import JOB
 from tests.unit.api.strategies import unhurried
 

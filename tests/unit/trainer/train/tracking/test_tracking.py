@@ -14,9 +14,10 @@ import pytest
 from finetune_api.layout import JobLayout
 from finetune_api.plan import Plan
 from finetune_api.status import DatasetStatus
-from finetune_trainer.run_folder.prepared import Prepared, ResolvedModel
+from finetune_trainer.run_folder.prepared import Prepared
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.runtime.sigterm import StopFlag
+from finetune_trainer.sources.resolved import ResolvedModel
 from finetune_trainer.storage.folder import FileStore
 from finetune_trainer.train import tracking
 from finetune_trainer.train.tracking.mlflow import parameters

@@ -1,0 +1,40 @@
+"""Models and adapters, pinned: later stages fetch exactly these files."""
+
+from finetune_api.base import Model
+
+
+class ModelFile(Model):
+    """One file of the pinned model."""
+
+    path: str
+    size_bytes: int
+    # Of a hub file: its blob id; of an S3 object: its ETag; of a local file: sha256 of its bytes.
+    identity: str
+    # Of a local file: when its bytes or its name last changed (ns since 1970); None while that is too fresh to trust.
+    changed_ns: int | None = None
+
+
+class ResolvedModel(Model):
+    """The model, pinned: later stages fetch exactly these files."""
+
+    # Hub commit, or sha256 over the files' identities.
+    revision: str
+    # A portable name for adapter_config.json and model cards, such as org/name or the last folder of a URI.
+    reference: str
+    architecture: str
+    parameters: int | None = None
+    # True for a repository whose weights are stored in 4 bit (bitsandbytes).
+    stored_in_4bit: bool = False
+    files: list[ModelFile]
+
+
+class ResolvedAdapter(Model):
+    """The earlier adapter that training starts from, pinned."""
+
+    uri: str
+    # The run that made it, where another job did.
+    run_id: str | None = None
+    # Of another job's adapter: the key below spec.output.s3.uri.
+    folder: str | None = None
+    # Of adapter_model.safetensors.
+    sha256: str

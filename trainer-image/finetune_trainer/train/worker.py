@@ -1,0 +1,95 @@
+"""One training process: `python -m finetune_trainer.train.worker ORDER` reads an Order and leaves an Outcome."""
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from finetune_api.layout import JobLayout
+from finetune_api.result import StageResult
+from finetune_trainer.errors import CRASHED, Preempted, StageError, unexpected
+from finetune_trainer.progress.pipe import PipeReporter
+from finetune_trainer.progress.watchdog import dump_on_request
+from finetune_trainer.run_folder.stage_results import failed, read_prepared
+from finetune_trainer.runtime.context import Context
+from finetune_trainer.runtime.sigterm import StopFlag, StopRequested, ignored
+from finetune_trainer.runtime.stage_log import LOG_NAME, configure_logging
+from finetune_trainer.storage.open import open_output
+from finetune_trainer.train.follower import Follower
+from finetune_trainer.train.leader import Training
+from finetune_trainer.train.messages import STOPPED, Order, Outcome
+from finetune_trainer.train.ranks import ranks
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what an Order says; everything that goes wrong is part of the Outcome."""
+    dump_on_request()
+    order = Order.model_validate_json(Path(arguments[0]).read_bytes())
+    _die_with(order.parent)
+    configure_logging()
+    stop = StopFlag()
+    with stop.installed():
+        outcome = _attempt(order, stop)
+    with ignored():
+        whole = order.outcome.with_suffix(".part")
+        whole.write_text(outcome.model_dump_json(by_alias=True), encoding="utf-8")
+        whole.rename(order.outcome)
+    return 0
+
+
+def _attempt(order: Order, stop: StopFlag) -> Outcome:
+    part: Training | Follower | None = None
+    try:
+        plan = order.plan
+        context = Context(
+            plan,
+            JobLayout(plan.job.namespace, plan.job.name, plan.job.uid),
+            open_output(plan.output),
+            PipeReporter(order.progress),
+            order.scratch,
+            order.attempt,
+            stop,
+        )
+        mine = ranks.join()
+        if not mine.leads:
+            # What all do is told once in a pod.
+            logging.getLogger("finetune_trainer").setLevel(logging.WARNING)
+            part = Follower(context, read_prepared(context), order.weights, mine)
+            part.run()
+            return Outcome()
+        part = Training(context, read_prepared(context), order.rung, order.weights, mine)
+        return Outcome(result=part.run())
+    except (Exception, StopRequested) as error:  # noqa: BLE001 - the last resort
+        if part and (shortage := part.shortage(error)):
+            return Outcome(shortage=shortage, rung=part.rung, weights=part.weights)
+        failure = _failure(order, error, part.checkpoint_step if part else None)
+        return Outcome(result=failure, weights=part.weights if part else None)
+
+
+def _failure(order: Order, error: BaseException, checkpoint_step: int | None) -> StageResult:
+    if isinstance(error, StopRequested):
+        error = Preempted(STOPPED)
+    if not isinstance(error, StageError):
+        # Into the log only: a user can do nothing with a traceback.
+        with (order.scratch / LOG_NAME).open("a", encoding="utf-8") as file:
+            traceback.print_exception(error, file=file)
+        error = unexpected("train", error)
+    return failed("train", error).model_copy(update={"checkpoint_step": checkpoint_step})
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent is gone: a GPU must never be held by an orphan."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(CRASHED)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
