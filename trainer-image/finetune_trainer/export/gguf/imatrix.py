@@ -19,7 +19,7 @@ from finetune_trainer.export.gguf import ggml_tensor
 from finetune_trainer.export.gguf.ggml_tensor import GGMLTensor
 from finetune_trainer.export.llama_cpp import log as llama_log
 from finetune_trainer.export.llama_cpp.log import LlamaLog
-from finetune_trainer.methods.rows import BinaryRow, PreferenceRow, SFTRow
+from finetune_trainer.methods.rows import Row
 from finetune_trainer.runtime.cpus import cpus
 
 # llama.cpp refuses the smaller IQ types without one, and the other types of less than four bits gain by it.
@@ -62,10 +62,10 @@ class ImportanceMatrix:
         return entries
 
 
-def choose(rows: Sequence[Any]) -> list[list[int]]:
+def choose(rows: Sequence[Row]) -> list[list[int]]:
     """Return the token ids of rows from all over the training data, some thousand tokens in all.
 
-    `rows` are the method's own of `training_rows`; of two answers the good one is taken.
+    Of two answers the better one is taken.
     """
     # Every n-th first, then the ones after each: as far as the tokens reach, the choice is spread over all sources.
     stride = max(1, len(rows) * _mean_length(rows) // _TOKENS)
@@ -75,23 +75,14 @@ def choose(rows: Sequence[Any]) -> list[list[int]]:
         for row in rows[start::stride]:
             if tokens >= _TOKENS:
                 return chosen
-            chosen.append(_token_ids(row)[: min(_LONGEST_ROW, _TOKENS - tokens)])
+            chosen.append(row.sequence.input_ids[: min(_LONGEST_ROW, _TOKENS - tokens)])
             tokens += len(chosen[-1])
     return chosen
 
 
-def _mean_length(rows: Sequence[Any]) -> int:
-    lengths: list[int] = [min(row.length, _LONGEST_ROW) for row in rows]
+def _mean_length(rows: Sequence[Row]) -> int:
+    lengths = [min(row.length, _LONGEST_ROW) for row in rows]
     return sum(lengths) // max(1, len(lengths))
-
-
-def _token_ids(row: Any) -> list[int]:
-    if isinstance(row, PreferenceRow):
-        return [*row.prompt_ids, *row.chosen_ids]
-    if isinstance(row, BinaryRow):
-        return [*row.prompt_ids, *row.completion_ids]
-    assert isinstance(row, SFTRow)
-    return row.input_ids
 
 
 def compute(f16: Path, rows: Sequence[Sequence[int]], advance: Callable[[int], None]) -> ImportanceMatrix:
