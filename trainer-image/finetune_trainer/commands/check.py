@@ -22,7 +22,7 @@ from finetune_trainer.data.rows import collect
 from finetune_trainer.data.split import holdout_rows
 from finetune_trainer.data.tokenize import Tokens
 from finetune_trainer.errors import DatasetError, SettingsError
-from finetune_trainer.sources.dataset_file import SourceFile
+from finetune_trainer.sources.dataset_file import local_file
 
 # What a job has that sets none of it.
 _MAXIMUM = ModelSpec.model_fields["max_sequence_length"].default
@@ -95,7 +95,7 @@ def _columns(given: Sequence[str]) -> dict[str, str]:
 
 
 def _examine(request: Request, columns: dict[str, str], scratch: Path) -> DataReport:
-    sources = [SourceFile(str(path), path, format=request.row_format) for path in request.files]
+    sources = [local_file(str(path), path, request.row_format) for path in request.files]
     spool = scratch / "spool" if request.tokenizer else None
     if spool:
         spool.mkdir()

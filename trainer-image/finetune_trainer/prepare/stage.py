@@ -60,8 +60,8 @@ def run(context: Context) -> StageResult:
         plan,
         model.resolved,
         template.jinja,
-        dataset_source.sha256s(sources),
-        dataset_source.sha256s(holdout_sources),
+        [source.sha256 for source in sources],
+        [source.sha256 for source in holdout_sources],
         earlier,
         original,
     )
