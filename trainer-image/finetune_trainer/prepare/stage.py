@@ -64,6 +64,7 @@ def run(context: Context) -> StageResult:
         [source.sha256 for source in holdout_sources],
         earlier,
         original,
+        model.merge_base,
     )
     if (reused := reuse.find(context, identity)) is not None:
         return reused
@@ -248,6 +249,7 @@ def _describe(
         run_id=identity,
         model=model.resolved,
         original=original,
+        merge_base=model.merge_base,
         adapter=earlier,
         template=template.kind,
         chat_template=template.jinja,

@@ -52,8 +52,8 @@ def expected(model: Path) -> Expected:
     )
 
 
-def check(path: Path, gguf_type: GGUFType, wanted: Expected, f16: Path | None = None) -> None:
-    """Compare the head of a file with what was trained; a quantized one must have the tensors of `f16`.
+def check(path: Path, gguf_type: GGUFType, wanted: Expected, f16: Header | None = None) -> Header:
+    """Compare the head of a file with what was trained and return it; a quantized one must have the tensors of `f16`.
 
     Raises:
         ModelError: it differs.
@@ -61,12 +61,13 @@ def check(path: Path, gguf_type: GGUFType, wanted: Expected, f16: Path | None = 
     found = gguf_header.read(path)
     wrong = judge(found, gguf_convert.file_type(gguf_type), wanted)
     if wrong is None and f16 is not None:
-        wrong = _compare(found, gguf_header.read(f16))
+        wrong = _compare(found, f16)
     if wrong is not None:
         raise ModelError(
             f"the {gguf_type} file is not the model that was trained: {wrong}; it was not published, use the adapter "
             "with another server, and leave out spec.export.gguf"
         )
+    return found
 
 
 def judge(found: Header, file_type: int, wanted: Expected) -> str | None:

@@ -159,7 +159,7 @@ def check(
     bos: str | None,
     *,
     trained_in_4bit: bool,
-    merge_base: MergeBase = "Original",
+    merge_base: MergeBase | None = "Original",
     lora: Path | None = None,
 ) -> Figures:
     """Measure one file, or `lora` on the base's file.
