@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, get_args
 
-from finetune_api.dataset_spec import COLUMNS, DatasetChecks, DatasetFormat
+from finetune_api.dataset_spec import COLUMNS, HOLDOUT_PERCENT, DatasetChecks, DatasetFormat
 from finetune_api.exit_codes import ExitCode
 from finetune_api.model_spec import ModelSpec
 from finetune_api.plan import DatasetPlan
-from finetune_api.render import DEFAULT_HOLDOUT_PERCENT
 from finetune_api.report import CheckReport, DataReport, Report, Split
 from finetune_api.training_spec import TrainingSpec
 from finetune_trainer.commands import check_report
@@ -36,7 +35,7 @@ _DATASET = DatasetPlan(
     invalid_rows=_CHECKS.invalid_rows,
     duplicates=_CHECKS.duplicates,
     truncation=_CHECKS.truncation,
-    holdout_percent=DEFAULT_HOLDOUT_PERCENT,
+    holdout_percent=HOLDOUT_PERCENT,
 )
 _LINES = {".jsonl", ".ndjson"}
 
