@@ -39,10 +39,9 @@ def load(plan: Plan, weights: Path, gpu: GPU | None, rung: Rung, start: Path | N
     # at 0.700 instead of log 2. Not compiled, the two are equal to the last bit.
     if methods.of(plan.training.method).compared_with_reference:
         os.environ["UNSLOTH_BLOCK_COMPILE"] = "0"
-    import unsloth  # first: it patches the libraries that come after
+    # Unsloth first: it patches the libraries that are imported after it.
     from unsloth import FastLanguageModel
 
-    assert unsloth.__version__
     training = plan.training
     chosen = precision(training.precision, gpu)
     try:
