@@ -15,9 +15,9 @@ from typing import Protocol
 
 from finetune_api.exit_codes import ExitCode
 from finetune_trainer.errors import CRASHED, HungError, Preempted, StageError
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.progress.pipe import forward
-from finetune_trainer.progress.watchdog import HangWatch
+from finetune_trainer.progress.watchdog import Watchdog
 from finetune_trainer.run_folder.stage_results import failed
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.train import process_group
@@ -47,7 +47,9 @@ class Others(Protocol):
         """
 
 
-def run(context: Context, rung: Rung | None, weights: Path | None, others: Others | None = None) -> Outcome:
+def run(
+    context: Context, memory_settings: MemorySettings | None, weights: Path | None, others: Others | None = None
+) -> Outcome:
     """Train in this pod's processes; SIGTERM is passed on to them.
 
     Of a process that died without an outcome, the exit code is the one a shell would show.
@@ -65,7 +67,7 @@ def run(context: Context, rung: Rung | None, weights: Path | None, others: Other
             outcome=outcome_file,
             parent=os.getpid(),
             progress=writing,
-            rung=rung,
+            memory_settings=memory_settings,
             weights=weights,
         )
         order_file = context.scratch / f"train-order-{rank}.json"
@@ -75,7 +77,7 @@ def run(context: Context, rung: Rung | None, weights: Path | None, others: Other
     os.close(writing)
     pipe = os.fdopen(reading, encoding="utf-8", errors="replace")
     # The leader alone tells how far training is.
-    watch = HangWatch(context.reporter, context.plan.training.hang_timeout_seconds if context.node.leads else None)
+    watch = Watchdog(context.reporter, context.plan.training.hang_timeout_seconds if context.node.leads else None)
     thread = threading.Thread(target=forward, args=(pipe, watch), name="train-progress", daemon=True)
     thread.start()
 

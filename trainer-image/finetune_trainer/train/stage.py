@@ -11,13 +11,13 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.result import StageResult
 from finetune_trainer.errors import OutOfGPUMemoryError, Preempted, SettingsError, StageError
 from finetune_trainer.gpu import memory_fallback
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.model import adapter
 from finetune_trainer.run_folder import stage_results
 from finetune_trainer.run_folder.prepared import Prepared
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.train import checkpoints
-from finetune_trainer.train.kept_memory_settings import KeptRung
+from finetune_trainer.train.kept_memory_settings import KeptMemorySettings
 from finetune_trainer.train.messages import STOPPED
 from finetune_trainer.train.pods import rounds
 from finetune_trainer.train.pods.rounds import Train
@@ -52,22 +52,24 @@ def run(context: Context) -> StageResult:
 def _train(context: Context, description: Prepared, train: Train) -> StageResult:
     training = context.plan.training
     own_batch = shares.share(training.batch_size, context.processes * context.node.count)
-    kept = KeptRung(context.store, context.layout.state, description.run_id)
-    rung, weights = kept.read(), None
-    tried: list[Rung] = []
+    kept = KeptMemorySettings(context.store, context.layout.state, description.run_id)
+    memory_settings, weights = kept.read(), None
+    tried: list[MemorySettings] = []
     while True:
-        ended = train(rung, weights)
+        ended = train(memory_settings, weights)
         if ended.result is not None:
             return _done(ended.result)
         assert ended.shortage is not None
-        assert ended.rung is not None
-        tried.append(ended.rung)
-        rung, weights = memory_fallback.below(ended.rung, own_batch), ended.weights
-        if rung is None:
+        assert ended.memory_settings is not None
+        tried.append(ended.memory_settings)
+        memory_settings, weights = memory_fallback.below(ended.memory_settings, own_batch), ended.weights
+        if memory_settings is None:
             raise OutOfGPUMemoryError(memory_fallback.exhausted(ended.shortage, tried))
-        log.warning("%s", memory_fallback.stepped_down(training, ended.shortage, ended.rung, rung))
+        log.warning(
+            "%s", memory_fallback.stepped_down(training, ended.shortage, ended.memory_settings, memory_settings)
+        )
         if context.node.leads:
-            kept.write(rung)
+            kept.write(memory_settings)
         if context.stop.requested:
             raise Preempted(STOPPED)
 

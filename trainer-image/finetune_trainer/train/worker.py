@@ -20,7 +20,7 @@ from finetune_trainer.runtime.sigterm import StopFlag, StopRequested, ignored
 from finetune_trainer.runtime.stage_log import LOG_NAME, configure_logging
 from finetune_trainer.storage.open import open_output
 from finetune_trainer.train.follower import Follower
-from finetune_trainer.train.leader import Training
+from finetune_trainer.train.leader import Leader
 from finetune_trainer.train.messages import STOPPED, Order, Outcome
 from finetune_trainer.train.ranks import ranks
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _attempt(order: Order, stop: StopFlag) -> Outcome:
-    part: Training | Follower | None = None
+    part: Leader | Follower | None = None
     try:
         plan = order.plan
         context = Context(
@@ -63,11 +63,11 @@ def _attempt(order: Order, stop: StopFlag) -> Outcome:
             part = Follower(context, read_prepared(context), order.weights, mine)
             part.run()
             return Outcome()
-        part = Training(context, read_prepared(context), order.rung, order.weights, mine)
+        part = Leader(context, read_prepared(context), order.memory_settings, order.weights, mine)
         return Outcome(result=part.run())
     except (Exception, StopRequested) as error:  # noqa: BLE001 - the last resort
         if part and (shortage := part.shortage(error)):
-            return Outcome(shortage=shortage, rung=part.rung, weights=part.weights)
+            return Outcome(shortage=shortage, memory_settings=part.memory_settings, weights=part.weights)
         failure = _failure(order, error, part.checkpoint_step if part else None)
         return Outcome(result=failure, weights=part.weights if part else None)
 

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 
 from finetune_api.base import Model
 from finetune_api.result import StageResult
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.runtime.node import Node
-from finetune_trainer.train.pods.root_cause import Told
+from finetune_trainer.train.pods.root_cause import RoundState
 
 _EVERY_SECONDS = 0.5
 # Without a word from another pod; the same where a process of this pod failed, most likely for want of that one.
@@ -32,7 +32,7 @@ _LEAVE_SECONDS = 10.0
 log = logging.getLogger(__name__)
 
 
-class Board(Protocol):
+class KeyValueStore(Protocol):
     """The key-value store: of torch's TCPStore what is used of it."""
 
     def set(self, key: str, value: str) -> None:
@@ -48,21 +48,21 @@ class Board(Protocol):
         """Return the new sum."""
 
 
-class Beginning(Model):
+class RoundStart(Model):
     """What the leading pod says of a round: at which port all processes meet, and the rung (None: they choose)."""
 
     port: int
-    rung: Rung | None
+    memory_settings: MemorySettings | None
 
 
-class Said(Model):
+class PodState(Model):
     """What a pod says of itself."""
 
     # Another one each time.
     beat: int = 0
     # By the leading pod, one per round.
-    beginnings: tuple[Beginning, ...] = ()
-    rounds: tuple[Told, ...] = ()
+    round_starts: tuple[RoundStart, ...] = ()
+    rounds: tuple[RoundState, ...] = ()
     # How many its processes have made of their progress: signs of life.
     reports: int = 0
     # It was told to stop.
@@ -87,34 +87,34 @@ class _Silence:
         return self._seconds
 
 
-class Meeting:
+class Rendezvous:
     """One pod's end of it. A thread of its own reads and writes, so that nothing else ever waits for the network."""
 
-    def __init__(self, node: Node, connect: Callable[[Node, threading.Event], Board | None]) -> None:
+    def __init__(self, node: Node, connect: Callable[[Node, threading.Event], KeyValueStore | None]) -> None:
         """`connect` may take as long as it needs, until the event is set."""
         self.node = node
         self._connect = connect
         self._lock = threading.Lock()
-        self._said = Said()
-        self._others: dict[int, Said] = {}
+        self._said = PodState()
+        self._others: dict[int, PodState] = {}
         self._silence = {index: _Silence() for index in range(node.count) if index != node.index}
         self._failing = False
         self._connected = False
         self._broken = False
         # Of what this pod says, what the others can read.
-        self._written = Said()
+        self._written = PodState()
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="meeting", daemon=True)
         self._thread.start()
 
     @property
-    def own(self) -> Said:
+    def own(self) -> PodState:
         """What this pod says."""
         return self._said
 
     @property
-    def others(self) -> dict[int, Said]:
+    def others(self) -> dict[int, PodState]:
         """What those say that have arrived."""
         with self._lock:
             return dict(self._others)
@@ -183,7 +183,7 @@ class Meeting:
                 log.warning("the other pods cannot be reached: %s", str(error).partition("\n")[0])
             self._broken = True
 
-    def _exchange(self, board: Board) -> None:
+    def _exchange(self, board: KeyValueStore) -> None:
         if self._failing:
             self._failing = False
             if self._said.rounds[-1].failed is None:
@@ -196,7 +196,7 @@ class Meeting:
         if not here:
             return
         texts = board.multi_get([_key(index) for index in here])
-        found = {index: Said.model_validate_json(text) for index, text in zip(here, texts, strict=True)}
+        found = {index: PodState.model_validate_json(text) for index, text in zip(here, texts, strict=True)}
         with self._lock:
             self._others = found
 
@@ -205,7 +205,7 @@ def _key(index: int) -> str:
     return f"node/{index}"
 
 
-def open_board(node: Node, closing: threading.Event) -> Board | None:
+def open_store(node: Node, closing: threading.Event) -> KeyValueStore | None:
     """Serve the store, or connect to it as soon as it is served; returns None if `closing` is set before.
 
     Raises:
@@ -218,7 +218,7 @@ def open_board(node: Node, closing: threading.Event) -> Board | None:
         from torch.distributed import TCPStore
     host = "127.0.0.1" if node.leads else node.host
     patience = timedelta(seconds=_CONNECT_SECONDS)
-    board: Board = TCPStore(host, node.port, is_master=node.leads, wait_for_workers=False, timeout=patience)
+    board: KeyValueStore = TCPStore(host, node.port, is_master=node.leads, wait_for_workers=False, timeout=patience)
     return board
 
 

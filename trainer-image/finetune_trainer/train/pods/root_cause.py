@@ -9,7 +9,7 @@ from finetune_trainer.errors import CRASHED
 from finetune_trainer.train.messages import Outcome, went_well
 
 
-class Told(Model):
+class RoundState(Model):
     """What one pod tells of one round."""
 
     # Set as soon as a process of the pod fails: 1 for the first pod to which that happens, then 2.
@@ -25,7 +25,7 @@ class Told(Model):
         return self.failed is None and (self.outcome is None or went_well(self.outcome))
 
 
-def succeeded(leader: Told | None) -> bool:
+def succeeded(leader: RoundState | None) -> bool:
     """Return whether the leader has its result: nothing that comes later matters."""
     outcome = leader.outcome if leader is not None else None
     return outcome is not None and outcome.result is not None and went_well(outcome)
@@ -48,7 +48,7 @@ class _Weight(IntEnum):
     WELL = 8
 
 
-def conclude(told: Sequence[Told | None]) -> tuple[int, Outcome | None]:
+def find_root_cause(told: Sequence[RoundState | None]) -> tuple[int, Outcome | None]:
     """Return which pod decides how the round ended, and how; without an outcome that pod was lost.
 
     `told` is by the pods' indices; None is a pod that is gone without a word. A success of the leader counts whatever
@@ -62,7 +62,7 @@ def conclude(told: Sequence[Told | None]) -> tuple[int, Outcome | None]:
     return first, word.outcome if word is not None else None
 
 
-def _weight(told: Told | None) -> _Weight:
+def _weight(told: RoundState | None) -> _Weight:
     if told is None:
         return _Weight.LOST
     outcome = told.outcome
@@ -83,7 +83,7 @@ def _weight(told: Told | None) -> _Weight:
     return _Weight.CRASHED if code == CRASHED else _Weight.DIED
 
 
-def _order(told: Told | None) -> float:
+def _order(told: RoundState | None) -> float:
     if _weight(told) is _Weight.PREEMPTED:
         # All were told to stop, and the leader knows what is saved.
         return 0

@@ -14,7 +14,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.progress import Activity
 from finetune_api.result import StageResult
 from finetune_trainer.errors import CRASHED, Preempted, StageError
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.progress import watchdog
 from finetune_trainer.run_folder.stage_results import failed
 from finetune_trainer.runtime.context import Context
@@ -22,8 +22,8 @@ from finetune_trainer.runtime.sigterm import StopRequested
 from finetune_trainer.train import launcher, process_group
 from finetune_trainer.train.messages import STOPPED, Outcome, went_well
 from finetune_trainer.train.pods import rendezvous
-from finetune_trainer.train.pods.rendezvous import Beginning, Meeting
-from finetune_trainer.train.pods.root_cause import Told, conclude, succeeded
+from finetune_trainer.train.pods.rendezvous import Rendezvous, RoundStart
+from finetune_trainer.train.pods.root_cause import RoundState, find_root_cause, succeeded
 
 # For the processes of this pod, once those of another one failed.
 _OTHERS_SECONDS = 10.0
@@ -38,7 +38,7 @@ _BEHIND_SECONDS = 3.0
 log = logging.getLogger(__name__)
 
 # Trains one round, at a rung and with the model's files if they were fetched before.
-Train = Callable[[Rung | None, Path | None], Outcome]
+Train = Callable[[MemorySettings | None, Path | None], Outcome]
 
 
 class _EndedFirstError(Preempted):
@@ -49,9 +49,9 @@ class _EndedFirstError(Preempted):
 def opened(context: Context) -> Iterator[Train]:
     """Yield what trains one round; raises what is raised inside."""
     if context.node.alone:
-        yield lambda rung, weights: launcher.run(context, rung, weights)
+        yield lambda memory_settings, weights: launcher.run(context, memory_settings, weights)
         return
-    met = Meeting(context.node, rendezvous.open_board)
+    met = Rendezvous(context.node, rendezvous.open_store)
     left, behind = failed("train", StageError(CRASHED, "it was interrupted")), 0.0
     try:
         yield Rounds(context, met).run
@@ -73,7 +73,7 @@ def opened(context: Context) -> Iterator[Train]:
 class Rounds:
     """Of one pod of several."""
 
-    def __init__(self, context: Context, met: Meeting) -> None:
+    def __init__(self, context: Context, met: Rendezvous) -> None:
         self._context = context
         self._node = context.node
         self._meeting = met
@@ -82,18 +82,18 @@ class Rounds:
         self.port = 0
         self._reports = 0
 
-    def run(self, rung: Rung | None, weights: Path | None) -> Outcome:
+    def run(self, memory_settings: MemorySettings | None, weights: Path | None) -> Outcome:
         """Train one round; in a pod that does not lead the leader's rung counts.
 
         Raises:
             Preempted: another pod ended first, or contact to it was lost.
             StopRequested: SIGTERM came while this pod waited for another one.
         """
-        begun = self._begin(rung)
+        begun = self._begin(memory_settings)
         self.port = begun.port
-        own = launcher.run(replace(self._context, reporter=self), begun.rung, weights, self)
+        own = launcher.run(replace(self._context, reporter=self), begun.memory_settings, weights, self)
         self._meeting.tell(outcome=own)
-        index, decided = conclude(self._settled())
+        index, decided = find_root_cause(self._settled())
         if decided is None:
             raise self._ended_first(index, None)
         if decided.shortage is not None:
@@ -106,18 +106,18 @@ class Rounds:
             return Outcome(result=StageResult(stage="train", exit_code=ExitCode.OK, run_id=decided.result.run_id))
         raise self._ended_first(index, decided.result)
 
-    def _begin(self, rung: Rung | None) -> Beginning:
+    def _begin(self, memory_settings: MemorySettings | None) -> RoundStart:
         """Return the next round when all pods are there."""
         self._number += 1
         met = self._meeting
         if self._node.leads:
             self._wait(lambda: len(met.others) == self._node.count - 1, "the other pods")
-            beginning = Beginning(port=process_group.free_port(), rung=rung)
-            met.say(beginnings=(*met.own.beginnings, beginning), rounds=(*met.own.rounds, Told()))
+            beginning = RoundStart(port=process_group.free_port(), memory_settings=memory_settings)
+            met.say(round_starts=(*met.own.round_starts, beginning), rounds=(*met.own.rounds, RoundState()))
             return beginning
-        self._wait(lambda: 0 in met.others and len(met.others[0].beginnings) > self._number, "the pod that leads")
-        met.say(rounds=(*met.own.rounds, Told()))
-        return met.others[0].beginnings[self._number]
+        self._wait(lambda: 0 in met.others and len(met.others[0].round_starts) > self._number, "the pod that leads")
+        met.say(rounds=(*met.own.rounds, RoundState()))
+        return met.others[0].round_starts[self._number]
 
     def _wait(self, ready: Callable[[], bool], for_what: str) -> None:
         """Wait without limit: how long pods may take to start is the cluster's affair."""
@@ -141,13 +141,13 @@ class Rounds:
         """Of the other pods."""
         return [index for index in range(self._node.count) if index != self._node.index]
 
-    def _told(self) -> list[Told | None]:
+    def _told(self) -> list[RoundState | None]:
         """Return what each pod tells of this round; see `conclude`."""
-        told: list[Told | None] = []
+        told: list[RoundState | None] = []
         others = self._meeting.others
         for index in range(self._node.count):
             said = self._meeting.own if index == self._node.index else others.get(index)
-            of_round = said.rounds[self._number] if said and len(said.rounds) > self._number else Told()
+            of_round = said.rounds[self._number] if said and len(said.rounds) > self._number else RoundState()
             if index == self._node.index or of_round.outcome is not None:
                 told.append(of_round)
             elif said is not None and said.left is not None:
@@ -156,7 +156,7 @@ class Rounds:
                 told.append(None if self._meeting.lost(index) else of_round)
         return told
 
-    def _settled(self) -> list[Told | None]:
+    def _settled(self) -> list[RoundState | None]:
         """Return what the pods tell when all of them have, or the leader has its result, or one waits in vain."""
         deadline: float | None = None
         while True:

@@ -19,7 +19,7 @@ from finetune_trainer.runtime.sigterm import StopFlag, StopRequested
 from finetune_trainer.train import stage as train_stage
 from finetune_trainer.train.messages import STOPPED
 from finetune_trainer.train.pods import rendezvous, rounds
-from finetune_trainer.train.pods.rendezvous import Meeting, Said
+from finetune_trainer.train.pods.rendezvous import PodState, Rendezvous
 from tests.unit.trainer.train.test_stage import RUN, Stage, running
 
 OVER = StageResult(stage="train", exit_code=0)
@@ -123,7 +123,7 @@ def pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pods:
     stage = Stage(tmp_path, monkeypatch)
     stage.prepare()
     made = Pods(stage, 2)
-    monkeypatch.setattr(rendezvous, "open_board", lambda node, closing: made.table.end(node.index))
+    monkeypatch.setattr(rendezvous, "open_store", lambda node, closing: made.table.end(node.index))
     monkeypatch.setattr(rendezvous, "_EVERY_SECONDS", 0.02)
     monkeypatch.setattr(rounds, "_LOOK_SECONDS", 0.02)
     monkeypatch.setattr(rounds, "_BEHIND_SECONDS", 0.0)
@@ -142,8 +142,8 @@ def test_all_end_well_when_the_leader_has_its_result(pods: Pods) -> None:
 def test_memory_that_runs_out_in_one_pod_is_tried_again_by_all(pods: Pods) -> None:
     found = pods.run(end="crash", others={"fits": None})
     assert [failure(one)[0] for one in found] == [79, 79]
-    assert [micro for micro, _ in pods.stage.rungs[::2]] == [8, 8, 4, 2, 2, 1]
-    assert pods.stage.rungs[::2] == pods.stage.rungs[1::2]
+    assert [micro for micro, _ in pods.stage.settings[::2]] == [8, 8, 4, 2, 2, 1]
+    assert pods.stage.settings[::2] == pods.stage.settings[1::2]
 
 
 def test_each_pod_keeps_its_own_files_between_rounds(pods: Pods) -> None:
@@ -153,14 +153,14 @@ def test_each_pod_keeps_its_own_files_between_rounds(pods: Pods) -> None:
     assert fetched.count(None) == 7
 
 
-def test_a_retry_starts_at_the_rung_that_the_leader_knows(pods: Pods) -> None:
+def test_a_retry_starts_with_the_memory_settings_that_the_leader_knows(pods: Pods) -> None:
     pods.run(fits=None)
     pods.stage.attempts += 1
     again = Pods.__new__(Pods)
     again.__dict__ = pods.__dict__ | {"table": Table()}
-    pods.stage.monkeypatch.setattr(rendezvous, "open_board", lambda node, closing: again.table.end(node.index))
+    pods.stage.monkeypatch.setattr(rendezvous, "open_store", lambda node, closing: again.table.end(node.index))
     again.run(fits=[1, "Offload"])
-    assert pods.stage.rungs[-2:] == [[1, "Offload"], [1, "Offload"]]
+    assert pods.stage.settings[-2:] == [[1, "Offload"], [1, "Offload"]]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_a_pod_that_falls_silent_is_lost(pods: Pods, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(rendezvous, "_LOST_SECONDS", 0.5)
     monkeypatch.setattr(rounds, "_OTHERS_SECONDS", 0.2)
     monkeypatch.setattr(rendezvous, "_LOST_SECONDS_AFTER_FAILURE", 0.5)
-    pods.table.values["node/1"] = Said(beat=1).model_dump_json().encode()
+    pods.table.values["node/1"] = PodState(beat=1).model_dump_json().encode()
     pods.tell(end="wait")
     assert failure(ended(pods.start(0))) == (75, "training stopped because it lost contact to node 1 of 2")
     assert not any(running(one["pid"]) for one in pods.stage.started)
@@ -250,7 +250,7 @@ def test_the_leader_that_cannot_be_reached_any_more_is_lost(pods: Pods, monkeypa
 
 def test_what_another_pod_reports_is_a_sign_of_life(pods: Pods) -> None:
     heard = threading.Event()
-    said = Said(beat=1, reports=5)
+    said = PodState(beat=1, reports=5)
     with rounds.opened(pods.contexts[0]) as train_round:
         pods.table.values["node/1"] = said.model_dump_json().encode()
         both = train_round.__self__  # type: ignore[attr-defined]
@@ -267,7 +267,7 @@ def test_a_pod_that_speaks_is_not_lost_however_long_it_takes(monkeypatch: pytest
     monkeypatch.setattr(rendezvous, "_EVERY_SECONDS", 0.02)
     monkeypatch.setattr(rendezvous, "_LOST_SECONDS", 0.5)
     table = Table()
-    met = [Meeting(Node(index, 2), lambda node, closing: table.end(node.index)) for index in (0, 1)]
+    met = [Rendezvous(Node(index, 2), lambda node, closing: table.end(node.index)) for index in (0, 1)]
     until(lambda: 1 in met[0].others)
     over = time.monotonic() + 1.0
     while time.monotonic() < over:
@@ -283,7 +283,7 @@ def test_a_pod_that_speaks_is_not_lost_however_long_it_takes(monkeypatch: pytest
 def test_the_pod_that_serves_goes_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendezvous, "_EVERY_SECONDS", 0.02)
     table = Table()
-    met = [Meeting(Node(index, 2), lambda node, closing: table.end(node.index)) for index in (0, 1)]
+    met = [Rendezvous(Node(index, 2), lambda node, closing: table.end(node.index)) for index in (0, 1)]
     until(lambda: 1 in met[0].others)
     leaving = threading.Thread(target=met[0].leave, args=(OVER,))
     leaving.start()
