@@ -1,4 +1,4 @@
-"""The train stage: starts the processes that train, and new ones a rung lower when GPU memory was too small.
+"""The train stage: starts the training processes, and new ones with more frugal settings if GPU memory runs out.
 
 No training library is loaded here: the whole GPU belongs to the process that trains on it.
 """
@@ -20,16 +20,17 @@ from finetune_trainer.train import checkpoints
 from finetune_trainer.train.kept_memory_settings import KeptMemorySettings
 from finetune_trainer.train.messages import STOPPED
 from finetune_trainer.train.pods import rounds
-from finetune_trainer.train.pods.rounds import Train
+from finetune_trainer.train.pods.rounds import TrainRound
 
 log = logging.getLogger(__name__)
 
 
 def run(context: Context) -> StageResult:
-    """Train the adapter of prepare's run.
+    """Train the adapter of prepare's run; a failed result has the step of the checkpoint to resume from.
 
     Raises:
-        StageError: with `checkpoint_step`, where a checkpoint can be resumed from.
+        StageError: training cannot start.
+        StopRequested: SIGTERM came while no process trained.
     """
     training = context.plan.training
     processes = context.processes * context.node.count
@@ -40,16 +41,13 @@ def run(context: Context) -> StageResult:
     if (finished := _finished_before(context, description)) is not None:
         log.info("this run was trained before; nothing to do")
         return finished if context.node.leads else StageResult(stage="train", exit_code=ExitCode.OK)
-    try:
-        with rounds.opened(context) as train:
-            return _train(context, description, train)
-    except StageError as error:
-        if error.checkpoint_step is None:
-            error.checkpoint_step = _checkpoint_step(context, description)
-        raise
+    result = rounds.run(context, lambda train: _train(context, description, train))
+    if result.exit_code != ExitCode.OK and result.checkpoint_step is None:
+        return result.model_copy(update={"checkpoint_step": _checkpoint_step(context, description)})
+    return result
 
 
-def _train(context: Context, description: Prepared, train: Train) -> StageResult:
+def _train(context: Context, description: Prepared, train: TrainRound) -> StageResult:
     training = context.plan.training
     own_batch = shares.share(training.batch_size, context.processes * context.node.count)
     kept = KeptMemorySettings(context.store, context.layout.state, description.run_id)
@@ -58,7 +56,7 @@ def _train(context: Context, description: Prepared, train: Train) -> StageResult
     while True:
         ended = train(memory_settings, weights)
         if ended.result is not None:
-            return _done(ended.result)
+            return ended.result
         assert ended.shortage is not None
         assert ended.memory_settings is not None
         tried.append(ended.memory_settings)
@@ -74,16 +72,8 @@ def _train(context: Context, description: Prepared, train: Train) -> StageResult
             raise Preempted(STOPPED)
 
 
-def _done(result: StageResult) -> StageResult:
-    if result.exit_code == ExitCode.OK:
-        return result
-    error = StageError(result.exit_code, result.message)
-    error.checkpoint_step = result.checkpoint_step
-    raise error
-
-
 def _checkpoint_step(context: Context, description: Prepared) -> int | None:
-    """Return what a process that died could not tell: an interruption that got further costs no retry."""
+    """Return what a process that died could not report: an interruption after progress does not use up a retry."""
     with contextlib.suppress(StageError):
         return checkpoints.newest_step(context.store, context.layout.checkpoints, description.run_id)
     return None

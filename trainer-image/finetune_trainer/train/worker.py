@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,7 +57,7 @@ def _attempt(order: Order, stop: StopFlag) -> Outcome:
         )
         mine = ranks.join()
         if not mine.leads:
-            # What all do is told once in a pod.
+            # What every process does is logged once.
             logging.getLogger("finetune_trainer").setLevel(logging.WARNING)
             part = Follower(context, read_prepared(context), order.weights, mine)
             part.run()
@@ -76,11 +75,8 @@ def _failure(order: Order, error: BaseException, checkpoint_step: int | None) ->
     if isinstance(error, StopRequested):
         error = Preempted(STOPPED)
     if not isinstance(error, StageError):
-        # Into the log only: a user can do nothing with a traceback.
-        with (order.scratch / LOG_NAME).open("a", encoding="utf-8") as file:
-            traceback.print_exception(error, file=file)
-        error = unexpected("train", error)
-    return failed("train", error).model_copy(update={"checkpoint_step": checkpoint_step})
+        error = unexpected("train", error, order.scratch / LOG_NAME)
+    return failed("train", error, checkpoint_step)
 
 
 def _die_with(parent: int) -> None:
