@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from finetune_api import memory
+from finetune_api import memory, shares
 from finetune_api.memory import Estimate, Shape
 from finetune_api.plan import Plan
 from finetune_trainer.errors import OutOfGPUMemoryError
@@ -15,13 +15,13 @@ _FROM_FAST_TO_FRUGAL: tuple[Checkpointing, ...] = ("None", "Standard", "Offload"
 _MARGIN = 0.05
 
 
-def candidates(plan: Plan) -> list[MemorySettings]:
+def candidates(plan: Plan, processes: int = 1) -> list[MemorySettings]:
     """Return the rungs that the plan allows, the fastest first.
 
     A larger micro-batch helps more than keeping activations does (benchmarks/README.md), so that it comes first.
     """
     training = plan.training
-    size = training.batch_size
+    size = shares.process_batch_size(training.batch_size, processes)
     micro = (
         [training.micro_batch_size] if training.micro_batch_size else [m for m in range(size, 0, -1) if size % m == 0]
     )
@@ -30,10 +30,11 @@ def candidates(plan: Plan) -> list[MemorySettings]:
     return [MemorySettings(m, mode) for m in micro for mode in modes]
 
 
-def usual(plan: Plan) -> MemorySettings:
+def usual(plan: Plan, processes: int = 1) -> MemorySettings:
     """Return the rung where nothing can be estimated."""
     training = plan.training
-    micro = training.micro_batch_size or (_USUAL_MICRO_BATCH if training.batch_size % _USUAL_MICRO_BATCH == 0 else 1)
+    size = shares.process_batch_size(training.batch_size, processes)
+    micro = training.micro_batch_size or (_USUAL_MICRO_BATCH if size % _USUAL_MICRO_BATCH == 0 else 1)
     asked = training.gradient_checkpointing
     return MemorySettings(micro, "Offload" if asked == "Auto" else asked)
 
@@ -73,13 +74,11 @@ def first_settings(
 ) -> MemorySettings:
     """Return the rung to start with; `free_mib` is what is free before anything is loaded, None without a GPU.
 
-    `plan` is that of each of the `processes` that train together.
-
     If no rung fits by the estimate, the most frugal one is tried: an estimate refuses nothing by itself.
     """
     if shape is None or free_mib is None:
-        return usual(plan)
-    settings = candidates(plan)
+        return usual(plan, processes)
+    settings = candidates(plan, processes)
     room = free_mib * (1 - _MARGIN)
     return next((r for r in settings if estimate(plan, shape, r, steps, processes).total_mib <= room), settings[-1])
 

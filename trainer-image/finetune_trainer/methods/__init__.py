@@ -30,10 +30,14 @@ def build(
     progress: Progress,
     folder: Path,
     memory_settings: MemorySettings,
+    processes: int = 1,
 ) -> Any:
-    """Return the method's trainer; its dataset is the rows of step 0, then of step 1, and so on."""
+    """Return the method's trainer; its dataset is the rows of step 0, then of step 1, and so on.
+
+    `processes`: how many train together, each with its part of `training.batch_size`.
+    """
     method = _METHODS[plan.training.method]
-    trainer = method.build(plan, loaded, rows, steps, progress, folder, memory_settings)
+    trainer = method.build(plan, loaded, rows, steps, progress, folder, memory_settings, processes)
     assert len(trainer.train_dataset) == sum(map(len, steps)), "the trainer dropped rows"
     return trainer
 

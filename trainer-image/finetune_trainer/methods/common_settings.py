@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from finetune_api import shares
 from finetune_api.plan import Plan, TrainingPlan
 from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.gpu.precision import Precision
@@ -21,14 +22,20 @@ def warmup_steps(training: TrainingPlan, total_steps: int) -> int:
 
 
 def common(
-    plan: Plan, precision: Precision, total_steps: int, folder: Path, memory_settings: MemorySettings
+    plan: Plan,
+    precision: Precision,
+    total_steps: int,
+    folder: Path,
+    memory_settings: MemorySettings,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Return the arguments that SFTConfig, DPOConfig, ORPOConfig and KTOConfig all take."""
     training = plan.training
+    process_batch_size = shares.process_batch_size(training.batch_size, processes)
     return {
         "output_dir": str(folder),
         "per_device_train_batch_size": memory_settings.micro_batch_size,
-        "gradient_accumulation_steps": training.batch_size // memory_settings.micro_batch_size,
+        "gradient_accumulation_steps": process_batch_size // memory_settings.micro_batch_size,
         "max_steps": total_steps,
         "num_train_epochs": 1,
         "learning_rate": training.learning_rate,

@@ -15,10 +15,15 @@ from finetune_trainer.methods.step_callback import callback
 
 
 def settings(
-    plan: Plan, precision: Precision, total_steps: int, folder: Path, memory_settings: MemorySettings
+    plan: Plan,
+    precision: Precision,
+    total_steps: int,
+    folder: Path,
+    memory_settings: MemorySettings,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Return the arguments of DPOConfig."""
-    return common(plan, precision, total_steps, folder, memory_settings) | {
+    return common(plan, precision, total_steps, folder, memory_settings, processes) | {
         "beta": preference.of(plan).beta,
         "loss_type": ["sigmoid"],
         "loss_weights": None,
@@ -45,6 +50,7 @@ def build(
     progress: Progress,
     folder: Path,
     memory_settings: MemorySettings,
+    processes: int,
 ) -> Any:
     """See `methods.build`."""
     from trl import DPOConfig, DPOTrainer
@@ -61,7 +67,7 @@ def build(
     trainer = preference.weighted(Tokenized, [len(step) for step in steps])(
         model=loaded.model,
         processing_class=loaded.tokenizer,
-        args=DPOConfig(**settings(plan, loaded.precision, len(steps), folder, memory_settings)),
+        args=DPOConfig(**settings(plan, loaded.precision, len(steps), folder, memory_settings, processes)),
         train_dataset=preference.dataset(rows).select([index for step in steps for index in step]),
         callbacks=[callback(progress), preference.drop_reference()],
     )

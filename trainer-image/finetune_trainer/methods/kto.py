@@ -15,11 +15,16 @@ from finetune_trainer.methods.step_callback import callback
 
 
 def settings(
-    plan: Plan, precision: Precision, total_steps: int, folder: Path, memory_settings: MemorySettings
+    plan: Plan,
+    precision: Precision,
+    total_steps: int,
+    folder: Path,
+    memory_settings: MemorySettings,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Return the arguments of KTOConfig."""
     chosen = preference.of(plan)
-    return common(plan, precision, total_steps, folder, memory_settings) | {
+    return common(plan, precision, total_steps, folder, memory_settings, processes) | {
         "beta": chosen.beta,
         "desirable_weight": chosen.desirable_weight,
         "undesirable_weight": chosen.undesirable_weight,
@@ -46,6 +51,7 @@ def build(
     progress: Progress,
     folder: Path,
     memory_settings: MemorySettings,
+    processes: int,
 ) -> Any:
     """See `methods.build`."""
     import torch
@@ -100,7 +106,7 @@ def build(
             "label": [r.label for r in rows],
         }
     )
-    args = KTOConfig(**settings(plan, loaded.precision, len(steps), folder, memory_settings))
+    args = KTOConfig(**settings(plan, loaded.precision, len(steps), folder, memory_settings, processes))
     # TRL refuses a micro-batch of 1, because its own KL term would be meaningless there.
     args.per_device_train_batch_size = max(2, memory_settings.micro_batch_size)
     trainer = preference.weighted(Tokenized, [len(step) for step in steps])(

@@ -16,10 +16,15 @@ from finetune_trainer.methods.step_callback import callback
 
 
 def settings(
-    plan: Plan, precision: Precision, total_steps: int, folder: Path, memory_settings: MemorySettings
+    plan: Plan,
+    precision: Precision,
+    total_steps: int,
+    folder: Path,
+    memory_settings: MemorySettings,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Return the arguments of ORPOConfig."""
-    return common(plan, precision, total_steps, folder, memory_settings) | {
+    return common(plan, precision, total_steps, folder, memory_settings, processes) | {
         "beta": preference.of(plan).beta,
         "disable_dropout": preference.dropout_disabled(plan),
         "max_completion_length": None,
@@ -39,6 +44,7 @@ def build(
     progress: Progress,
     folder: Path,
     memory_settings: MemorySettings,
+    processes: int,
 ) -> Any:
     """See `methods.build`."""
     # The pinned version is the one that is tested; that a later one may differ is nothing to warn a user of.
@@ -63,7 +69,7 @@ def build(
     trainer = preference.weighted(Tokenized, [len(step) for step in steps])(
         model=loaded.model,
         processing_class=loaded.tokenizer,
-        args=ORPOConfig(**settings(plan, loaded.precision, len(steps), folder, memory_settings)),
+        args=ORPOConfig(**settings(plan, loaded.precision, len(steps), folder, memory_settings, processes)),
         train_dataset=preference.dataset(rows),
         callbacks=[callback(progress)],
     )

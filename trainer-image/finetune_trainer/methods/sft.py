@@ -15,10 +15,15 @@ from finetune_trainer.methods.step_callback import callback
 
 
 def settings(
-    plan: Plan, precision: Precision, total_steps: int, folder: Path, memory_settings: MemorySettings
+    plan: Plan,
+    precision: Precision,
+    total_steps: int,
+    folder: Path,
+    memory_settings: MemorySettings,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Return the arguments of SFTConfig."""
-    return common(plan, precision, total_steps, folder, memory_settings) | {
+    return common(plan, precision, total_steps, folder, memory_settings, processes) | {
         "activation_offloading": False,
         "loss_type": "nll",
         "completion_only_loss": True,
@@ -41,6 +46,7 @@ def build(
     progress: Progress,
     folder: Path,
     memory_settings: MemorySettings,
+    processes: int,
 ) -> Any:
     """See `methods.build`."""
     from datasets import Dataset
@@ -51,7 +57,7 @@ def build(
     trainer = SFTTrainer(
         model=loaded.model,
         processing_class=loaded.tokenizer,
-        args=SFTConfig(**settings(plan, loaded.precision, len(steps), folder, memory_settings)),
+        args=SFTConfig(**settings(plan, loaded.precision, len(steps), folder, memory_settings, processes)),
         train_dataset=Dataset.from_dict(
             {"input_ids": [r.input_ids for r in taught], "completion_mask": [r.completion_mask for r in taught]}
         ),

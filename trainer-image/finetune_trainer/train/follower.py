@@ -18,7 +18,7 @@ from finetune_trainer.sources.model import fetch_weights
 from finetune_trainer.train.checkpoints import Checkpoints, Marker, checkpoint_folder
 from finetune_trainer.train.messages import Files, Run, Start
 from finetune_trainer.train.ranks.ranks import Ranks
-from finetune_trainer.train.ranks.shard import filled, own_plan, part
+from finetune_trainer.train.ranks.shard import filled, part
 from finetune_trainer.train.ranks.step_sync import FollowerSync
 
 
@@ -66,7 +66,7 @@ class Follower:
             load_model.for_training(loaded.model)
             progress = FollowerSync(ranks, self._context.stop, plan.training.seed)
             folder = scratch / "trainer"
-            trainer = methods.build(own_plan(plan, ranks), loaded, rows, steps, progress, folder, start.memory_settings)
+            trainer = methods.build(plan, loaded, rows, steps, progress, folder, start.memory_settings, ranks.size)
             micro = start.memory_settings.micro_batch_size
             methods.check_batches(plan, trainer, rows, part(steps[0], micro, ranks))
             run: Run = ranks.broadcast()

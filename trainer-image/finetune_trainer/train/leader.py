@@ -40,7 +40,7 @@ from finetune_trainer.train.holdout_watch import HoldoutWatch
 from finetune_trainer.train.messages import STOPPED, Files, Run, Start
 from finetune_trainer.train.preserved_state import undisturbed
 from finetune_trainer.train.ranks.ranks import Ranks
-from finetune_trainer.train.ranks.shard import filled, own_plan, part
+from finetune_trainer.train.ranks.shard import filled, part
 from finetune_trainer.train.ranks.step_sync import LeaderSync
 from finetune_trainer.train.step_control import Cadence, StepControl
 from finetune_trainer.train.tracking import Tracker
@@ -196,7 +196,7 @@ class Leader:
 
     def _first_settings(self, weights: Path, rows: Sequence[Row], steps: Sequence[Sequence[int]]) -> MemorySettings:
         return memory_fit.first_settings(
-            own_plan(self.plan, self.ranks),
+            self.plan,
             _shape(weights),
             _lengths(rows, steps),
             self.device.free_mib if self.device else None,
@@ -304,9 +304,7 @@ class Leader:
         ranks, stop = self.ranks, self.context.stop
         whole_rows, whole_steps = filled(rows, steps, self.plan, ranks)
         told = LeaderSync(progress, ranks, stop, self.plan.training.seed)
-        trainer = methods.build(
-            own_plan(self.plan, ranks), loaded, whole_rows, whole_steps, told, folder, memory_settings
-        )
+        trainer = methods.build(self.plan, loaded, whole_rows, whole_steps, told, folder, memory_settings, ranks.size)
         first = part(whole_steps[0], memory_settings.micro_batch_size, ranks)
         methods.check_batches(self.plan, trainer, whole_rows, first)
         return trainer

@@ -49,7 +49,7 @@ def run(context: Context) -> StageResult:
 
 def _train(context: Context, description: Prepared, train: TrainRound) -> StageResult:
     training = context.plan.training
-    own_batch = shares.share(training.batch_size, context.processes * context.node.count)
+    process_batch = shares.process_batch_size(training.batch_size, context.processes * context.node.count)
     kept = KeptMemorySettings(context.store, context.layout.state, description.run_id)
     memory_settings, weights = kept.read(), None
     tried: list[MemorySettings] = []
@@ -60,7 +60,7 @@ def _train(context: Context, description: Prepared, train: TrainRound) -> StageR
         assert ended.shortage is not None
         assert ended.memory_settings is not None
         tried.append(ended.memory_settings)
-        memory_settings, weights = memory_fallback.below(ended.memory_settings, own_batch), ended.weights
+        memory_settings, weights = memory_fallback.below(ended.memory_settings, process_batch), ended.weights
         if memory_settings is None:
             raise OutOfGPUMemoryError(memory_fallback.exhausted(ended.shortage, tried))
         log.warning(

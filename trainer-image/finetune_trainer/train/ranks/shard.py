@@ -3,18 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from finetune_api import shares
 from finetune_api.plan import Plan
 from finetune_trainer.methods.rows import SFTRow
 from finetune_trainer.train.ranks.ranks import Ranks
-
-
-def own_plan(plan: Plan, ranks: Ranks) -> Plan:
-    """Return the plan as one process sees it: its batch is the share of each step that it takes."""
-    if ranks.alone:
-        return plan
-    size = shares.share(plan.training.batch_size, ranks.size)
-    return plan.model_copy(update={"training": plan.training.model_copy(update={"batch_size": size})})
 
 
 def filled(

@@ -1,5 +1,6 @@
 """Together, the processes of a team learn every row of a step once, and all do what the leader decides."""
 
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -10,13 +11,16 @@ from finetune_api.job import FineTuneJob
 from finetune_api.plan import Defaults, Plan
 from finetune_api.render import render
 from finetune_trainer.data import step_order
+from finetune_trainer.gpu import memory_fit
+from finetune_trainer.gpu.memory_settings import MemorySettings
+from finetune_trainer.methods import sft
 from finetune_trainer.methods.interface import Decision
 from finetune_trainer.methods.rows import SFTRow
 from finetune_trainer.runtime.node import ALONE, Node
 from finetune_trainer.runtime.sigterm import StopFlag
 from finetune_trainer.train.ranks import ranks
 from finetune_trainer.train.ranks.ranks import Ranks
-from finetune_trainer.train.ranks.shard import filled, own_plan, part
+from finetune_trainer.train.ranks.shard import filled, part
 from finetune_trainer.train.ranks.step_sync import FollowerSync, LeaderSync
 from tests.support.trainer_job import JOB
 from tests.unit.api.strategies import unhurried
@@ -68,11 +72,16 @@ def test_one_process_takes_the_steps_as_they_are() -> None:
     found = rows(5)
     assert filled(found, [[0, 1, 2, 3], [4]], plan(4), Ranks()) == (found, [[0, 1, 2, 3], [4]])
     assert part([3, 1, 2], 2, Ranks()) == [3, 1, 2]
-    assert own_plan(plan(8), Ranks()).training.batch_size == 8
 
 
-def test_each_process_has_its_share_of_the_batch() -> None:
-    assert own_plan(plan(8), Ranks(1, 4)).training.batch_size == 2
+def test_each_process_takes_its_part_of_the_batch() -> None:
+    made = sft.settings(plan(8), "bf16", 60, Path("out"), MemorySettings(1, "None"), processes=4)
+    assert made["per_device_train_batch_size"] * made["gradient_accumulation_steps"] == 2
+
+
+def test_a_micro_batch_is_not_larger_than_the_part_of_one_process() -> None:
+    assert memory_fit.candidates(plan(8), processes=4)[0] == MemorySettings(2, "None")
+    assert memory_fit.usual(plan(8), processes=8) == MemorySettings(1, "Offload")
 
 
 def test_a_process_knows_its_place_by_torchruns_names(monkeypatch: pytest.MonkeyPatch) -> None:
