@@ -11,7 +11,7 @@ from finetune_api.dataset_spec import DatasetFormat
 from finetune_api.plan import Plan
 from finetune_api.training_spec import Method
 from finetune_trainer.errors import GuardError
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.methods.dpo import DPO
 from finetune_trainer.methods.interface import LoadedModel, Progress, TrainingMethod
 from finetune_trainer.methods.kto import KTO
@@ -52,14 +52,16 @@ def build(
     steps: Sequence[Sequence[int]],
     progress: Progress,
     folder: Path,
-    rung: Rung,
+    memory_settings: MemorySettings,
+    processes: int = 1,
 ) -> Any:
     """Return the trainer of the plan's method; see `TrainingMethod.build`.
 
     Raises:
         GuardError: it does not have every row of every step.
     """
-    trainer = of(plan.training.method).build(plan, loaded, rows, steps, progress, folder, rung)
+    method = of(plan.training.method)
+    trainer = method.build(plan, loaded, rows, steps, progress, folder, memory_settings, processes)
     if len(trainer.train_dataset) != sum(map(len, steps)):
         raise GuardError("the trainer dropped rows")
     return trainer

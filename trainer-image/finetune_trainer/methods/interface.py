@@ -10,7 +10,7 @@ from finetune_api.dataset_spec import DatasetFormat
 from finetune_api.memory import Footprint
 from finetune_api.plan import Plan
 from finetune_trainer.errors import GuardError
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.gpu.precision import Precision
 from finetune_trainer.methods.rows import Row, TokenSequence
 
@@ -35,7 +35,7 @@ class Decision:
 
 
 class Progress(Protocol):
-    """What is told of each optimizer step; see TrainingProgress."""
+    """What is told of each optimizer step; see `train.step_control`."""
 
     def step_begins(self, done: int) -> None:
         """`done` steps are behind."""
@@ -172,11 +172,13 @@ class TrainingMethod(ABC, Generic[R]):
         steps: Sequence[Sequence[int]],
         progress: Progress,
         folder: Path,
-        rung: Rung,
+        memory_settings: MemorySettings,
+        processes: int,
     ) -> Any:
         """Return the trainer (of transformers); its dataset is the rows of step 0, then of step 1, and so on.
 
-        `steps` has the indices of the rows of each optimizer step; `folder` is where checkpoints are written.
+        `steps` has the indices of the rows of each optimizer step; `folder` is where checkpoints are written;
+        `processes` train together, each with its part of `training.batch_size`.
         """
 
     @abstractmethod

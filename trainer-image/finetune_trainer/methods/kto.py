@@ -9,7 +9,7 @@ from typing import Any
 from finetune_api.memory import Footprint
 from finetune_api.plan import Plan, PreferencePlan
 from finetune_trainer.errors import GuardError
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.gpu.precision import Precision
 from finetune_trainer.methods import batch_check, preference
 from finetune_trainer.methods.common_settings import common
@@ -61,10 +61,17 @@ class BinaryRow(Row):
         return self.completion_ids[-1] in stops
 
 
-def settings(plan: Plan, precision: Precision, total_steps: int, folder: Path, rung: Rung) -> dict[str, Any]:
+def settings(
+    plan: Plan,
+    precision: Precision,
+    total_steps: int,
+    folder: Path,
+    memory_settings: MemorySettings,
+    processes: int = 1,
+) -> dict[str, Any]:
     """Return the arguments of KTOConfig."""
     chosen = preference.of(plan)
-    return common(plan, precision, total_steps, folder, rung) | {
+    return common(plan, precision, total_steps, folder, memory_settings, processes) | {
         "beta": chosen.beta,
         "desirable_weight": chosen.desirable_weight,
         "undesirable_weight": chosen.undesirable_weight,
@@ -151,7 +158,8 @@ class KTO(TrainingMethod[BinaryRow]):
         steps: Sequence[Sequence[int]],
         progress: Progress,
         folder: Path,
-        rung: Rung,
+        memory_settings: MemorySettings,
+        processes: int,
     ) -> Any:
         """See TrainingMethod."""
         import torch
@@ -206,9 +214,9 @@ class KTO(TrainingMethod[BinaryRow]):
                 "label": [r.label for r in rows],
             }
         )
-        args = KTOConfig(**settings(plan, loaded.precision, len(steps), folder, rung))
+        args = KTOConfig(**settings(plan, loaded.precision, len(steps), folder, memory_settings, processes))
         # TRL refuses a micro-batch of 1, because its own KL term would be meaningless there.
-        args.per_device_train_batch_size = max(2, rung.micro_batch_size)
+        args.per_device_train_batch_size = max(2, memory_settings.micro_batch_size)
         trainer = preference.weighted(Tokenized, [len(step) for step in steps])(
             model=loaded.model,
             processing_class=loaded.tokenizer,
@@ -216,7 +224,7 @@ class KTO(TrainingMethod[BinaryRow]):
             train_dataset=dataset.select([index for step in steps for index in step]),
             callbacks=[callback(progress), preference.drop_reference()],
         )
-        trainer.args.per_device_train_batch_size = trainer._train_batch_size = rung.micro_batch_size
+        trainer.args.per_device_train_batch_size = trainer._train_batch_size = memory_settings.micro_batch_size
         preference.set_reference(loaded.model, continued=plan.model.adapter is not None)
         return trainer
 

@@ -8,24 +8,24 @@ from finetune_api.exit_codes import reason
 from finetune_api.layout import JobLayout
 from finetune_api.result import StageResult
 from finetune_api.spec import Stage
-from finetune_trainer.errors import NoResultError, SettingsError, StageError
+from finetune_trainer.errors import GuardError, NoResultError, SettingsError, StageError
 from finetune_trainer.run_folder import prepared
 from finetune_trainer.run_folder.prepared import Prepared
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.storage.store import Store
 
-# Of a message, in characters: a termination message has to stay below 4,096 bytes.
-_LONGEST = 4096
 
+def failed(stage: Stage, error: StageError, checkpoint_step: int | None = None) -> StageResult:
+    """Return the result of a stage that ended with `error`: the only form in which a failure leaves a process.
 
-def failed(stage: Stage, error: StageError) -> StageResult:
-    """Return the result of a stage that ended with `error`: the only form in which a failure leaves a process."""
+    `checkpoint_step`: of train, the newest complete checkpoint in the bucket.
+    """
     return StageResult(
         stage=stage,
         exit_code=error.exit_code,
         reason=reason(error.exit_code),
-        message=error.message[:_LONGEST],
-        checkpoint_step=error.checkpoint_step,
+        message=error.message,
+        checkpoint_step=checkpoint_step,
     )
 
 
@@ -66,9 +66,15 @@ def kept(store: Store, layout: JobLayout, stage: Stage) -> StageResult:
 
 
 def run_folder(context: Context) -> str:
-    """Return the key of the folder of the run that prepare computed."""
+    """Return the key of the folder of the run that prepare computed.
+
+    Raises:
+        SettingsError: prepare has not finished.
+        GuardError: it finished without a run id.
+    """
     run_id = read(context, "prepare").run_id
-    assert run_id is not None  # prepare never finishes without one
+    if run_id is None:
+        raise GuardError("prepare finished without a run id")
     return context.layout.run(run_id)
 
 
@@ -77,6 +83,7 @@ def read_prepared(context: Context) -> Prepared:
 
     Raises:
         SettingsError: prepare has not finished.
+        GuardError: it finished without a run id.
     """
     key = f"{run_folder(context)}/{prepared.DESCRIPTION}"
     data = context.store.get_bytes(key)
