@@ -67,6 +67,17 @@ def tokenize(
     return Tokens(length, learned, truncated, left_out, sample)
 
 
+def answers_warning(answers_left_out: int) -> list[str]:
+    """Return a warning, beginning with its CamelCase reason, if there are answers that are not learned."""
+    if not answers_left_out:
+        return []
+    return [
+        f"AnswersLeftOut: {answers_left_out:,} earlier answers of conversations are not learned, because the chat "
+        "template shows them otherwise than the model gives them, as without their thinking; to learn them too, end "
+        "rows of their own with them"
+    ]
+
+
 def _segments(tokenizer: Any, sequence: TokenSequence) -> list[Segment]:
     ids, mask = sequence.input_ids, sequence.completion_mask
     borders = [0, *(i for i in range(1, len(ids)) if mask[i] != mask[i - 1]), len(ids)]

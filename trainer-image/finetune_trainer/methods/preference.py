@@ -130,7 +130,8 @@ def weighted(trainer_class: Any, step_rows: Sequence[int]) -> Any:
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            assert not return_outputs
+            if return_outputs:
+                raise GuardError("the trainer asked for the outputs of a step beside its loss")
             loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
             micro = self.args.per_device_train_batch_size
             return loss * weight(self.rows_of(inputs), step_rows[self.state.global_step], micro)
