@@ -11,6 +11,8 @@ class ExitCode(IntEnum):
     DATASET = 65
     MODEL = 66
     UNAVAILABLE = 69
+    # EX_SOFTWARE: a guard of the trainer found its own work wrong.
+    SOFTWARE = 70
     # Of `--report` alone. EX_OSFILE: a file that should be there is not.
     NO_RESULT = 72
     PREEMPTED = 75
@@ -20,9 +22,16 @@ class ExitCode(IntEnum):
     HUNG = 81
 
 
-# Trying again cannot help: the user has to change something.
+# Trying again cannot help: something has to be changed first, the job or, for SOFTWARE, the trainer image.
 PERMANENT = frozenset(
-    {ExitCode.SETTINGS, ExitCode.DATASET, ExitCode.MODEL, ExitCode.ACCESS_DENIED, ExitCode.OUT_OF_GPU_MEMORY}
+    {
+        ExitCode.SETTINGS,
+        ExitCode.DATASET,
+        ExitCode.MODEL,
+        ExitCode.SOFTWARE,
+        ExitCode.ACCESS_DENIED,
+        ExitCode.OUT_OF_GPU_MEMORY,
+    }
 )
 # These do not use up a retry if the checkpoint moved on since the last attempt.
 UNCOUNTED_WITH_PROGRESS = frozenset({ExitCode.UNAVAILABLE, ExitCode.PREEMPTED})
@@ -32,6 +41,7 @@ REASONS: dict[int, str] = {
     ExitCode.DATASET: "InvalidDataset",
     ExitCode.MODEL: "ModelUnusable",
     ExitCode.UNAVAILABLE: "StorageUnavailable",
+    ExitCode.SOFTWARE: "InternalError",
     ExitCode.NO_RESULT: "ResultMissing",
     ExitCode.PREEMPTED: "Preempted",
     ExitCode.ACCESS_DENIED: "AccessDenied",

@@ -87,6 +87,12 @@ FAILURES: dict[str, Reason] = {
         "The S3 server or the hub did not answer, and trying again did not help.",
         "Check endpoint, DNS, proxy and CA bundle.",
     ),
+    "InternalError": Reason(
+        "The trainer checked its own work and found it wrong, such as a library that changed the training rows. The "
+        "job is not at fault. It is not tried again.",
+        "Use another version of the trainer image (`trainer.image` of the chart), create the job again, and report the "
+        "message.",
+    ),
     "ResultLost": Reason(
         "The pod of a stage was gone, or said nothing readable, after the stage succeeded.",
         "Nothing: a small pod without a GPU reads the result from the bucket.",

@@ -52,6 +52,18 @@ class UnavailableError(StageError):
         super().__init__(ExitCode.UNAVAILABLE, message)
 
 
+class GuardError(StageError):
+    """The trainer, or a library of it, did something else than it should (70): no job can cause or mend that."""
+
+    def __init__(self, found: str) -> None:
+        """`found` says what is wrong, without a full stop, such as `row 3 reaches the model changed`."""
+        super().__init__(
+            ExitCode.SOFTWARE,
+            f"{found}; this is a fault of the trainer image, not of this job: use another version of the image and "
+            "report it",
+        )
+
+
 class NoResultError(StageError):
     """There is no result to report (72); the stage has to run."""
 

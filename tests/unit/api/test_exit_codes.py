@@ -9,6 +9,7 @@ CODES = {
     "DATASET": 65,
     "MODEL": 66,
     "UNAVAILABLE": 69,
+    "SOFTWARE": 70,
     "NO_RESULT": 72,
     "PREEMPTED": 75,
     "ACCESS_DENIED": 77,
@@ -35,6 +36,11 @@ def test_a_code_that_is_none_of_ours_is_a_crash(code: int) -> None:
 
 def test_what_is_permanent_is_never_tried_for_free() -> None:
     assert not exit_codes.PERMANENT & exit_codes.UNCOUNTED_WITH_PROGRESS
+
+
+def test_a_fault_of_the_trainer_itself_is_not_tried_again() -> None:
+    assert ExitCode.SOFTWARE in exit_codes.PERMANENT
+    assert exit_codes.reason(ExitCode.SOFTWARE) == "InternalError"
 
 
 def test_a_bad_gpu_is_worth_another_node() -> None:
