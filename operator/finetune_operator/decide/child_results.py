@@ -17,10 +17,10 @@ from finetune_operator.decide import (
     failures,
     gpu_time,
     job_and_pod,
+    planned_deletion,
     stale_jobs,
     status,
     stuck_job,
-    suspend,
 )
 from finetune_operator.decide.attempts import Ended
 from finetune_operator.decide.decision import KubernetesEvent
@@ -125,9 +125,11 @@ def _deleted(
     result: Record, stage: StageStatus, observation: Observation, spec: FineTuneJobSpec, completion_time: str
 ) -> Record:
     """An attempt whose Job was deleted. If this operator did, it is no failure: none is kept, nothing is waited for."""
-    if not suspend.explains_deletion(observation, spec) and not compute_edit.explains_deletion(observation.status):
-        lost = stuck_job.explains_deletion(observation.status)
-        return _failed(result, stage, stuck_job.lost(stage) if lost else failures.job_deleted(stage), completion_time)
+    reason = planned_deletion.explanation(observation, spec, stage)
+    if reason is None:
+        return _failed(result, stage, failures.job_deleted(stage), completion_time)
+    if reason == planned_deletion.JOB_UNDECIDED:
+        return _failed(result, stage, stuck_job.lost(stage), completion_time)
     changed = status.with_stage(result.status, status.next_attempt(stage))
     return replace(result, status=deadlines.stop(changed, completion_time))
 
@@ -180,7 +182,7 @@ def _failed(result: Record, stage: StageStatus, verdict: Verdict, completion_tim
         failed = failed.model_copy(update={"state": "Failed"})
         event = KubernetesEvent("Warning", "StageFailed", message)
         return replace(_noted(result, failed, event), failure=verdict.failure)
-    again = failed.model_copy(update={"state": "Pending", "attempt": stage.attempt + 1, "start_time": None})
+    again = status.next_attempt(failed).model_copy(update={"completion_time": completion_time})
     event = KubernetesEvent("Warning", "StageRetrying", f"{verdict.failure.reason}: {message}")
     return _noted(result, again, event)
 

@@ -8,22 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from finetune_api.spec import FineTuneJobSpec
-from finetune_api.status import FineTuneJobStatus, StageStatus
+from finetune_api.status import StageStatus
 from finetune_operator import names
-from finetune_operator.decide import conditions, job_and_pod
-from finetune_operator.decide.decision import Decision, DeleteJob, KubernetesEvent
+from finetune_operator.decide import job_and_pod, planned_deletion
+from finetune_operator.decide.decision import Decision, KubernetesEvent
 from finetune_operator.decide.observation import Object
 from finetune_operator.decide.pass_result import Transition
 from finetune_operator.job_templates.compute_digest import digest
-
-REASON = "ComputeChanged"
-_SOON = 1.0
-_ENDING_SECONDS = 30.0
-
-
-def explains_deletion(status: FineTuneJobStatus) -> bool:
-    """Whether a Job that is deleted was deleted to be made anew."""
-    return conditions.reason(status.conditions) == REASON
 
 
 def is_later(job: Object, spec: FineTuneJobSpec, stage: StageStatus) -> bool:
@@ -50,25 +41,18 @@ def _attempt(job: Object) -> int:
 
 
 def applies(this: Transition, job: Object, spec: FineTuneJobSpec, stage: StageStatus) -> bool:
-    """Whether the Job of a pod that cannot start is to be made anew, or just being deleted for that."""
+    """Whether the Job of a pod that cannot start is to be recreated, or is being deleted for that already."""
     if job_and_pod.is_being_deleted(job):
         # A deletion that has begun cannot be called off.
-        return explains_deletion(this.observation.status)
+        return planned_deletion.reason(this.observation.status, stage) == planned_deletion.COMPUTE_CHANGED
     return is_later(job, spec, stage)
 
 
-def make_anew(this: Transition, job: Object, stage: StageStatus) -> Decision:
-    """Delete the Job; the attempt that follows costs nothing."""
-    message = f"spec.compute was changed before {stage.name} could start: its pod is made anew."
-    before = this.observation.status
-    if not explains_deletion(before) or this.status.stages != before.stages:
-        # A Job that vanishes must be known as one that was there, and why: otherwise its name would be used again.
-        event = KubernetesEvent("Normal", REASON, message)
-        return replace(this, events=(*this.events, event)).go_on(REASON, message, requeue_after=_SOON)
-    metadata = job["metadata"]
-    gone = DeleteJob(metadata["name"], metadata["uid"], metadata["resourceVersion"])
-    actions = [] if job_and_pod.is_being_deleted(job) else [gone]
-    return this.go_on(REASON, message, requeue_after=_ENDING_SECONDS, actions=actions)
+def recreate(this: Transition, job: Object, stage: StageStatus) -> Decision:
+    """Delete the Job; the attempt that follows is not counted."""
+    message = f"spec.compute was changed before {stage.name} could start; the operator recreates its pod."
+    event = KubernetesEvent("Normal", planned_deletion.COMPUTE_CHANGED, message)
+    return planned_deletion.carry_out(this, job, planned_deletion.COMPUTE_CHANGED, message, event=event)
 
 
 def told(this: Transition, message: str) -> tuple[Transition, str]:
@@ -76,5 +60,5 @@ def told(this: Transition, message: str) -> tuple[Transition, str]:
     text = f"{message[:-1]}; spec.compute was changed since, which counts from its next attempt on."
     if any(c.type == "Ready" and c.message == text for c in this.observation.status.conditions):
         return this, text
-    event = KubernetesEvent("Normal", REASON, text)
+    event = KubernetesEvent("Normal", planned_deletion.COMPUTE_CHANGED, text)
     return replace(this, events=(*this.events, event)), text

@@ -26,6 +26,7 @@ from finetune_operator.decide import (
     gpu_time,
     job_and_pod,
     kueue_wait,
+    planned_deletion,
     retry_generation,
     snapshot,
     stale_jobs,
@@ -68,22 +69,22 @@ def decide(observation: Observation, now: datetime, settings: Settings) -> Decis
     if observation.status.snapshot is None:
         return _accept(observation, observation.spec, now, settings)
     found = record(observation, observation.spec, now)
-    this = Transition(observation, now, found.status, found.events)
+    this = Transition(observation, now, planned_deletion.forget(found.status, observation), found.events)
     if found.failure:
         return this.fail(found.failure)
-    stage = status.current(found.status)
+    stage = status.current(this.status)
     if stage is None:
         return this.succeed()
     if stage.state == "Failed" and stage.last_failure:
         return this.fail(stage.last_failure, _end_jobs(observation))
     if suspend.applies(observation, observation.spec, stage):
         return suspend.hold(this, observation.spec, stage)
-    too_long = deadlines.exceeded(found.status, stage.name, observation.spec, now)
+    too_long = deadlines.exceeded(this.status, stage.name, observation.spec, now)
     if too_long:
         return _give_up(this, stage, too_long)
     if stage.state == "Running":
         return _watch(this, stage, observation, observation.spec, settings)
-    if found.status.stages != observation.status.stages:
+    if this.status.stages != observation.status.stages:
         return this.go_on(*_next_start(stage, now), requeue_after=_SOON)
     return _start(this, stage, observation, observation.spec, settings)
 
@@ -167,7 +168,7 @@ def _watch(
         message = f"The {stage.name} pod has failed; waiting for Kubernetes to say so of its Job."
         return this.go_on(_ACTIVE[stage.name], message, requeue_after=to_say, actions=actions)
     if to_say is not None:
-        return stuck_job.make_anew(this, jobs[0], stage, actions)
+        return stuck_job.recreate(this, jobs[0], stage, actions)
     if any(map(job_and_pod.runs, pods)) and not job_and_pod.unstarted(jobs[0], pods):
         message = _running(stage)
         if compute_edit.is_later(jobs[0], spec, stage):
@@ -178,7 +179,7 @@ def _watch(
     if late:
         return _give_up(this, stage, late)
     if (found or job_and_pod.is_being_deleted(jobs[0])) and compute_edit.applies(this, jobs[0], spec, stage):
-        return compute_edit.make_anew(this, jobs[0], stage)
+        return compute_edit.recreate(this, jobs[0], stage)
     since = this.now - parse_time(jobs[0]["metadata"]["creationTimestamp"])
     again = look_again_seconds(since)
     to_start = deadlines.seconds_to_start(jobs[0], pods, spec, this.now)
@@ -218,10 +219,9 @@ def _give_up(this: Transition, stage: StageStatus, failure: Failure) -> Decision
     return given_up.go_on(failure.reason, failure.message, requeue_after=_SOON)
 
 
-def _end_jobs(observation: Observation) -> list[Action]:
-    """Nothing of a job that is over may run on."""
-    ends = [j for j in observation.jobs if job_and_pod.is_live_job(j) and not job_and_pod.is_being_deleted(j)]
-    return [DeleteJob.of(j) for j in ends]
+def _end_jobs(observation: Observation) -> tuple[DeleteJob, ...]:
+    """Nothing of a job that is finished may run."""
+    return planned_deletion.delete(filter(job_and_pod.is_live_job, observation.jobs))
 
 
 def _start(

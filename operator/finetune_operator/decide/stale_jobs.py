@@ -10,22 +10,20 @@ from itertools import pairwise
 
 from finetune_api.status import Snapshot, StageStatus
 from finetune_operator import names
-from finetune_operator.decide import job_and_pod
+from finetune_operator.decide import job_and_pod, planned_deletion
 from finetune_operator.decide.decision import DeleteJob
 from finetune_operator.decide.observation import Object, Observation
 from finetune_operator.job_templates import pod
 
 
-def delete(observation: Observation) -> list[DeleteJob]:
-    """Return what ends the strays: an attempt begins only when no Job of an earlier one is live."""
+def delete(observation: Observation) -> tuple[DeleteJob, ...]:
+    """Return the deletions of stale Jobs: an attempt begins only when no Job of an earlier one is live."""
     stages, accepted = observation.status.stages, observation.status.snapshot
-    return [
-        DeleteJob.of(job)
+    return planned_deletion.delete(
+        job
         for job in observation.jobs
-        if job_and_pod.is_live_job(job)
-        and not job_and_pod.is_being_deleted(job)
-        and (_is_stray(job, stages) or is_of_another_plan(job, accepted))
-    ]
+        if job_and_pod.is_live_job(job) and (_is_of_earlier_attempt(job, stages) or is_of_another_plan(job, accepted))
+    )
 
 
 def is_of_another_plan(job: Object, accepted: Snapshot | None) -> bool:
@@ -36,7 +34,7 @@ def is_of_another_plan(job: Object, accepted: Snapshot | None) -> bool:
     return accepted is not None and plans != [] and accepted.plan_sha256 not in plans
 
 
-def _is_stray(job: Object, stages: Sequence[StageStatus]) -> bool:
+def _is_of_earlier_attempt(job: Object, stages: Sequence[StageStatus]) -> bool:
     labels = job["metadata"]["labels"]
     stage, attempt = labels.get(names.STAGE_LABEL), labels.get(names.ATTEMPT_LABEL)
     # While a stage is Pending, the Job of the attempt before may still be on its way to its end.

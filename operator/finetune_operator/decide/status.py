@@ -36,7 +36,7 @@ def with_stage(status: FineTuneJobStatus, stage: StageStatus) -> FineTuneJobStat
 def next_attempt(stage: StageStatus) -> StageStatus:
     """Return the stage as it is before an attempt that nothing has to be waited for."""
     again = {"state": "Pending", "attempt": stage.attempt + 1, "start_time": None, "completion_time": None}
-    return stage.model_copy(update=again)
+    return stage.model_copy(update={**again, "planned_deletion": None})
 
 
 def without_the_rest(status: FineTuneJobStatus) -> FineTuneJobStatus:

@@ -10,19 +10,16 @@ Nothing of it runs, so the Job is deleted, and a new one goes on from the checkp
 from collections.abc import Sequence
 from datetime import datetime
 
-from finetune_api.status import Failure, FineTuneJobStatus, StageStatus
+from finetune_api.status import Failure, StageStatus
 from finetune_operator.clock import parse_time
-from finetune_operator.decide import conditions, job_and_pod
-from finetune_operator.decide.decision import Action, Decision, DeleteJob
+from finetune_operator.decide import job_and_pod, planned_deletion
+from finetune_operator.decide.decision import Action, Decision
 from finetune_operator.decide.failures import Verdict
 from finetune_operator.decide.observation import Object
 from finetune_operator.decide.pass_result import Transition
 
-REASON = "JobUndecided"
 # It takes a moment, or some seconds when the control plane is under load.
 _PATIENCE_SECONDS = 60
-_SOON = 1.0
-_ENDING_SECONDS = 30.0
 
 
 def seconds_left(job: Object, pods: Sequence[Object], now: datetime) -> float | None:
@@ -37,20 +34,10 @@ def seconds_left(job: Object, pods: Sequence[Object], now: datetime) -> float | 
     return _PATIENCE_SECONDS - (now - _quiet_since(job)).total_seconds()
 
 
-def make_anew(this: Transition, job: Object, stage: StageStatus, actions: Sequence[Action]) -> Decision:
-    """Delete the Job, after what else is to be done; the attempt that follows costs nothing."""
-    message = f"The {stage.name} pod has failed, and Kubernetes does not say so of its Job, which is made anew."
-    before = this.observation.status
-    if not explains_deletion(before) or this.status.stages != before.stages:
-        # A Job that vanishes must be known as one that was there, and why.
-        return this.go_on(REASON, message, requeue_after=_SOON, actions=actions)
-    ends = [] if job_and_pod.is_being_deleted(job) else [DeleteJob.of(job)]
-    return this.go_on(REASON, message, requeue_after=_ENDING_SECONDS, actions=[*actions, *ends])
-
-
-def explains_deletion(status: FineTuneJobStatus) -> bool:
-    """Whether a Job that is deleted was deleted for this."""
-    return conditions.reason(status.conditions) == REASON
+def recreate(this: Transition, job: Object, stage: StageStatus, actions: Sequence[Action]) -> Decision:
+    """Delete the Job, after `actions`; the attempt that follows is not counted."""
+    message = f"The {stage.name} pod failed, but its Job is not marked Failed; the operator recreates the Job."
+    return planned_deletion.carry_out(this, job, planned_deletion.JOB_UNDECIDED, message, actions=actions)
 
 
 def lost(stage: StageStatus) -> Verdict:

@@ -4,8 +4,8 @@ from datetime import datetime, timedelta
 
 from finetune_api.spec import FineTuneJobSpec
 from finetune_operator.clock import parse_time
-from finetune_operator.decide import job_and_pod
-from finetune_operator.decide.decision import Action, DeleteConfigMap, DeleteFineTuneJob, DeleteJob
+from finetune_operator.decide import planned_deletion
+from finetune_operator.decide.decision import Action, DeleteConfigMap, DeleteFineTuneJob
 from finetune_operator.decide.observation import Observation
 
 
@@ -22,5 +22,4 @@ def clean_up(observation: Observation, spec: FineTuneJobSpec) -> tuple[Action, .
     if spec.ttl_target == "FineTuneJob":
         metadata = observation.metadata
         return (DeleteFineTuneJob(metadata.name, metadata.uid, metadata.resource_version),)
-    jobs = tuple(DeleteJob.of(j) for j in observation.jobs if not job_and_pod.is_being_deleted(j))
-    return (*jobs, *(DeleteConfigMap.of(c) for c in observation.config_maps))
+    return (*planned_deletion.delete(observation.jobs), *(DeleteConfigMap.of(c) for c in observation.config_maps))
