@@ -7,6 +7,9 @@ from pydantic import Field
 from finetune_api.base import Model, Name, Quantity, patterned, rules
 from finetune_api.references import SecretRef
 
+# Defaults that rules repeat.
+NODES = GPUS_PER_NODE = 1
+
 
 class ExtendedResource(Model):
     """A device that a device plugin advertises."""
@@ -18,7 +21,7 @@ class ExtendedResource(Model):
         ),
     ] = Field("nvidia.com/gpu", description="As in the node's allocatable resources.")
     count: int = Field(
-        1,
+        GPUS_PER_NODE,
         ge=1,
         le=16,
         description="GPUs of one node that train takes. Each holds the whole model and learns an equal share of every "
@@ -101,7 +104,7 @@ class ComputeSpec(Model):
 
     accelerator: Accelerator = Accelerator()
     nodes: int = Field(
-        1,
+        NODES,
         ge=1,
         le=16,
         description="Pods that train together, each with the GPUs of accelerator. They need a network in which they "

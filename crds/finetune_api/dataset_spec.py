@@ -101,6 +101,10 @@ class DatasetChecks(Model):
     )
 
 
+# Where neither a share nor sources of its own are given.
+HOLDOUT_PERCENT = 5
+
+
 class Holdout(Model):
     """The rows kept aside to judge the result."""
 
@@ -111,7 +115,7 @@ class Holdout(Model):
         ge=1,
         le=20,
         description="Never more than 200 rows; at least 20 rows where they are no more than 20 %. "
-        "Left out, without sources: 5.",
+        f"Left out, without sources: {HOLDOUT_PERCENT}.",
     )
     sources: Annotated[list[DatasetSource], Field(min_length=1, max_length=4)] | None = Field(
         None, description="Files of examples that are kept aside as they are, instead of a share of the dataset."

@@ -1,6 +1,6 @@
 """Renders the plan of a job: references become paths and addresses, and every default is filled in."""
 
-from finetune_api.dataset_spec import DatasetSource, DatasetSpec
+from finetune_api.dataset_spec import HOLDOUT_PERCENT, DatasetSource, DatasetSpec
 from finetune_api.job import FineTuneJob
 from finetune_api.model_spec import AdapterSource, HuggingFaceModel, ModelSpec
 from finetune_api.plan import (
@@ -33,15 +33,16 @@ from finetune_api.plan import (
 )
 from finetune_api.references import S3Connection
 from finetune_api.spec import EvaluationSpec, ExportSpec
-from finetune_api.training_spec import DPOSpec, KTOSpec, Method, ORPOSpec, TrainingSpec
-
-DEFAULT_MAX_STEPS = 60
-DEFAULT_CHECKPOINT_SECONDS = 300
-DEFAULT_WARMUP_STEPS = 5
-DEFAULT_HOLDOUT_PERCENT = 5
-# Preference losses move a model far more per step than the plain loss does: TRL's own defaults, but for SFT, which is
-# the guide's.
-DEFAULT_LEARNING_RATES: dict[Method, str] = {"SFT": "2e-4", "DPO": "5e-6", "ORPO": "8e-6", "KTO": "5e-6"}
+from finetune_api.training_spec import (
+    CHECKPOINT_SECONDS,
+    LEARNING_RATES,
+    MAX_STEPS,
+    WARMUP_STEPS,
+    DPOSpec,
+    KTOSpec,
+    ORPOSpec,
+    TrainingSpec,
+)
 
 
 def _s3_target(uri: str, *connections: S3Connection) -> S3Target:
@@ -139,7 +140,7 @@ def _dataset(spec: DatasetSpec, output: S3Connection, defaults: Defaults) -> Dat
         invalid_rows=spec.checks.invalid_rows,
         duplicates=spec.checks.duplicates,
         truncation=spec.checks.truncation,
-        holdout_percent=spec.holdout.percent or DEFAULT_HOLDOUT_PERCENT,
+        holdout_percent=spec.holdout.percent or HOLDOUT_PERCENT,
     )
 
 
@@ -173,11 +174,11 @@ def _training(spec: TrainingSpec) -> TrainingPlan:
         ),
         batch_size=spec.batch_size,
         micro_batch_size=spec.micro_batch_size,
-        max_steps=DEFAULT_MAX_STEPS if spec.max_steps is None and spec.epochs is None else spec.max_steps,
+        max_steps=MAX_STEPS if spec.max_steps is None and spec.epochs is None else spec.max_steps,
         epochs=spec.epochs,
-        learning_rate=float(spec.learning_rate or DEFAULT_LEARNING_RATES[spec.method]),
+        learning_rate=float(spec.learning_rate or LEARNING_RATES[spec.method]),
         learning_rate_schedule=spec.learning_rate_schedule,
-        warmup_steps=DEFAULT_WARMUP_STEPS if spec.warmup_steps is None else spec.warmup_steps,
+        warmup_steps=WARMUP_STEPS if spec.warmup_steps is None else spec.warmup_steps,
         warmup_ratio=_optional_float(spec.warmup_ratio),
         weight_decay=float(spec.weight_decay),
         max_grad_norm=float(spec.max_grad_norm),
@@ -190,7 +191,7 @@ def _training(spec: TrainingSpec) -> TrainingPlan:
         gradient_checkpointing=spec.gradient_checkpointing,
         train_on_responses_only=spec.train_on_responses_only,
         seed=spec.seed,
-        checkpoint_seconds=DEFAULT_CHECKPOINT_SECONDS if timed else checkpoint.every_seconds,
+        checkpoint_seconds=CHECKPOINT_SECONDS if timed else checkpoint.every_seconds,
         checkpoint_steps=checkpoint.every_steps,
         hang_timeout_seconds=spec.hang_timeout_seconds,
     )

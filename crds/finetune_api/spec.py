@@ -1,4 +1,7 @@
-"""What a user asks for: the spec of a FineTuneJob. Defaults stand here and nowhere else."""
+"""What a user asks for: the spec of a FineTuneJob.
+
+Each default is written once, here or in the module of its part; rules, descriptions and the plan take it from there.
+"""
 
 from typing import Annotated, Literal, Self
 
@@ -8,6 +11,7 @@ from finetune_api import shares
 from finetune_api.base import Model, check_one_of, exactly_one_of, rules
 
 # The names with `as` are for readers of a spec, who need not know in which file its parts are defined.
+from finetune_api.compute import GPUS_PER_NODE, NODES
 from finetune_api.compute import ComputeSpec as ComputeSpec
 from finetune_api.compute import Resources as Resources
 from finetune_api.dataset_spec import DatasetFormat as DatasetFormat
@@ -17,6 +21,7 @@ from finetune_api.model_spec import HuggingFaceModel
 from finetune_api.model_spec import ModelSpec as ModelSpec
 from finetune_api.references import HttpBase, S3Location, SecretRef
 from finetune_api.scheduling_spec import SchedulingSpec as SchedulingSpec
+from finetune_api.training_spec import BATCH_SIZE
 from finetune_api.training_spec import Method as Method
 from finetune_api.training_spec import TrainingSpec as TrainingSpec
 
@@ -159,11 +164,12 @@ def _immutable(member: str) -> tuple[str, str]:
 
 # In CEL, whatever is left out on the way.
 _GPUS = (
-    "((has(self.compute) && has(self.compute.nodes) ? self.compute.nodes : 1) * "
+    f"((has(self.compute) && has(self.compute.nodes) ? self.compute.nodes : {NODES}) * "
     "(has(self.compute) && has(self.compute.accelerator) && has(self.compute.accelerator.extendedResource) && "
-    "has(self.compute.accelerator.extendedResource.count) ? self.compute.accelerator.extendedResource.count : 1))"
+    "has(self.compute.accelerator.extendedResource.count) ? self.compute.accelerator.extendedResource.count : "
+    f"{GPUS_PER_NODE}))"
 )
-_BATCH = "(has(self.training) && has(self.training.batchSize) ? self.training.batchSize : 8)"
+_BATCH = f"(has(self.training) && has(self.training.batchSize) ? self.training.batchSize : {BATCH_SIZE})"
 
 
 class FineTuneJobSpec(Model):

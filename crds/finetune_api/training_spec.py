@@ -8,6 +8,16 @@ from finetune_api.base import Decimal, Model, at_most_one_of, decimal_range, pat
 
 Method = Literal["SFT", "DPO", "ORPO", "KTO"]
 
+# Defaults that rules and descriptions repeat, and those that depend on what else is left out.
+BATCH_SIZE = 8
+MAX_STEPS = 60
+CHECKPOINT_SECONDS = 300
+WARMUP_STEPS = 5
+# Preference losses move a model far more per step than the plain loss does: TRL's own defaults, but for SFT, which is
+# the guide's.
+LEARNING_RATES: dict[Method, str] = {"SFT": "2e-4", "DPO": "5e-6", "ORPO": "8e-6", "KTO": "5e-6"}
+_BATCH = f"(has(self.batchSize) ? self.batchSize : {BATCH_SIZE})"
+
 
 class LoRA(Model):
     """The adapter: small matrices that are trained beside the frozen model."""
@@ -45,7 +55,9 @@ class Checkpoint(Model):
 
     model_config = ConfigDict(json_schema_extra=rules(at_most_one_of("everySeconds", "everySteps")))
 
-    every_seconds: int | None = Field(None, ge=1, le=86400, description="Left out, without everySteps: 300.")
+    every_seconds: int | None = Field(
+        None, ge=1, le=86400, description=f"Left out, without everySteps: {CHECKPOINT_SECONDS}."
+    )
     every_steps: int | None = Field(None, ge=1, le=1_000_000, description="In optimizer steps.")
 
 
@@ -110,11 +122,11 @@ class TrainingSpec(Model):
                 "method KTO compares the examples of a step with one another; batchSize must be at least 2",
             ),
             (
-                "!has(self.microBatchSize) || self.microBatchSize <= (has(self.batchSize) ? self.batchSize : 8)",
+                f"!has(self.microBatchSize) || self.microBatchSize <= {_BATCH}",
                 "microBatchSize must not be larger than batchSize",
             ),
             (
-                "!has(self.microBatchSize) || (has(self.batchSize) ? self.batchSize : 8) % self.microBatchSize == 0",
+                f"!has(self.microBatchSize) || {_BATCH} % self.microBatchSize == 0",
                 "batchSize must be a multiple of microBatchSize",
             ),
         )
@@ -129,7 +141,7 @@ class TrainingSpec(Model):
     orpo: ORPOSpec | None = None
     kto: KTOSpec | None = None
     lora: LoRA = LoRA()
-    batch_size: int = Field(8, ge=1, le=4096, description="Examples per optimizer step.")
+    batch_size: int = Field(BATCH_SIZE, ge=1, le=4096, description="Examples per optimizer step.")
     micro_batch_size: int | None = Field(
         None,
         ge=1,
@@ -138,12 +150,14 @@ class TrainingSpec(Model):
         "Left out: the most that the memory estimate allows.",
     )
     max_steps: int | None = Field(
-        None, ge=1, le=1_000_000, description="Optimizer steps. Left out, without epochs: 60."
+        None, ge=1, le=1_000_000, description=f"Optimizer steps. Left out, without epochs: {MAX_STEPS}."
     )
     epochs: int | None = Field(None, ge=1, le=1000, description="Passes over all examples, instead of maxSteps.")
     learning_rate: Decimal | None = Field(
         None,
-        description='In quotes, such as "2e-4". Left out: 2e-4 for SFT, 5e-6 for DPO and KTO, 8e-6 for ORPO.',
+        description='In quotes, such as "2e-4". '
+        f"Left out: {LEARNING_RATES['SFT']} for SFT, {LEARNING_RATES['DPO']} for DPO and KTO, "
+        f"{LEARNING_RATES['ORPO']} for ORPO.",
         json_schema_extra=decimal_range("(value > 0.0 && value <= 1.0)", "must be above 0 and at most 1"),
     )
     learning_rate_schedule: Literal["Linear", "Cosine", "Constant"] = Field(
@@ -153,7 +167,7 @@ class TrainingSpec(Model):
         None,
         ge=0,
         le=100_000,
-        description="Steps in which the learning rate rises from 0. Left out, without warmupRatio: 5.",
+        description=f"Steps in which the learning rate rises from 0. Left out, without warmupRatio: {WARMUP_STEPS}.",
     )
     warmup_ratio: Decimal | None = Field(
         None,

@@ -15,6 +15,7 @@ from finetune_trainer.evaluation.reference import Reference
 from finetune_trainer.export import merge
 from finetune_trainer.export.gguf import convert as gguf_convert
 from finetune_trainer.export.gguf import lora as lora_gguf
+from finetune_trainer.export.llama_cpp.api import LlamaModel
 from finetune_trainer.export.parity import check as parity_check
 from finetune_trainer.export.parity.check import Figures, Rejected
 from finetune_trainer.gpu.memory_settings import Rung
@@ -190,9 +191,8 @@ def test_the_adapter_alone_is_judged_on_the_base(trained: Job, files: Files, how
 
 def test_the_file_splits_the_probes_as_the_models_own_tokenizer(trained: Job, files: Files) -> None:
     written = _written(trained)
-    model = parity_check.GGUFModel(files.get("right", "Original", "F16"), 8)
-    parity_check.check_tokens(model, written.prompts, written.probes, None)
     wrong = [probe.model_copy(update={"input_ids": [*probe.input_ids, 1]}) for probe in written.probes[1:2]]
-    with pytest.raises(ModelError, match="splits the test text with emoji into other tokens"):
-        parity_check.check_tokens(model, [], wrong, None)
-    model.close()
+    with LlamaModel(files.get("right", "Original", "F16"), 8) as model:
+        parity_check.check_tokens(model, written.prompts, written.probes, None)
+        with pytest.raises(ModelError, match="splits the test text with emoji into other tokens"):
+            parity_check.check_tokens(model, [], wrong, None)

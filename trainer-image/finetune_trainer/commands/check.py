@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, get_args
 
-from finetune_api.dataset_spec import COLUMNS, DatasetChecks, DatasetFormat
+from finetune_api.dataset_spec import COLUMNS, HOLDOUT_PERCENT, DatasetChecks, DatasetFormat
 from finetune_api.exit_codes import ExitCode
 from finetune_api.model_spec import ModelSpec
 from finetune_api.plan import DatasetPlan
-from finetune_api.render import DEFAULT_HOLDOUT_PERCENT
 from finetune_api.report import CheckReport, DataReport, Report, Split
 from finetune_api.training_spec import TrainingSpec
 from finetune_trainer.commands import check_report
@@ -22,7 +21,7 @@ from finetune_trainer.data.rows import collect
 from finetune_trainer.data.split import holdout_rows
 from finetune_trainer.data.tokenize import Tokens
 from finetune_trainer.errors import DatasetError, SettingsError
-from finetune_trainer.sources.dataset_file import SourceFile
+from finetune_trainer.sources.dataset_file import local_file
 
 # What a job has that sets none of it.
 _MAXIMUM = ModelSpec.model_fields["max_sequence_length"].default
@@ -36,7 +35,7 @@ _DATASET = DatasetPlan(
     invalid_rows=_CHECKS.invalid_rows,
     duplicates=_CHECKS.duplicates,
     truncation=_CHECKS.truncation,
-    holdout_percent=DEFAULT_HOLDOUT_PERCENT,
+    holdout_percent=HOLDOUT_PERCENT,
 )
 _LINES = {".jsonl", ".ndjson"}
 
@@ -95,7 +94,7 @@ def _columns(given: Sequence[str]) -> dict[str, str]:
 
 
 def _examine(request: Request, columns: dict[str, str], scratch: Path) -> DataReport:
-    sources = [SourceFile(str(path), path, format=request.row_format) for path in request.files]
+    sources = [local_file(str(path), path, request.row_format) for path in request.files]
     spool = scratch / "spool" if request.tokenizer else None
     if spool:
         spool.mkdir()

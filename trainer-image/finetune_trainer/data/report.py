@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 
 from finetune_api.report import CheckReport, DataReport, Lengths, SourceReport, Split
+from finetune_trainer.data import requirements
 from finetune_trainer.data.checks import languages, lengths
 from finetune_trainer.data.findings import Findings
 from finetune_trainer.data.rows.collect import Collected, Source
 from finetune_trainer.data.tokenize import Tokens
-
-# Of the checks that need the token ids.
-TOKEN_CHECKS = ("TruncatedRows", "PromptLength", "ControlTokens")
 
 
 def notes(collected: Collected) -> list[str]:
@@ -18,7 +16,7 @@ def notes(collected: Collected) -> list[str]:
 
 
 def data_report(
-    findings: Findings, requirements: Sequence[CheckReport], tokens: Tokens | None, split: Split | None
+    findings: Findings, required: Sequence[CheckReport], tokens: Tokens | None, split: Split | None
 ) -> DataReport:
     """Return the report; without `tokens`, lengths are in characters and the checks of tokens are not made."""
     collected = findings.collected
@@ -26,8 +24,8 @@ def data_report(
         sources=[_source(source) for source in collected.sources],
         rows=collected.rows,
         examples=findings.examples,
-        checks=[*requirements, *findings.checks],
-        not_checked=[] if tokens else list(TOKEN_CHECKS),
+        checks=[*required, *findings.checks],
+        not_checked=[] if tokens else [requirements.TRUNCATED],
         lengths=_lengths(findings, tokens),
         languages=languages.mix(collected.letters) if len(collected.table) else None,
         duplicates=findings.duplicates,

@@ -10,6 +10,8 @@ from finetune_trainer.data.rows.example import row_name
 from finetune_trainer.data.rows.row_names import listed, number_of_rows
 
 SMALL = 100
+# The one check that needs token ids.
+TRUNCATED = "TruncatedRows"
 
 
 def checks(findings: Findings, truncated: Any, dataset: DatasetPlan, maximum: int) -> list[CheckReport]:
@@ -65,7 +67,7 @@ def truncated_rows(
     )
     if wanted == "Fail":
         message += ", or set dataset.checks.truncation to Drop or Warn"
-    return CheckReport(name="TruncatedRows", severity=severity, count=count, places=list(places), message=message)
+    return CheckReport(name=TRUNCATED, severity=severity, count=count, places=list(places), message=message)
 
 
 def enough_examples(found: int, minimum: int, left_out: dict[str, int]) -> CheckReport | None:

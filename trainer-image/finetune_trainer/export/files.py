@@ -19,9 +19,10 @@ from finetune_trainer.export.gguf import check as gguf_check
 from finetune_trainer.export.gguf import convert as gguf_convert
 from finetune_trainer.export.gguf import imatrix
 from finetune_trainer.export.gguf import lora as lora_gguf
+from finetune_trainer.export.gguf.header import Header
 from finetune_trainer.export.serving import modelfile as ollama
 from finetune_trainer.methods import rows as training_rows
-from finetune_trainer.model import adapter, base_weights, merge_base
+from finetune_trainer.model import adapter, base_weights
 from finetune_trainer.progress.stage_clock import StageClock
 from finetune_trainer.run_folder import prepared
 from finetune_trainer.run_folder.prepared import Prepared
@@ -47,6 +48,7 @@ class ExportFiles:
         self._folder = folder
         self._clock = clock
         self._measured: imatrix.ImportanceMatrix | None = None
+        self._f16: Header | None = None
 
     @cached_property
     def base(self) -> Path:
@@ -129,8 +131,7 @@ class ExportFiles:
 
     def _loading(self) -> base_weights.Loading | None:
         """How training loaded the model, if the adapter is added to that."""
-        chosen = merge_base.choose(self._context.plan, stored_in_4bit=self._prepared.model.stored_in_4bit)
-        if chosen == "Original":
+        if self._prepared.merge_base != "Trained":
             return None
         key = f"{self._run}/{base_weights.NAME}"
         data = self._context.store.get_bytes(key)
@@ -156,7 +157,9 @@ class ExportFiles:
             merged = self.merged()
             with self._clock.part("convert", "Converting") as advance:
                 gguf_convert.convert(merged, path, gguf_type, self._context.scratch, advance)
-        gguf_check.check(path, gguf_type, self._expected)
+        head = gguf_check.check(path, gguf_type, self._expected)
+        if gguf_type == "F16":
+            self._f16 = head
         return path
 
     def quantized(self, source: Path, gguf_type: GGUFType) -> Path:
@@ -166,7 +169,7 @@ class ExportFiles:
             importance = self._importance(source) if imatrix.needed(gguf_type) else None
             with self._clock.part("quantize", "Quantizing") as advance:
                 gguf_convert.quantize(source, path, gguf_type, advance, importance)
-        gguf_check.check(path, gguf_type, self._expected, source)
+        gguf_check.check(path, gguf_type, self._expected, self._f16)
         return path
 
     def _importance(self, source: Path) -> imatrix.ImportanceMatrix:

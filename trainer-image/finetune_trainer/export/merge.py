@@ -5,7 +5,6 @@ piece is read, computed and written by one thread, so memory is a few pieces a t
 """
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.errors import ModelError
-from finetune_trainer.model.adapter import CHAT_TEMPLATE, WEIGHTS
+from finetune_trainer.model.adapter import CHAT_TEMPLATE
 from finetune_trainer.model.base_weights import BaseWeight, BaseWeights, Loading
 from finetune_trainer.model.lora_weights import LoRAWeights
 from finetune_trainer.model.original_weights import check_same
@@ -42,7 +41,7 @@ def merge(
 ) -> None:
     """Write the merged model to `target` as F16 safetensors, with the base's configuration and tokenizer.
 
-    Files that an earlier call for the same adapter and weights left whole are kept.
+    Files that are there already are kept: `target` must be of this adapter and these weights only.
 
     Args:
         base: the model that was trained.
@@ -64,7 +63,7 @@ def merge(
         BaseWeights(files, loaded) as read,
     ):
         lora.check_fits(read.shapes)
-        _keep_only(target, _identity(adapter_folder, files, loaded))
+        target.mkdir(parents=True, exist_ok=True)
         with _threads() as threads:
             _Writer(read, lora, target, threads, advance).write(files)
         _write_index(read, target)
@@ -213,23 +212,6 @@ def write_header(out: Any, shapes: dict[str, tuple[int, ...]]) -> int:
     data += b" " * (-len(data) % 8)
     out.write(struct.pack("<Q", len(data)) + data)
     return 8 + len(data)
-
-
-def _identity(adapter_folder: Path, files: list[Path], loaded: Loading | None) -> str:
-    """Return what whole files of an earlier attempt depend on."""
-    digest = hashlib.sha256((adapter_folder / WEIGHTS).read_bytes())
-    digest.update(json.dumps([loaded and loaded.to_json(), [(p.name, p.stat().st_size) for p in files]]).encode())
-    return digest.hexdigest()
-
-
-def _keep_only(target: Path, identity: str) -> None:
-    """Empty `target`, unless what is in it was made of the same."""
-    note = target.with_name(f"{target.name}.made-of")
-    if not note.exists() or note.read_text() != identity:
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
-        note.write_text(identity)
-    target.mkdir(parents=True, exist_ok=True)
 
 
 def _write_index(read: BaseWeights, target: Path) -> None:

@@ -10,15 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune_api.layout import MANIFEST, join_uri
-from finetune_api.report import ExportReport, ParityLimits, Report
+from finetune_api.report import ExportReport, Report
 from finetune_api.result import StageResult
-from finetune_api.spec import GGUFType, MergeBase
+from finetune_api.spec import GGUFType
 from finetune_api.status import Artifact
 from finetune_trainer.errors import SettingsError
 from finetune_trainer.evaluation.evaluation import ANSWERS
 from finetune_trainer.export.parity import limits_report, rejected
 from finetune_trainer.export.records import Record
 from finetune_trainer.export.serving import guide as serve_guide
+from finetune_trainer.model import adapter
 from finetune_trainer.model.adapter import CHAT_TEMPLATE
 from finetune_trainer.report import description as run_description
 from finetune_trainer.report import html as report_html
@@ -43,9 +44,6 @@ class Finished:
     modelfiles: Mapping[GGUFType, Record]
     lora: Record | None
     merged: Record | None
-    merge_base: MergeBase | None
-    # By the artifact's name.
-    limits: Mapping[str, ParityLimits]
 
     @property
     def artifacts(self) -> list[Artifact]:
@@ -79,6 +77,11 @@ def _artifact(name: str, kind: str, record: Record) -> Artifact:
             "parity": record.parity,
         }
     )
+
+
+def adapter_sha256(trained: StageResult) -> str:
+    """Return the checksum of the adapter's weights that train reported."""
+    return next(artifact.sha256 for artifact in trained.artifacts if artifact.type == "LoRAAdapter")
 
 
 class Publisher:
@@ -138,6 +141,7 @@ class Publisher:
         """Return the sha256 of each large file by its path in the run's folder."""
         records = [*finished.ggufs.values(), *finished.modelfiles.values(), finished.lora]
         known = {r.path: r.sha256 for r in records if r is not None and r.path is not None}
+        known[f"{adapter.FOLDER}/{adapter.WEIGHTS}"] = adapter_sha256(self._trained)
         if finished.merged is not None:
             path = f"{MERGED_FOLDER}/{CHECKSUMS}"
             text = self._store.get_bytes(f"{self._run}/{path}") or b""
@@ -181,13 +185,13 @@ class Publisher:
             run=run_description.describe(self._context.plan, self._prepared, join_uri(self._store.uri, self._run)),
             evaluation=evaluation,
             export=ExportReport(
-                merge_base=finished.merge_base,
+                merge_base=self._prepared.merge_base,
                 artifacts=artifacts,
                 limits=limits_report.of(
                     finished.artifacts,
                     finished.ggufs,
                     trained_in_4bit=self._context.plan.model.quantization == "NF4",
-                    merge_base=finished.merge_base,
+                    merge_base=self._prepared.merge_base,
                     parameters=self._prepared.model.parameters,
                 ),
             ),

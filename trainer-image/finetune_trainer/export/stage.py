@@ -11,22 +11,19 @@ from pathlib import Path
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.layout import MANIFEST
-from finetune_api.report import ParityLimits
 from finetune_api.result import StageResult
-from finetune_api.spec import GGUFType, MergeBase
+from finetune_api.spec import GGUFType
 from finetune_api.status import Parity
 from finetune_trainer.errors import SettingsError
 from finetune_trainer.export.background_upload import Uploader
 from finetune_trainer.export.files import ExportFiles
 from finetune_trainer.export.gguf import convert as gguf_convert
 from finetune_trainer.export.parity import check as parity_check
-from finetune_trainer.export.parity import limits as parity_limits
 from finetune_trainer.export.parity import rejected
-from finetune_trainer.export.publish import CHECKSUMS, GGUF_FOLDER, MERGED_FOLDER, Finished, Publisher
+from finetune_trainer.export.publish import CHECKSUMS, GGUF_FOLDER, MERGED_FOLDER, Finished, Publisher, adapter_sha256
 from finetune_trainer.export.records import ExportState, Made, Record
 from finetune_trainer.export.serving import modelfile as ollama
 from finetune_trainer.export.work_folder import kept_folder
-from finetune_trainer.model import merge_base
 from finetune_trainer.progress.stage_clock import StageClock
 from finetune_trainer.run_folder import stage_results
 from finetune_trainer.run_folder.prepared import Prepared
@@ -69,8 +66,7 @@ def run(context: Context) -> StageResult:
 def _make(context: Context, description: Prepared, trained: StageResult, clock: StageClock) -> Finished:
     """Bring everything that the plan asks for into the bucket."""
     run_folder = context.layout.run(description.run_id)
-    adapter_sha256 = next(a.sha256 for a in trained.artifacts if a.type == "LoRAAdapter")
-    made = Made(run_id=description.run_id, adapter_sha256=adapter_sha256, trainer=build_id())
+    made = Made(run_id=description.run_id, adapter_sha256=adapter_sha256(trained), trainer=build_id())
     # What an earlier attempt completed is not complete while this one replaces files.
     context.store.delete(f"{run_folder}/{MANIFEST}")
     state = ExportState(context.store, context.layout, run_folder, made)
@@ -79,7 +75,7 @@ def _make(context: Context, description: Prepared, trained: StageResult, clock: 
         kept_folder(context.scratch, f"export-{context.layout.uid}", digest) as folder,
         Uploader(lambda percent: context.reporter.report("Uploading", percent=percent)) as uploader,
     ):
-        files = ExportFiles(context, description, adapter_sha256, folder, clock)
+        files = ExportFiles(context, description, made.adapter_sha256, folder, clock)
         export = _Export(context, description, files, state, uploader, clock)
         export.make()
         uploader.wait()
@@ -119,9 +115,10 @@ class _Export:
             return
         # Asked for or not: what is wrong with the merged model shows in this file, and the others are made of it.
         source = self._files.converted("F16")
-        proof = self._source_parity(source)
+        checksum = sha256_of(source)
+        proof = self._source_parity(source, checksum)
         if "F16" in missing:
-            self._finish("F16", source, proof, is_source=True)
+            self._finish("F16", source, proof, source_sha256=checksum)
         if "BF16" in missing:
             path = self._files.converted("BF16")
             self._finish("BF16", path, self._prove("BF16", path, "BF16"))
@@ -142,26 +139,7 @@ class _Export:
             modelfiles={t: self._record(_modelfile(t)) for t in self._plan.gguf},
             lora=self._record(_LORA) if self._plan.lora_gguf else None,
             merged=self._record(_MERGED) if self._plan.merged else None,
-            merge_base=self._merge_base if self._plan.merges else None,
-            limits=self._limits(),
         )
-
-    def _limits(self) -> dict[str, ParityLimits]:
-        """Return what each file had to reach, by the artifact's name."""
-        types: dict[str, GGUFType] = {t: t for t in self._plan.gguf}
-        types |= {_MERGED: "F16"} if self._plan.merged else {}
-        types |= {_LORA: "F16"} if self._plan.lora_gguf else {}
-        found = {}
-        for name, gguf_type in types.items():
-            required = parity_limits.limits(
-                gguf_type,
-                other_weights=parity_limits.are_other_weights(
-                    self._trained_in_4bit, self._merge_base, beside_base=name == _LORA
-                ),
-                parameters=self._files.reference.parameters,
-            )
-            found[name] = ParityLimits(kl=required.kl, top1=required.top1, retained_gain=required.retained_gain)
-        return found
 
     def _record(self, name: str) -> Record:
         record = self._state.find(name)
@@ -178,9 +156,8 @@ class _Export:
         base.unlink()
         self._upload(_LORA, path, proof)
 
-    def _source_parity(self, source: Path) -> Parity:
+    def _source_parity(self, source: Path, checksum: str) -> Parity:
         """Prove the file that the others are made of, unless an earlier attempt has done so."""
-        checksum = sha256_of(source)
         for record in (self._state.find("F16"), self._state.find(_SOURCE)):
             if record is not None and record.sha256 == checksum and record.parity is not None:
                 return record.parity
@@ -203,13 +180,13 @@ class _Export:
                     self._files.reference,
                     self._files.tokenizer.bos_token,
                     trained_in_4bit=self._trained_in_4bit,
-                    merge_base=self._merge_base,
+                    merge_base=self._prepared.merge_base,
                     lora=lora,
                 )
         except parity_check.Rejected as error:
             # What was finished before is recorded before the stage ends.
             self._uploader.wait()
-            advised = rejected.advice(None if lora else gguf_type, self._trained_in_4bit, self._merge_base)
+            advised = rejected.advice(None if lora else gguf_type, self._trained_in_4bit, self._prepared.merge_base)
             with self._clock.part("upload", "Uploading") as advance:
                 refused = rejected.keep(
                     self._context.store, self._run, self._gguf_name(name), lora or path, error, advised, advance
@@ -219,8 +196,8 @@ class _Export:
             kl=_decimal(figures.kl), top1=_decimal(figures.top1), retained_gain=_decimal(figures.retained_gain)
         )
 
-    def _finish(self, gguf_type: GGUFType, path: Path, proof: Parity, *, is_source: bool = False) -> None:
-        """Let a proven file answer, and start its upload; the source of others stays on the disk."""
+    def _finish(self, gguf_type: GGUFType, path: Path, proof: Parity, *, source_sha256: str | None = None) -> None:
+        """Let a proven file answer, and start its upload; `source_sha256` as in `_upload`."""
         with self._clock.part("answer", "Evaluating"):
             answers = parity_check.answers(
                 path,
@@ -229,7 +206,7 @@ class _Export:
                 self._context.plan.evaluation.max_new_tokens,
             )
         modelfile = ollama.text(self._files.modelfile, self._gguf_name(gguf_type)).encode()
-        self._upload(gguf_type, path, proof, answers, modelfile, is_source=is_source)
+        self._upload(gguf_type, path, proof, answers, modelfile, source_sha256=source_sha256)
 
     def _upload(
         self,
@@ -239,9 +216,13 @@ class _Export:
         answers: list[str] | None = None,
         modelfile: bytes | None = None,
         *,
-        is_source: bool = False,
+        source_sha256: str | None = None,
     ) -> None:
-        """Start the upload of one GGUF, and record it when it is in its place."""
+        """Start the upload of one GGUF, and record it when it is in its place.
+
+        `source_sha256`: the checksum of the file that the others are made of, which stays on the disk; None: of
+        another file, which is deleted.
+        """
 
         def upload(progress: Progress) -> None:
             if modelfile is not None:
@@ -252,8 +233,8 @@ class _Export:
             key = f"{GGUF_FOLDER}/{self._gguf_name(name)}"
             self._state.forget(name)
             self._context.store.put_file(f"{self._run}/{key}", path, progress)
-            self._state.keep(name, key, path.stat().st_size, sha256_of(path), proof, answers)
-            if not is_source:
+            self._state.keep(name, key, path.stat().st_size, source_sha256 or sha256_of(path), proof, answers)
+            if source_sha256 is None:
                 path.unlink()
 
         self._uploader.start(path.stat().st_size, upload)
@@ -297,10 +278,6 @@ class _Export:
     @property
     def _trained_in_4bit(self) -> bool:
         return self._context.plan.model.quantization == "NF4"
-
-    @property
-    def _merge_base(self) -> MergeBase:
-        return merge_base.choose(self._context.plan, stored_in_4bit=self._prepared.model.stored_in_4bit)
 
 
 def _reported(parts: Mapping[str, float], total: float) -> dict[str, float]:

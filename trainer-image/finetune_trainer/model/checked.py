@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finetune_api.memory import Shape
+from finetune_api.spec import MergeBase
 from finetune_trainer.model.safetensors_header import Tensor
 from finetune_trainer.sources.resolved import ResolvedModel
 
@@ -21,3 +22,5 @@ class CheckedModel:
     shape: Shape | None = None
     # Its config.json.
     config: Mapping[str, Any] = field(default_factory=dict)
+    # What the adapter will be merged into; None: the plan merges nothing.
+    merge_base: MergeBase | None = None

@@ -32,6 +32,7 @@ def check(plan: Plan, model: ModelFiles, listing: Listing, folder: Path) -> Chec
     config = _read_json(folder, "config.json", reference)
     architecture = _architecture(config, reference)
     stored_in_4bit = _is_stored_in_4bit(config, reference)
+    chosen = merge_base.choose(plan, stored_in_4bit=stored_in_4bit)
     _check_against_plan(plan, config, stored_in_4bit)
     files = _used_files(listing, folder, reference)
     tensors = read_tensors(model, [f for f in files if is_weights(f)])
@@ -48,7 +49,8 @@ def check(plan: Plan, model: ModelFiles, listing: Listing, folder: Path) -> Chec
         stored_in_4bit=stored_in_4bit,
         files=files,
     )
-    return CheckedModel(resolved, tokenizer, tensors, _generation_eos(folder, config), Shape.of(config), config)
+    eos = _generation_eos(folder, config)
+    return CheckedModel(resolved, tokenizer, tensors, eos, Shape.of(config), config, chosen)
 
 
 def check_original(trained: CheckedModel, model: ModelFiles, listing: Listing, folder: Path) -> ResolvedModel:
@@ -118,8 +120,6 @@ def _is_stored_in_4bit(config: Mapping[str, Any], reference: str) -> bool:
 
 
 def _check_against_plan(plan: Plan, config: Mapping[str, Any], stored_in_4bit: bool) -> None:
-    if plan.export.merges or plan.export.lora_gguf:
-        merge_base.choose(plan, stored_in_4bit=stored_in_4bit)
     if stored_in_4bit and plan.model.quantization == "None":
         raise SettingsError(
             "model.quantization is None, but the weights are stored in 4 bit; set it to NF4 or use a 16-bit repository"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from finetune_api.plan import PLAN_VERSION, Plan
-from finetune_trainer.model import merge_base
+from finetune_api.spec import MergeBase
 from finetune_trainer.runtime.build_id import build_id
 from finetune_trainer.sources.resolved import ResolvedAdapter, ResolvedModel
 
@@ -30,6 +30,7 @@ def compute(
     holdout_sha256s: Sequence[str] = (),
     adapter: ResolvedAdapter | None = None,
     original: ResolvedModel | None = None,
+    merge_base: MergeBase | None = None,
 ) -> str:
     """Return the sha256 over data, model, template, settings and the trainer itself.
 
@@ -53,7 +54,7 @@ def compute(
         "training": {k: v for k, v in settings["training"].items() if k not in _WITHOUT_EFFECT},
         "evaluation": {k: v for k, v in settings["evaluation"].items() if k != "gate"},
         "export": {k: v for k, v in settings["export"].items() if k not in ("mergeBase", "original")},
-        "mergeBase": merge_base.choose(plan, stored_in_4bit=model.stored_in_4bit) if plan.export.merges else None,
+        "mergeBase": merge_base,
         "original": original.revision if original else None,
         "job": plan.job.uid if plan.output.reuse == "Never" else None,
     }

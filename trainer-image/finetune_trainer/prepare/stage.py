@@ -60,10 +60,11 @@ def run(context: Context) -> StageResult:
         plan,
         model.resolved,
         template.jinja,
-        dataset_source.sha256s(sources),
-        dataset_source.sha256s(holdout_sources),
+        [source.sha256 for source in sources],
+        [source.sha256 for source in holdout_sources],
         earlier,
         original,
+        model.merge_base,
     )
     if (reused := reuse.find(context, identity)) is not None:
         return reused
@@ -248,6 +249,7 @@ def _describe(
         run_id=identity,
         model=model.resolved,
         original=original,
+        merge_base=model.merge_base,
         adapter=earlier,
         template=template.kind,
         chat_template=template.jinja,

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from finetune_api.base import Model
+from finetune_api.spec import MergeBase
 from finetune_api.status import DatasetStatus, MemoryStatus
 from finetune_trainer.sources.resolved import ResolvedAdapter, ResolvedModel
 
@@ -29,6 +30,8 @@ class Prepared(Model):
     model: ResolvedModel
     # The 16-bit weights that the adapter is merged into, where they are not the model's own.
     original: ResolvedModel | None = None
+    # What the adapter is merged into; None: the plan merges nothing.
+    merge_base: MergeBase | None = None
     adapter: ResolvedAdapter | None = None
     template: Literal["Model", "Alpaca", "Custom"]
     # The Jinja that rendered the rows, with everything it reads: renders every prompt, and is shipped as it is.

@@ -10,7 +10,8 @@ from finetune_trainer.errors import DatasetError, SettingsError
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.sources import http as http_source
 from finetune_trainer.sources import hub_dataset
-from finetune_trainer.sources.dataset_file import SourceFile, checked_sha256
+from finetune_trainer.sources.dataset_file import SourceFile
+from finetune_trainer.storage.checksum import sha256_of
 from finetune_trainer.storage.open import open_s3_object
 from finetune_trainer.storage.store import Progress
 
@@ -29,15 +30,6 @@ def fetch(context: Context, sources: Sequence[SourcePlan]) -> list[SourceFile]:
     return [_Source(context, source).fetch() for source in sources]
 
 
-def sha256s(files: Sequence[SourceFile]) -> list[str]:
-    """Return the checksum of each file.
-
-    Raises:
-        DatasetError: a file is not the one that the user means.
-    """
-    return [checked_sha256(file.name, file.path, file.sha256) for file in files]
-
-
 class _Source:
     """One source of the plan."""
 
@@ -49,20 +41,17 @@ class _Source:
 
     def fetch(self) -> SourceFile:
         source = self._source
-        return SourceFile(source.name, self._path(), source.sha256, source.format)
-
-    def _path(self) -> Path:
-        source = self._source
         if source.path is not None:
-            return self._local(Path(source.path))
+            return self._checked(self._local(Path(source.path)))
         self._context.reporter.report("Downloading")
         folder = Path(tempfile.mkdtemp(prefix="source-", dir=self._context.scratch))
         if source.hub:
-            return hub_dataset.download(source.hub, source.name, self._field, folder, self._room)
+            return self._checked(hub_dataset.download(source.hub, source.name, self._field, folder, self._room))
         path = folder / "data"
         if source.s3:
             self._from_s3(source.s3, path)
-        elif source.url and source.sha256:
+            return self._checked(path)
+        if source.url and source.sha256:
             http_source.download(
                 source.url,
                 source.sha256,
@@ -72,9 +61,19 @@ class _Source:
                 field=self._field,
                 room=self._room,
             )
-        else:
-            raise SettingsError(f'source "{source.name}": the plan does not say where it is; render it again')
-        return path
+            # The download compared the bytes as they came.
+            return SourceFile(source.name, path, source.sha256, source.format)
+        raise SettingsError(f'source "{source.name}": the plan does not say where it is; render it again')
+
+    def _checked(self, path: Path) -> SourceFile:
+        """Read the file once, for its checksum, which everything later takes from here."""
+        source, digest = self._source, sha256_of(path)
+        if source.sha256 is not None and digest != source.sha256:
+            raise DatasetError(
+                f'source "{source.name}" has sha256 {digest}, not {source.sha256}; '
+                f"the file was changed: correct {self._field}.s3.sha256 or restore the file"
+            )
+        return SourceFile(source.name, path, digest, source.format)
 
     def _local(self, path: Path) -> Path:
         try:

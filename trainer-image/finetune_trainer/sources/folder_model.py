@@ -1,6 +1,5 @@
 """A model in a folder: a mounted volume, or a path on a laptop. It is used in place."""
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +9,10 @@ from finetune_trainer.errors import ModelError
 from finetune_trainer.sources.hash_cache import HashCache
 from finetune_trainer.sources.model_files import Listing, check_weights_present, combined_revision, is_needed
 from finetune_trainer.sources.resolved import ModelFile
+from finetune_trainer.storage.checksum import sha256_of
 from finetune_trainer.storage.store import Progress
 
 _READERS = 4
-_CHUNK = 4 * 1024 * 1024
 # File systems tell time in steps of up to 2 s: a file can change twice in one.
 _SETTLED_NS = 2_000_000_000
 
@@ -61,7 +60,7 @@ class FolderModel:
         unknown = [f for f in found if _state(f) not in identities]
         total, done = sum(f.size_bytes for f in unknown), 0
         with ThreadPoolExecutor(_READERS) as pool:
-            hashes = pool.map(_sha256, [self._folder / f.path for f in unknown])
+            hashes = pool.map(sha256_of, [self._folder / f.path for f in unknown])
             for file, identity in zip(unknown, hashes, strict=True):
                 identities[_state(file)] = identity
                 done += file.size_bytes
@@ -99,11 +98,3 @@ def _unread(path: Path) -> ModelFile:
 
 def _state(file: ModelFile) -> tuple[str, int, int | None]:
     return file.path, file.size_bytes, file.changed_ns
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -10,7 +10,7 @@ from finetune_trainer.data.findings import Findings
 from finetune_trainer.data.rows import collect
 from finetune_trainer.data.split import holdout_rows
 from finetune_trainer.errors import DatasetError
-from finetune_trainer.sources.dataset_file import SourceFile
+from finetune_trainer.sources.dataset_file import local_file
 from tests.support.trainer_job import write_rows
 
 _LONG = (
@@ -29,8 +29,8 @@ def _findings(
     duplicates: Literal["Drop", "Keep"] = "Drop",
     method: Any = "SFT",
 ) -> Findings:
-    held = [SourceFile("held", write_rows(path / "held", holdout))] if holdout else []
-    sources = [SourceFile("coach", write_rows(path / "coach", list(rows)))]
+    held = [local_file("held", write_rows(path / "held", holdout))] if holdout else []
+    sources = [local_file("coach", write_rows(path / "coach", list(rows)))]
     return Findings(collect.collect(sources, {}, method, holdout_sources=held), duplicates)
 
 

@@ -147,17 +147,6 @@ def test_what_an_attempt_left_whole_is_kept(models: Models, monkeypatch: pytest.
     assert not list(models.merged.glob("*.part"))
 
 
-def test_what_was_made_of_another_adapter_is_made_again(models: Models) -> None:
-    import torch
-
-    models.make()
-    before = models.merge()
-    change(models.adapter, lambda t: t.update({A_B: t[A_B] * 2}))
-    after = models.merge()
-    name = "model.layers.0.self_attn.q_proj.weight"
-    assert not torch.equal(before[name], after[name])
-
-
 def test_progress_ends_at_100(models: Models) -> None:
     models.make(shard="20KB")
     told: list[int] = []

@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 
+from finetune_api.plan import Plan
+from finetune_api.spec import MergeBase
 from finetune_trainer.errors import UnavailableError
+from finetune_trainer.model import merge_base
+from finetune_trainer.storage.checksum import sha256_of
 from finetune_trainer.storage.folder import FileStore
 from finetune_trainer.storage.store import Progress
 from tests.support import export_job
@@ -256,3 +260,48 @@ def test_a_failed_upload_ends_the_stage_with_its_own_code(
 def test_the_scratch_space_is_empty_after_it(job: TrainerJob, parts: QuickParts) -> None:
     assert job.run("export") == 0
     assert list((job.root / "scratch").iterdir()) == []
+
+
+def test_every_file_is_hashed_once(job: TrainerJob, parts: QuickParts, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[Path] = []
+
+    def spy(path: Path) -> str:
+        hashed.append(path)
+        return sha256_of(path)
+
+    for module in ("stage", "files"):
+        monkeypatch.setattr(f"finetune_trainer.export.{module}.sha256_of", spy)
+    assert job.run("export") == 0
+    assert {"F16.gguf", "Q8_0.gguf", "adapter_model.safetensors"} <= {path.name for path in hashed}
+    assert len(hashed) == len(set(hashed))
+
+
+def test_the_weights_of_the_adapter_are_downloaded_once(
+    job: TrainerJob, parts: QuickParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get_file, keys = FileStore.get_file, list[str]()
+
+    def spy(self: FileStore, key: str, path: Path, progress: Progress | None = None) -> None:
+        keys.append(key)
+        get_file(self, key, path, progress)
+
+    monkeypatch.setattr(FileStore, "get_file", spy)
+    assert job.run("export") == 0
+    assert [key.endswith("/adapter/adapter_model.safetensors") for key in keys].count(True) == 1
+
+
+def test_what_the_adapter_is_merged_into_is_decided_once(
+    tmp_path: Path, tiny: Path, parts: QuickParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose, asked = merge_base.choose, list[Plan]()
+
+    def spy(plan: Plan, *, stored_in_4bit: bool) -> MergeBase | None:
+        asked.append(plan)
+        return choose(plan, stored_in_4bit=stored_in_4bit)
+
+    monkeypatch.setattr(merge_base, "choose", spy)
+    monkeypatch.setenv("FINETUNE_SCRATCH", str(tmp_path / "scratch"))
+    made = export_job.make(tmp_path, tiny, gguf=["Q8_0"])
+    assert made.run("export") == 0
+    report = json.loads((run_folder(made) / "report.json").read_text())
+    assert (report["export"]["mergeBase"], len(asked)) == ("Original", 1)

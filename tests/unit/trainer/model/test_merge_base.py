@@ -36,7 +36,14 @@ def test_the_16_bit_weights_where_there_are_any(
     plan = plan.model_copy(
         update={
             "model": plan.model.model_copy(update={"quantization": quantization}),
-            "export": plan.export.model_copy(update={"merge_base": wanted, "original": original}),
+            "export": plan.export.model_copy(update={"gguf": ["F16"], "merge_base": wanted, "original": original}),
         }
     )
     assert choose(plan, stored_in_4bit=stored_in_4bit) == chosen
+
+
+@pytest.mark.parametrize("lora_gguf", [True, False])
+def test_a_plan_that_merges_nothing_has_no_merge_base(job: TrainerJob, lora_gguf: bool) -> None:
+    plan = Plan.model_validate(job.plan)
+    export = plan.export.model_copy(update={"gguf": [], "merged": False, "lora_gguf": lora_gguf})
+    assert choose(plan.model_copy(update={"export": export}), stored_in_4bit=False) is None

@@ -41,7 +41,6 @@ def _changed(plan: Plan, section: str, **members: Any) -> Plan:
         ("training", {"keep": "Last"}),
         ("evaluation", {"prompts": ["a"]}),
         ("export", {"gguf": ["Q8_0"]}),
-        ("export", {"gguf": ["Q8_0"], "merge_base": "Trained"}),
     ],
 )
 def test_settings_that_matter_change_it(plan: Plan, section: str, members: dict[str, Any]) -> None:
@@ -102,12 +101,11 @@ def test_job_that_reuses_nothing_has_runs_of_its_own(plan: Plan) -> None:
     assert len({compute(p, MODEL, "Model", ["d"]) for p in uids}) == 2
 
 
-def test_what_is_merged_into_by_default_is_no_other_run(plan: Plan) -> None:
+def test_what_is_merged_into_counts_as_decided_and_not_as_written(plan: Plan) -> None:
     default = _changed(plan, "export", gguf=["Q8_0"])
     named = _changed(plan, "export", gguf=["Q8_0"], merge_base="Original")
-    trained = _changed(plan, "export", gguf=["Q8_0"], merge_base="Trained")
-    ids = [compute(p, MODEL, "Model", ["d"]) for p in (default, named, trained)]
-    assert ids[0] == ids[1] != ids[2]
+    ids = [compute(p, MODEL, "Model", ["d"], merge_base="Original") for p in (default, named)]
+    assert ids[0] == ids[1] != compute(default, MODEL, "Model", ["d"], merge_base="Trained")
 
 
 def test_the_original_counts_by_its_files_and_not_by_its_place(plan: Plan) -> None:

@@ -9,13 +9,14 @@ import pytest
 from finetune_api.layout import JobLayout
 from finetune_api.plan import HubFile, Plan, S3Target, SourcePlan
 from finetune_api.policy import Policy
+from finetune_trainer.data.rows import collect
 from finetune_trainer.errors import DatasetError
 from finetune_trainer.progress.reporter import ProgressReporter
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.runtime.sigterm import StopFlag
-from finetune_trainer.sources.dataset import fetch, sha256s
+from finetune_trainer.sources.dataset import fetch
 from finetune_trainer.storage.folder import FileStore
-from tests.support import https_server, web_server
+from tests.support import hashing, https_server, web_server
 from tests.support.hub_server import COMMIT, TOKEN, HubServer
 from tests.support.s3_server import S3Server
 from tests.support.trainer_job import TrainerJob
@@ -128,10 +129,22 @@ def test_file_of_a_private_dataset_comes_from_one_commit(job: TrainerJob, hub: H
 def test_checksum_of_each_file(job: TrainerJob) -> None:
     job.dataset.write_bytes(BODY)
     (found,) = fetch(_context(job), [SourcePlan(name="coach", path=str(job.dataset))])
-    assert sha256s([found]) == [SHA256]
+    assert found.sha256 == SHA256
+
+
+@pytest.mark.parametrize("where", ["path", "web"])
+def test_bytes_are_hashed_once_from_source_to_rows(
+    job: TrainerJob, web: WebServer, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    job.dataset.write_bytes(BODY)
+    members = {"path": str(job.dataset), "sha256": SHA256} if where == "path" else _url(web)
+    hashed = hashing.count_sha256(monkeypatch)
+    files = fetch(_context(job, "localhost"), [SourcePlan(name="coach", format="Alpaca", **members)])
+    (source,) = collect.collect(files, {}, "SFT").sources
+    assert source.sha256 == SHA256
+    assert hashed.total_bytes == len(BODY)
 
 
 def test_file_that_is_not_what_the_user_means(job: TrainerJob) -> None:
-    (found,) = fetch(_context(job), [SourcePlan(name="coach", path=str(job.dataset), sha256="0" * 64)])
     with pytest.raises(DatasetError, match="0000"):
-        sha256s([found])
+        fetch(_context(job), [SourcePlan(name="coach", path=str(job.dataset), sha256="0" * 64)])

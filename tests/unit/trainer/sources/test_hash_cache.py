@@ -21,13 +21,13 @@ from tests.support.trainer_job import TrainerJob
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the names of the files that are read whole, of a folder that was written long ago."""
     names: list[str] = []
-    original = folder_model._sha256
+    original = folder_model.sha256_of
 
     def spy(path: Path) -> str:
         names.append(path.name)
         return original(path)
 
-    monkeypatch.setattr(folder_model, "_sha256", spy)
+    monkeypatch.setattr(folder_model, "sha256_of", spy)
     monkeypatch.setattr(folder_model, "_SETTLED_NS", -(10**18))
     return names
 

@@ -19,7 +19,7 @@ from finetune_trainer.data.rows.columns import Columns
 from finetune_trainer.data.rows.example import Unit
 from finetune_trainer.data.rows.formats import Format
 from finetune_trainer.data.rows.table import RowTable
-from finetune_trainer.sources.dataset_file import SourceFile, checked_sha256
+from finetune_trainer.sources.dataset_file import SourceFile
 
 _WORKERS = 2
 # Waiting for a worker or for their turn: enough to keep the workers busy.
@@ -60,11 +60,6 @@ class Collected:
     invalid: int = 0
     invalid_places: list[Place] = field(default_factory=list)
 
-    @property
-    def sha256s(self) -> list[str]:
-        """Of each source's bytes, in order."""
-        return [source.sha256 for source in self.sources]
-
 
 def collect(
     sources: Sequence[SourceFile],
@@ -91,8 +86,7 @@ def collect(
     found = Collected(method)
     files = [*sources, *holdout_sources]
     for number, file in enumerate(files):
-        sha256 = checked_sha256(file.name, file.path, file.sha256)
-        found.sources.append(Source(file.name, number >= len(sources), sha256))
+        found.sources.append(Source(file.name, number >= len(sources), file.sha256))
     chunks = _chunks(found, files, columns, spool)
     for looked in _looked(chunks, parallel=sum(f.path.stat().st_size for f in files) >= _WORTH_WORKERS_BYTES):
         found.sources[looked.source].rows += looked.rows

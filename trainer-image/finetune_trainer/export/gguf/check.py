@@ -8,9 +8,9 @@ from pathlib import Path
 
 from finetune_api.spec import GGUFType
 from finetune_trainer.errors import ModelError
-from finetune_trainer.export.gguf import convert as gguf_convert
 from finetune_trainer.export.gguf import header as gguf_header
 from finetune_trainer.export.gguf.header import Header
+from finetune_trainer.export.llama_cpp.api import file_type
 from finetune_trainer.model.adapter import CHAT_TEMPLATE
 
 _SPECIAL = ("bos", "eos", "pad")
@@ -52,30 +52,31 @@ def expected(model: Path) -> Expected:
     )
 
 
-def check(path: Path, gguf_type: GGUFType, wanted: Expected, f16: Path | None = None) -> None:
-    """Compare the head of a file with what was trained; a quantized one must have the tensors of `f16`.
+def check(path: Path, gguf_type: GGUFType, wanted: Expected, f16: Header | None = None) -> Header:
+    """Compare the head of a file with what was trained and return it; a quantized one must have the tensors of `f16`.
 
     Raises:
         ModelError: it differs.
     """
     found = gguf_header.read(path)
-    wrong = judge(found, gguf_convert.file_type(gguf_type), wanted)
+    wrong = judge(found, file_type(gguf_type), wanted)
     if wrong is None and f16 is not None:
-        wrong = _compare(found, gguf_header.read(f16))
+        wrong = _compare(found, f16)
     if wrong is not None:
         raise ModelError(
             f"the {gguf_type} file is not the model that was trained: {wrong}; it was not published, use the adapter "
             "with another server, and leave out spec.export.gguf"
         )
+    return found
 
 
-def judge(found: Header, file_type: int, wanted: Expected) -> str | None:
+def judge(found: Header, number: int, wanted: Expected) -> str | None:
     """Return what is wrong with a file's head, or None."""
     values = found.values
     if not values.get("general.architecture"):
         return "it names no architecture"
-    if values.get("general.file_type") != file_type:
-        return f"its general.file_type is {values.get('general.file_type')}, not {file_type}"
+    if values.get("general.file_type") != number:
+        return f"its general.file_type is {values.get('general.file_type')}, not {number}"
     return _tokenizer(found, wanted) or _layers(found, wanted)
 
 

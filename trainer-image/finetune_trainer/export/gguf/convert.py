@@ -4,21 +4,16 @@ Every file is written under a temporary name and renamed when it is whole.
 """
 
 import contextlib
-import os
 import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from finetune_api.spec import GGUFType
 from finetune_trainer.errors import ModelError
-from finetune_trainer.export.llama_cpp import log as llama_log
+from finetune_trainer.export.gguf.imatrix import ImportanceMatrix
+from finetune_trainer.export.llama_cpp import api as llama_api
 from finetune_trainer.export.llama_cpp import scripts as llama_scripts
-from finetune_trainer.runtime.cpus import cpus
-
-if TYPE_CHECKING:
-    from finetune_trainer.export.gguf.imatrix import ImportanceMatrix
 
 # Those the converter writes itself; the others are quantized from its F16 file.
 _CONVERTED: dict[GGUFType, str] = {"F16": "f16", "BF16": "bf16"}
@@ -49,7 +44,7 @@ def quantize(
     target: Path,
     gguf_type: GGUFType,
     advance: Callable[[int], None],
-    imatrix: "ImportanceMatrix | None" = None,
+    importance: ImportanceMatrix | None = None,
 ) -> None:
     """Write a quantized GGUF of a 16-bit one; `advance` is called with the percentage of tensors done.
 
@@ -59,42 +54,29 @@ def quantize(
     Raises:
         ModelError: llama.cpp refused.
     """
-    import llama_cpp
-
-    parameters = llama_cpp.llama_model_quantize_default_params()
-    parameters.ftype = file_type(gguf_type)
-    parameters.nthread = cpus()
-    if imatrix is not None:
-        parameters.imatrix = imatrix.as_parameter()
-    progress, failed = QuantizerProgress(), ["it did not start"]
+    progress, failed = QuantizerProgress(), list[ModelError]()
+    values = None if importance is None else importance.values
     with written_whole(target) as partial:
 
         def work() -> None:
-            with llama_log.heard(progress.listen) as log:
-                code = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(partial), parameters)
-            failed[0] = "" if code == 0 else log.error or str(code)
+            try:
+                llama_api.quantize(source, partial, gguf_type, values, progress.listen)
+            except ModelError as error:
+                failed.append(error)
 
-        # In a thread, so that this one can be told to stop: llama.cpp cannot be interrupted.
+        # In a thread, so that this one can be stopped: llama.cpp cannot be interrupted.
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
-        said = 0
+        reported = 0
         while thread.is_alive():
             thread.join(_POLL_SECONDS)
-            if progress.percent > said:
-                said = progress.percent
-                advance(said)
-        if failed[0]:
-            raise ModelError(f"llama.cpp could not quantize the model to {gguf_type}: {failed[0]}")
-        # Before the file has its name: a small one may be done without having been heard of, and `advance` may raise.
+            if progress.percent > reported:
+                reported = progress.percent
+                advance(reported)
+        if failed:
+            raise failed[0]
+        # Before the file gets its name: a small one may be done before it was polled, and `advance` may raise.
         advance(100)
-
-
-def file_type(gguf_type: GGUFType) -> int:
-    """Return llama.cpp's number of the type, `general.file_type` in the file."""
-    import llama_cpp
-
-    number: int = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{gguf_type}")
-    return number
 
 
 @contextlib.contextmanager

@@ -5,22 +5,17 @@ over all tokens, which is what llama.cpp's quantizer weighs rounding errors with
 (https://github.com/ggml-org/llama.cpp/pull/4861). It is read off llama.cpp's own computation of the F16 file.
 """
 
-import contextlib
-import ctypes
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from finetune_api.spec import GGUFType
 from finetune_trainer.errors import ModelError
-from finetune_trainer.export.gguf import ggml_tensor
-from finetune_trainer.export.gguf.ggml_tensor import GGMLTensor
-from finetune_trainer.export.llama_cpp import log as llama_log
-from finetune_trainer.export.llama_cpp.log import LlamaLog
+from finetune_trainer.export.llama_cpp import ggml_tensor
+from finetune_trainer.export.llama_cpp.api import LlamaModel
+from finetune_trainer.export.llama_cpp.ggml_tensor import GGMLTensor
 from finetune_trainer.methods.rows import BinaryRow, PreferenceRow, SFTRow
-from finetune_trainer.runtime.cpus import cpus
 
 # llama.cpp refuses the smaller IQ types without one, and the other types of less than four bits gain by it.
 _NEEDED: frozenset[GGUFType] = frozenset(("IQ4_XS", "IQ3_M", "IQ2_M", "Q3_K_M", "Q2_K"))
@@ -31,8 +26,6 @@ _NEEDED: frozenset[GGUFType] = frozenset(("IQ4_XS", "IQ3_M", "IQ2_M", "Q3_K_M", 
 #   Q2_K     0.846  0.672  0.661  0.667
 _TOKENS = 4096
 _LONGEST_ROW = 2048
-# Tokens at once; each takes memory for a logit of every word of the vocabulary.
-_BATCH = 512
 # Operations of ggml: a matrix times all tokens, and one of several matrices for each token.
 _DENSE, _EXPERTS = "MUL_MAT", "MUL_MAT_ID"
 # The layers' weights; llama.cpp's own tool leaves out embeddings and head, too.
@@ -49,17 +42,6 @@ class ImportanceMatrix:
     """Mean squares in 32 bit by name of the weight, one after the other for each expert where there are several."""
 
     values: dict[str, Any]
-
-    def as_parameter(self) -> Any:
-        """Return it as llama.cpp takes it: an array of `llama_model_imatrix_data` that ends in an empty one."""
-        import llama_cpp
-
-        entries = (llama_cpp.llama_model_imatrix_data * (len(self.values) + 1))()
-        for entry, (name, values) in zip(entries, self.values.items(), strict=False):
-            entry.name = name.encode()
-            entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-            entry.size = values.size
-        return entries
 
 
 def choose(rows: Sequence[Any]) -> list[list[int]]:
@@ -100,68 +82,15 @@ def compute(f16: Path, rows: Sequence[Sequence[int]], advance: Callable[[int], N
     Raises:
         ModelError: llama.cpp cannot load or evaluate the file.
     """
-    import llama_cpp
-
     collector = _Collector()
-    settings = llama_cpp.llama_context_default_params()
-    settings.n_ctx = max(len(row) for row in rows)
-    settings.n_batch = settings.n_ubatch = min(_BATCH, settings.n_ctx)
-    settings.n_threads = settings.n_threads_batch = cpus()
-    settings.cb_eval = llama_cpp.ggml_backend_sched_eval_callback(collector.take)
     total, done = sum(len(row) for row in rows), 0
-    with llama_log.heard() as log, _loaded(f16, settings, log) as context:
+    with LlamaModel(f16, max(len(row) for row in rows), observer=collector.take) as model:
         for row in rows:
-            llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
-            for start in range(0, len(row), _BATCH):
-                part = row[start : start + _BATCH]
-                _decode(context, part, start, log, collector)
-                done += len(part)
+            # The last layer is computed only for tokens whose logits are wanted.
+            for logits in model.logits(row, range(len(row))):
+                done += len(logits)
                 advance(100 * done // total)
     return collector.matrix()
-
-
-@contextlib.contextmanager
-def _loaded(path: Path, settings: Any, log: LlamaLog) -> Iterator[Any]:
-    import llama_cpp
-
-    llama_cpp.llama_backend_init()
-    parameters = llama_cpp.llama_model_default_params()
-    parameters.n_gpu_layers = 0
-    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
-    if not model:
-        raise ModelError(f"llama.cpp could not load {path.name}: {log.error}")
-    try:
-        context = llama_cpp.llama_init_from_model(model, settings)
-        if not context:
-            raise ModelError(f"llama.cpp could not start {path.name}: {log.error}")
-        try:
-            yield context
-        finally:
-            llama_cpp.llama_free(context)
-    finally:
-        llama_cpp.llama_model_free(model)
-
-
-def _decode(context: Any, tokens: Sequence[int], position: int, log: LlamaLog, collector: "_Collector") -> None:
-    import llama_cpp
-
-    batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
-    try:
-        batch.n_tokens = len(tokens)
-        for index, token in enumerate(tokens):
-            batch.token[index] = token
-            batch.pos[index] = position + index
-            batch.n_seq_id[index] = 1
-            batch.seq_id[index][0] = 0
-            # The last layer is computed only for tokens whose logits are wanted.
-            batch.logits[index] = True
-        code = llama_cpp.llama_decode(context, batch)
-        if collector.error is not None:
-            raise collector.error
-        if code != 0:
-            raise ModelError(f"llama.cpp could not evaluate the training rows: {log.error or code}")
-    finally:
-        llama_cpp.llama_batch_free(batch)
 
 
 class _Collector:
@@ -170,24 +99,17 @@ class _Collector:
     def __init__(self) -> None:
         self._sums: dict[str, Any] = {}
         self._counts: dict[str, Any] = {}
-        # What was raised in the callback, which cannot raise through llama.cpp.
-        self.error: BaseException | None = None
 
-    def take(self, address: int, ask: bool, _data: Any) -> bool:
-        """Take one node of the graph: before it is computed (`ask`) tell if it matters, afterwards go on or stop."""
-        try:
-            node = GGMLTensor.from_address(address)
-            kind = ggml_tensor.operation(node)
-            wanted = kind in (_DENSE, _EXPERTS) and node.src[0].contents.name.startswith(_LAYERS)
-            if ask or not wanted:
-                return wanted
-            if kind == _DENSE:
-                self._add_dense(node)
-            else:
-                self._add_experts(node)
-        except BaseException as error:  # noqa: BLE001 - raised again as soon as llama.cpp has returned
-            self.error = error
-            return False
+    def take(self, node: GGMLTensor, ask: bool) -> bool:
+        """Take one node of the graph; see `api.Observer`."""
+        kind = ggml_tensor.operation(node)
+        wanted = kind in (_DENSE, _EXPERTS) and node.src[0].contents.name.startswith(_LAYERS)
+        if ask or not wanted:
+            return wanted
+        if kind == _DENSE:
+            self._add_dense(node)
+        else:
+            self._add_experts(node)
         return True
 
     def _add_dense(self, node: GGMLTensor) -> None:

@@ -1,1 +1,1 @@
-"""What llama.cpp needs to be run: its scripts, and its log."""
+"""What talks to llama.cpp: its C API, its log and its converters."""

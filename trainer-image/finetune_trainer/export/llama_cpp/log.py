@@ -1,4 +1,4 @@
-"""What llama.cpp says while it works: it returns no more than a number, and the reason is in its log."""
+"""llama.cpp's log. Its functions return no more than a number; the reason for a failure is in the log."""
 
 import contextlib
 import ctypes
@@ -10,7 +10,7 @@ _LONGEST = 300
 
 
 class LlamaLog:
-    """The last line that llama.cpp called an error."""
+    """The last line that llama.cpp logged as an error."""
 
     def __init__(self) -> None:
         self.error = ""
@@ -23,8 +23,8 @@ class LlamaLog:
 
 
 @contextlib.contextmanager
-def heard(listen: Callable[[bytes], None] | None = None) -> Iterator[LlamaLog]:
-    """Inside, nothing of llama.cpp's log goes elsewhere; `listen` gets every piece, on llama.cpp's thread."""
+def captured(listen: Callable[[bytes], None] | None = None) -> Iterator[LlamaLog]:
+    """Capture llama.cpp's log instead of printing it; `listen` gets every piece, on llama.cpp's thread."""
     import llama_cpp
 
     log = LlamaLog()

@@ -5,7 +5,6 @@ the tuned model predicted in train. `parity_figures` says what is measured, `par
 that, questions and bundled texts have to be split into the very tokens of the model's own tokenizer.
 """
 
-import ctypes
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,10 +13,10 @@ from typing import Any
 from finetune_api.spec import GGUFType, MergeBase
 from finetune_trainer.errors import ModelError
 from finetune_trainer.evaluation.reference import Probe, Prompt, Reference, ReferenceRow
+from finetune_trainer.export.llama_cpp.api import LlamaModel
 from finetune_trainer.export.parity import limits as parity_limits
 from finetune_trainer.export.parity.figures import Figures as Figures
 from finetune_trainer.export.parity.figures import Tokens, divergence, figures
-from finetune_trainer.runtime.cpus import cpus
 
 # In 64 bit, as many of a vocabulary of 128,256 take 131 MB, and as much again while they are summed up.
 _POSITIONS_AT_ONCE = 128
@@ -33,91 +32,33 @@ class Rejected(ModelError):  # noqa: N818 - what became of a file, as people cal
         self.figures = figures
 
 
-class GGUFModel:
-    """A GGUF in llama.cpp, on the CPU."""
+def predictions(model: LlamaModel, row: ReferenceRow) -> Tokens:
+    """Return how the model predicts the supervised tokens of a row."""
+    import numpy as np
 
-    def __init__(self, path: Path, context_tokens: int, lora: Path | None = None) -> None:
-        """`lora`: a LoRA GGUF to apply to it."""
-        import llama_cpp
+    ids, log_top, rest = np.array(row.top_ids), np.array(row.top), np.array(row.rest)
+    truth = np.array([row.input_ids[i] for i in row.positions])
+    file, kl, agrees, done = [], [], [], 0
+    for logits in _logits(model, row):
+        part = slice(done, done + len(logits))
+        done = part.stop
+        total = _log_sum(logits)
+        file.append(np.take_along_axis(logits, truth[part, None], axis=1)[:, 0] - total)
+        agrees.append(logits.argmax(axis=1) == ids[part, 0])
+        top = np.take_along_axis(logits, ids[part], axis=1) - total[:, None]
+        np.put_along_axis(logits, ids[part], -np.inf, axis=1)
+        kl.append(divergence(log_top[part], rest[part], top, _log_sum(logits) - total))
+    base, tuned = np.array(row.base), np.array(row.tuned)
+    return Tokens(base, tuned, np.concatenate(file), np.concatenate(kl), np.concatenate(agrees))
 
-        threads = cpus()
-        self._llama: Any = llama_cpp.Llama(
-            model_path=str(path),
-            n_ctx=context_tokens,
-            n_threads=threads,
-            n_threads_batch=threads,
-            n_gpu_layers=0,
-            lora_path=str(lora) if lora else None,
-            verbose=False,
-        )
 
-    def close(self) -> None:
-        """Free the memory."""
-        self._llama.close()
+def _logits(model: LlamaModel, row: ReferenceRow) -> Iterator[Any]:
+    """Yield the logits that predict the supervised tokens, in 64 bit, a few positions at a time."""
+    import numpy as np
 
-    def tokenize(self, text: str, *, add_bos: bool) -> list[int]:
-        """Return the ids of rendered text, as a server makes them."""
-        return list(self._llama.tokenize(text.encode(), add_bos=add_bos, special=True))
-
-    def predictions(self, row: ReferenceRow) -> Tokens:
-        """Return how it predicts the supervised tokens of a row."""
-        import numpy as np
-
-        ids, log_top, rest = np.array(row.top_ids), np.array(row.top), np.array(row.rest)
-        truth = np.array([row.input_ids[i] for i in row.positions])
-        file, kl, agrees, done = [], [], [], 0
-        for logits in self._logits(row.input_ids, [i - 1 for i in row.positions]):
-            part = slice(done, done + len(logits))
-            done = part.stop
-            total = _log_sum(logits)
-            file.append(np.take_along_axis(logits, truth[part, None], axis=1)[:, 0] - total)
-            agrees.append(logits.argmax(axis=1) == ids[part, 0])
-            top = np.take_along_axis(logits, ids[part], axis=1) - total[:, None]
-            np.put_along_axis(logits, ids[part], -np.inf, axis=1)
-            kl.append(divergence(log_top[part], rest[part], top, _log_sum(logits) - total))
-        base, tuned = np.array(row.base), np.array(row.tuned)
-        return Tokens(base, tuned, np.concatenate(file), np.concatenate(kl), np.concatenate(agrees))
-
-    def _logits(self, tokens: Sequence[int], positions: Sequence[int]) -> Iterator[Any]:
-        """Yield the logits at `positions`, in 64 bit, of a few at a time.
-
-        llama.cpp keeps those of a whole batch, 262 MB of a vocabulary of 128,256. The binding's own way keeps them for
-        all tokens of a row, answer or question, and copies them once more.
-        """
-        import llama_cpp
-        import numpy as np
-
-        context, batch = self._llama._ctx, self._llama._batch
-        wanted, width = set(positions), self._llama.n_vocab()
-        self._llama.reset()
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context.ctx), True)
-        for start in range(0, len(tokens), self._llama.n_batch):
-            part = tokens[start : start + self._llama.n_batch]
-            batch.set_batch(batch=part, n_past=start, logits_all=False)
-            asked = [start + i in wanted for i in range(len(part))]
-            for i, output in enumerate(asked):
-                batch.batch.logits[i] = output
-            context.decode(batch)
-            if not (rows := sum(asked)):
-                continue
-            address = ctypes.cast(context.get_logits(), ctypes.POINTER(ctypes.c_float))
-            logits = np.ctypeslib.as_array(address, shape=(rows, width))
-            for first in range(0, rows, _POSITIONS_AT_ONCE):
-                yield logits[first : first + _POSITIONS_AT_ONCE].astype(np.float64)
-
-    def answer(self, prompt: Sequence[int], stop_token_ids: Sequence[int], max_new_tokens: int) -> str:
-        """Return the greedy answer up to the first stop token."""
-        self._llama.reset()
-        found: list[int] = []
-        for token in self._llama.generate(list(prompt), temp=0.0, repeat_penalty=1.0, reset=True):
-            if token in stop_token_ids:
-                break
-            found.append(int(token))
-            if len(found) == max_new_tokens:
-                break
-        text: bytes = self._llama.detokenize(found, prev_tokens=list(prompt))
-        # Cut at the last whole character: a limit on tokens may fall inside one.
-        return text.decode("utf-8", errors="ignore").strip()
+    for logits in model.logits(row.input_ids, [i - 1 for i in row.positions]):
+        for first in range(0, len(logits), _POSITIONS_AT_ONCE):
+            yield logits[first : first + _POSITIONS_AT_ONCE].astype(np.float64)
 
 
 def _log_sum(logits: Any) -> Any:
@@ -128,7 +69,7 @@ def _log_sum(logits: Any) -> Any:
     return np.log(np.exp(logits - peak).sum(axis=1)) + peak[:, 0]
 
 
-def check_tokens(model: GGUFModel, prompts: Sequence[Prompt], probes: Sequence[Probe], bos: str | None) -> None:
+def check_tokens(model: LlamaModel, prompts: Sequence[Prompt], probes: Sequence[Probe], bos: str | None) -> None:
     """Make sure that the file's tokenizer is the one of training.
 
     Raises:
@@ -159,7 +100,7 @@ def check(
     bos: str | None,
     *,
     trained_in_4bit: bool,
-    merge_base: MergeBase = "Original",
+    merge_base: MergeBase | None = "Original",
     lora: Path | None = None,
 ) -> Figures:
     """Measure one file, or `lora` on the base's file.
@@ -170,12 +111,9 @@ def check(
     """
     if not reference.rows:
         raise ModelError("there is no answer that a GGUF could be compared on; add rows with shorter questions")
-    model = GGUFModel(path, max(len(row.input_ids) for row in reference.rows), lora)
-    try:
+    with LlamaModel(path, max(len(row.input_ids) for row in reference.rows), lora=lora) as model:
         check_tokens(model, reference.prompts, reference.probes, bos)
-        found = figures([model.predictions(row) for row in reference.rows])
-    finally:
-        model.close()
+        found = figures([predictions(model, row) for row in reference.rows])
     log.info("%s: %s", "LoRA" if lora else gguf_type, found)
     required = parity_limits.limits(
         gguf_type,
@@ -191,8 +129,7 @@ def check(
 def answers(path: Path, prompts: Sequence[Prompt], stop_token_ids: Sequence[int], max_new_tokens: int) -> list[str]:
     """Let one file answer the questions."""
     longest = max((len(prompt.input_ids) for prompt in prompts), default=0)
-    model = GGUFModel(path, longest + max_new_tokens)
-    try:
-        return [model.answer(prompt.input_ids, stop_token_ids, max_new_tokens) for prompt in prompts]
-    finally:
-        model.close()
+    with LlamaModel(path, longest + max_new_tokens) as model:
+        found = [model.generate(prompt.input_ids, stop_token_ids, max_new_tokens) for prompt in prompts]
+        # Cut after the last whole character: a limit on tokens may fall inside one.
+        return [model.text(tokens).decode("utf-8", errors="ignore").strip() for tokens in found]

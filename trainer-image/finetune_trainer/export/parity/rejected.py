@@ -16,7 +16,7 @@ FOLDER = "rejected"
 _NEARLY_LOSSLESS: tuple[GGUFType, ...] = ("F16", "BF16", "Q8_0")
 
 
-def advice(gguf_type: GGUFType | None, trained_in_4bit: bool, merge_base: MergeBase) -> str:
+def advice(gguf_type: GGUFType | None, trained_in_4bit: bool, merge_base: MergeBase | None) -> str:
     """Return what to do, as the end of a sentence. `gguf_type`: None for a LoRA GGUF."""
     if gguf_type is not None and gguf_type not in _NEARLY_LOSSLESS:
         return f"replace {gguf_type} in export.gguf with Q8_0 or another type of more bits"

@@ -21,7 +21,7 @@ from finetune_trainer.data.readers.line import UNREADABLE
 from finetune_trainer.data.rows import formats
 from finetune_trainer.data.rows.columns import Columns
 from finetune_trainer.errors import DatasetError
-from finetune_trainer.sources.dataset_file import SourceFile
+from finetune_trainer.sources.dataset_file import local_file
 
 _ONE = {"instruction": "질문 1", "output": "답변 1"}
 _TWO = {"instruction": "질문 2", "output": "답변 2"}
@@ -57,7 +57,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _read(path: Path, data: bytes | str) -> tuple[list[Line], SourceNotes]:
     path.write_bytes(data.encode() if isinstance(data, str) else data)
     notes = SourceNotes()
-    return list(readers.read(SourceFile("s", path), notes)), notes
+    return list(readers.read(local_file("s", path), notes)), notes
 
 
 def _values(path: Path, data: bytes | str) -> list[Any]:
@@ -269,7 +269,7 @@ def test_memory_does_not_grow_with_the_file(path: Path, kind: str) -> None:
             file.write("]" if kind == "array" else "")
     assert path.stat().st_size > 19_000_000
     tracemalloc.start()
-    count = sum(1 for _ in readers.read(SourceFile("s", path), SourceNotes()))
+    count = sum(1 for _ in readers.read(local_file("s", path), SourceNotes()))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert count == 20_000

@@ -8,7 +8,7 @@ import pytest
 from finetune_trainer.data.rows import chunk, collect, disk_buffer
 from finetune_trainer.data.rows.collect import Collected
 from finetune_trainer.errors import DatasetError
-from finetune_trainer.sources.dataset_file import SourceFile
+from finetune_trainer.sources.dataset_file import local_file
 from tests.support.trainer_job import alpaca_rows, write_rows
 
 _ALPACA = {"instruction": "a", "output": "b"}
@@ -18,7 +18,7 @@ _PAIR = {"prompt": "a", "chosen": "b", "rejected": "c"}
 
 def _collect(*paths: Path, **options: Any) -> Collected:
     method = options.pop("method", "SFT")
-    return collect.collect([SourceFile(path.name, path) for path in paths], {}, method, **options)
+    return collect.collect([local_file(path.name, path) for path in paths], {}, method, **options)
 
 
 def _where(found: Collected) -> list[tuple[str, int, int]]:
@@ -78,7 +78,7 @@ def test_users_names_of_fields_are_taken_once(tmp_path: Path) -> None:
     folder = tmp_path / "spool"
     folder.mkdir()
     columns = {"instruction": "output", "output": "instruction"}
-    collect.collect([SourceFile("one", path)], columns, "SFT", spool=folder)
+    collect.collect([local_file("one", path)], columns, "SFT", spool=folder)
     (example,) = disk_buffer.read(folder)
     assert [m["content"] for m in example.messages] == ["질문", "답"]
 
@@ -88,12 +88,12 @@ def test_names_need_not_be_those_of_every_source(tmp_path: Path) -> None:
     two = write_rows(tmp_path / "two", [{"질문": "c", "답변": "d"}])
     three = write_rows(tmp_path / "three", [_MESSAGES])
     columns = {"instruction": "질문", "input": "참고", "output": "답변"}
-    found = collect.collect([SourceFile(p.name, p) for p in (three, one, two)], columns, "SFT")
+    found = collect.collect([local_file(p.name, p) for p in (three, one, two)], columns, "SFT")
     assert [s.row_format for s in found.sources] == ["Messages", "Alpaca", "Alpaca"]
 
 
 def test_name_that_no_source_has_is_refused(tmp_path: Path) -> None:
-    sources = [SourceFile(n, write_rows(tmp_path / n, [_ALPACA])) for n in ("one", "two")]
+    sources = [local_file(n, write_rows(tmp_path / n, [_ALPACA])) for n in ("one", "two")]
     with pytest.raises(DatasetError, match=r'source "one": dataset\.columns maps input to "참고", and no row has that'):
         collect.collect(sources, {"input": "참고"}, "SFT")
 

@@ -46,7 +46,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_right_file_passes(file: Path) -> None:
     write(file)
-    gguf_check.check(file, "F16", WANTED, f16=file)
+    gguf_check.check(file, "F16", WANTED, gguf_header.read(file))
 
 
 @pytest.mark.parametrize(
@@ -103,11 +103,11 @@ def test_a_quantized_file_has_the_tensors_of_the_f16_file(file: Path, tmp_path: 
     del weights["output.weight"]
     less = write(tmp_path / "less.gguf", weights)
     with pytest.raises(ModelError, match="it has 20 tensors, the F16 file has 21"):
-        gguf_check.check(less, "F16", WANTED, f16=file)
+        gguf_check.check(less, "F16", WANTED, gguf_header.read(file))
     weights["output.weight"] = tiny_gguf.tensors()["output.weight"][:32]
     other = write(tmp_path / "other.gguf", weights)
     with pytest.raises(ModelError, match=r"its tensor output\.weight is not that of the F16 file"):
-        gguf_check.check(other, "F16", WANTED, f16=file)
+        gguf_check.check(other, "F16", WANTED, gguf_header.read(file))
 
 
 def test_the_folder_of_a_model_says_what_is_expected(tiny: Path) -> None:

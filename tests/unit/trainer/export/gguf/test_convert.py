@@ -12,6 +12,7 @@ from finetune_trainer.export.gguf import convert as gguf_convert
 from finetune_trainer.export.gguf import header as gguf_header
 from finetune_trainer.export.gguf import imatrix
 from finetune_trainer.export.gguf.imatrix import ImportanceMatrix
+from finetune_trainer.export.llama_cpp import api as llama_api
 from tests.support import tiny_gguf
 
 QUANTIZED: list[GGUFType] = [kind for kind in get_args(GGUFType) if not gguf_convert.is_converted(kind)]
@@ -45,7 +46,7 @@ def test_a_file_says_its_type_and_has_all_tensors(
 ) -> None:
     quantize(f16, tmp_path / "small.gguf", kind, matrix)
     made = gguf_header.read(tmp_path / "small.gguf")
-    assert made.values["general.file_type"] == gguf_convert.file_type(kind)
+    assert made.values["general.file_type"] == llama_api.file_type(kind)
     assert made.shapes == gguf_header.read(f16).shapes
 
 

@@ -10,6 +10,7 @@ from finetune_trainer.errors import ModelError
 from finetune_trainer.export.gguf import convert as gguf_convert
 from finetune_trainer.export.gguf import imatrix
 from finetune_trainer.export.gguf.imatrix import ImportanceMatrix
+from finetune_trainer.export.llama_cpp import api as llama_api
 from finetune_trainer.methods.rows import BinaryRow, PreferenceRow, SFTRow
 from tests.support import tiny_gguf
 
@@ -59,7 +60,7 @@ def test_the_last_layer_counts_every_token_not_only_the_last(f16: Path) -> None:
 def test_a_row_longer_than_a_batch_is_read_to_its_end(f16: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = [int(token) for token in np.random.default_rng(1).integers(0, tiny_gguf.VOCABULARY, 40)]
     whole = imatrix.compute(f16, [row], ignore).values
-    monkeypatch.setattr(imatrix, "_BATCH", 16)
+    monkeypatch.setattr(llama_api, "_BATCH", 16)
     parts = imatrix.compute(f16, [row], ignore).values
     for name, values in whole.items():
         np.testing.assert_allclose(parts[name], values, rtol=0.02, err_msg=name)
