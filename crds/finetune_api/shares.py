@@ -3,8 +3,8 @@
 from finetune_api.training_spec import Method
 
 
-def share(batch_size: int, processes: int) -> int:
-    """Return the examples of a step that each process takes."""
+def process_batch_size(batch_size: int, processes: int) -> int:
+    """Return the examples of an optimizer step that each process takes: its part of `training.batchSize`."""
     return batch_size // processes
 
 
@@ -22,7 +22,7 @@ def refusal(method: Method, batch_size: int, micro_batch_size: int | None, proce
             f"spec.training.batchSize is {batch_size} and cannot be divided over {processes} GPUs; "
             f"choose a multiple of {processes}"
         )
-    each = share(batch_size, processes)
+    each = process_batch_size(batch_size, processes)
     if micro_batch_size is not None and each % micro_batch_size:
         return (
             f"spec.training.microBatchSize is {micro_batch_size} and does not divide {each}, which is each GPU's share "

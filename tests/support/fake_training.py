@@ -15,13 +15,13 @@ from pathlib import Path
 
 from finetune_api.result import StageResult
 from finetune_trainer.gpu.memory_fallback import Shortage
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.progress.pipe import PipeReporter
 from finetune_trainer.runtime.sigterm import StopFlag
 from finetune_trainer.train import worker
 from finetune_trainer.train.messages import Order, Outcome
 
-FIRST = Rung(8, "None")
+FIRST = MemorySettings(8, "None")
 WEIGHTS = Path("model-files")
 
 
@@ -32,13 +32,13 @@ def main(path: Path) -> int:
         told = told.get("others", {})
     reporter = PipeReporter(order.progress)
     reporter.report("Training", step=1, total_steps=2)
-    rung = order.rung or FIRST
+    memory_settings = order.memory_settings or FIRST
     with Path(os.environ["FAKE_TRAINING_LOG"]).open("a") as file:
         file.write(
             json.dumps(
                 {
                     "pid": os.getpid(),
-                    "rung": [rung.micro_batch_size, rung.gradient_checkpointing],
+                    "rung": [memory_settings.micro_batch_size, memory_settings.gradient_checkpointing],
                     "weights": str(order.weights) if order.weights else None,
                 }
             )
@@ -49,10 +49,10 @@ def main(path: Path) -> int:
         return finish(end, order)
     if not told:
         outcome = Outcome()
-    elif [rung.micro_batch_size, rung.gradient_checkpointing] == told["fits"]:
+    elif [memory_settings.micro_batch_size, memory_settings.gradient_checkpointing] == told["fits"]:
         outcome = Outcome(result=StageResult(stage="train", exit_code=0, run_id="a" * 64))
     else:
-        outcome = Outcome(shortage=Shortage("Fake GPU", 1000, 1200), rung=rung, weights=WEIGHTS)
+        outcome = Outcome(shortage=Shortage("Fake GPU", 1000, 1200), memory_settings=memory_settings, weights=WEIGHTS)
     order.outcome.write_text(outcome.model_dump_json(by_alias=True))
     return 0
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from finetune_trainer.cli import main
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.run_folder.stage_results import read_prepared
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.train import launcher
 from finetune_trainer.train.messages import Outcome
-from finetune_trainer.train.ranks.ranks import Team
+from finetune_trainer.train.ranks.ranks import Ranks
 
 
 def run(arguments: list[str], output: Path, variables: dict[str, str]) -> int:
@@ -38,10 +38,10 @@ def run(arguments: list[str], output: Path, variables: dict[str, str]) -> int:
         return main(arguments)
 
 
-def _train_here(context: Context, rung: Rung | None, weights: Path | None) -> Outcome:
-    from finetune_trainer.train.leader import Training
+def _train_here(context: Context, memory_settings: MemorySettings | None, weights: Path | None) -> Outcome:
+    from finetune_trainer.train.leader import Leader
 
-    return Outcome(result=Training(context, read_prepared(context), rung, weights, Team()).run())
+    return Outcome(result=Leader(context, read_prepared(context), memory_settings, weights, Ranks()).run())
 
 
 @contextlib.contextmanager

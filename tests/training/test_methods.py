@@ -17,7 +17,7 @@ from finetune_api.training_spec import Method
 from finetune_trainer import methods
 from finetune_trainer.evaluation import scores
 from finetune_trainer.evaluation.scores import Score
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.methods.interface import Decision, LoadedModel
 from finetune_trainer.methods.rows import BinaryRow, PreferenceRow, SFTRow
 from finetune_trainer.model import load as load_model
@@ -30,11 +30,11 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.training, pytest.mark.timeout(600), *LOADS_A_MODEL]
 PREFERENCES: list[Method] = ["DPO", "ORPO", "KTO"]
 ALL: list[Method] = ["SFT", *PREFERENCES]
-RUNG = Rung(2, "None")
+MEMORY_SETTINGS = MemorySettings(2, "None")
 
 
 class Losses:
-    """Stands in for TrainingProgress and remembers the losses."""
+    """Stands in for StepControl and remembers the losses."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -85,7 +85,7 @@ def train(
     before = scores.score(plan, loaded, holdout, lambda percent: None)
     load_model.for_training(loaded.model)
     progress, ordered = Losses(), methods.ordered(rows, steps)
-    trainer = methods.build(plan, loaded, rows, ordered, progress, folder, Rung(micro, "None"))  # type: ignore[arg-type]
+    trainer = methods.build(plan, loaded, rows, ordered, progress, folder, MemorySettings(micro, "None"))  # type: ignore[arg-type]
     methods.check_batches(plan, trainer, rows, ordered[0])
     trainer.train()
     after = scores.score(plan, loaded, holdout, lambda percent: None, before)
@@ -118,7 +118,7 @@ def test_the_micro_batch_changes_nothing(tiny: Path, tmp_path: Path, method: Met
     # The last step is short, and no multiple of a micro-batch.
     steps = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
     one, two, four = (
-        train(plan, load_model.load(plan, tiny, None, Rung(2, "None")), rows, steps, rows, tmp_path, micro)
+        train(plan, load_model.load(plan, tiny, None, MemorySettings(2, "None")), rows, steps, rows, tmp_path, micro)
         for micro in (1, 2, 4)
     )
     for other in (two, four):
@@ -131,12 +131,14 @@ def test_the_scores_are_the_losses_that_are_trained_on(tiny: Path, tmp_path: Pat
     plan, rows = make_plan(method, "3e-1"), random_rows(method, 8)
     second = methods.ordered(rows, [[4, 5, 6, 7]])[0]
     holdout = [rows[index] for index in second]
-    once = train(plan, load_model.load(plan, tiny, None, Rung(2, "None")), rows, [[0, 1, 2, 3]], holdout, tmp_path)
+    once = train(
+        plan, load_model.load(plan, tiny, None, MemorySettings(2, "None")), rows, [[0, 1, 2, 3]], holdout, tmp_path
+    )
     # The same first step, for the learning rate does not fall.
     constant = plan.training.model_copy(update={"learning_rate_schedule": "Constant"})
     twice = train(
         plan.model_copy(update={"training": constant}),
-        load_model.load(plan, tiny, None, Rung(2, "None")),
+        load_model.load(plan, tiny, None, MemorySettings(2, "None")),
         rows,
         [[0, 1, 2, 3], second],
         holdout,
@@ -154,7 +156,7 @@ def test_the_reference_is_the_model_before_training(
     import torch
 
     plan, rows = make_plan(method, "1e-2"), random_rows(method, 8)
-    loaded = load_model.load(plan, tiny, None, Rung(2, "None"))
+    loaded = load_model.load(plan, tiny, None, MemorySettings(2, "None"))
     if continued:
         plan = plan.model_copy(
             update={"model": plan.model.model_copy(update={"adapter": AdapterPlan(path="/adapter")})}
@@ -196,7 +198,7 @@ def margin(found: Sequence[Score]) -> float:
 @pytest.mark.parametrize("method", PREFERENCES)
 def test_a_real_model_learns_what_is_preferred(tmp_path: Path, method: Method) -> None:
     plan = make_plan(method, "1e-3", batch_size=2)
-    loaded = load_model.load(plan, model_dir(), None, RUNG)
+    loaded = load_model.load(plan, model_dir(), None, MEMORY_SETTINGS)
     rows = real_rows(method, loaded.tokenizer, 6)
     run = train(plan, loaded, rows, [[0, 1], [2, 3]], rows[4:], tmp_path)
     assert all(map(math.isfinite, run.losses))

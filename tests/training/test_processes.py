@@ -107,7 +107,7 @@ def test_two_pods_go_on_after_kills_and_learn_what_one_process_learns(
     assert pods.codes() == [75, -signal.SIGKILL], pods.said()
     # A minute is promised.
     assert time.monotonic() - killed_at < 240
-    assert pods.parts[0].result()["message"] == "training stopped because it lost contact to node 1 of 2"
+    assert pods.parts[0].result()["message"] == "training stopped because it lost contact with node 1 of 2"
 
     pods = Pods(job, 2, monkeypatch)
     assert pods.codes() == [0, 0], pods.said()

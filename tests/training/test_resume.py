@@ -77,8 +77,8 @@ def stopped(tmp_path_factory: pytest.TempPathFactory, unsteady: Job) -> tuple[Jo
 def use_micro_batch(job: Job, size: int) -> None:
     """Do as an attempt that ran out of memory: leave another rung for the next one."""
     (state,) = job.output.glob("*/.runs/*")
-    rung = {"micro_batch_size": size, "gradient_checkpointing": "None"}
-    (state / "rung.json").write_text(json.dumps({"runId": job.run.name, "rung": rung}))
+    memory_settings = {"micro_batch_size": size, "gradient_checkpointing": "None"}
+    (state / "rung.json").write_text(json.dumps({"runId": job.run.name, "rung": memory_settings}))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import importlib
 import logging
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -157,10 +156,7 @@ class Attempt:
         except KeyboardInterrupt:
             return stage_results.failed(self._stage, StageError(INTERRUPTED, f"{self._stage} was interrupted"))
         except Exception as error:  # noqa: BLE001 - the last resort
-            # Into the log only: a user can do nothing with a traceback.
-            with self._log_file.open("a", encoding="utf-8") as file:
-                traceback.print_exc(file=file)
-            return stage_results.failed(self._stage, unexpected(self._stage, error))
+            return stage_results.failed(self._stage, unexpected(self._stage, error, self._log_file))
 
     @property
     def _log_key(self) -> str | None:

@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--output", metavar="URI", help="file:///FOLDER or s3://..., instead of the plan's output")
         command.add_argument("--report", action="store_true", help="run nothing: tell again what the stage left")
         if stage == "train":
-            _add_team_options(command)
+            _add_process_options(command)
         if stage == "prepare":
             check.add_options(command)
     command = commands.add_parser("plan", help="render a plan from a FineTuneJob file", description=_PLAN_HELP)
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     arguments = parser().parse_args(argv)
     if arguments.command == "train":
-        _check_team_options(arguments)
+        _check_process_options(arguments)
     if arguments.command == "plan":
         return _print_plan(arguments)
     if arguments.command == "prepare" and arguments.check:
@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
             return attempt.finish(result)
 
 
-def _add_team_options(command: argparse.ArgumentParser) -> None:
+def _add_process_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--processes", type=_positive, default=1, metavar="N", help="of this pod, one per GPU (default: 1)"
     )
@@ -103,7 +103,7 @@ def _add_team_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _check_team_options(arguments: argparse.Namespace) -> None:
+def _check_process_options(arguments: argparse.Namespace) -> None:
     """End with a usage error if the pods cannot find each other."""
     if arguments.nodes == 1:
         return

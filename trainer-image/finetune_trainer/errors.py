@@ -1,5 +1,8 @@
 """The one way in which a stage ends early."""
 
+import traceback
+from pathlib import Path
+
 from finetune_api.exit_codes import ExitCode, reason
 
 # Exit codes that say nothing of a cause: an unexpected exception, and Ctrl-C.
@@ -9,9 +12,6 @@ INTERRUPTED = 130
 
 class StageError(Exception):
     """Ends the stage with an exit code and one sentence for the user: what happened, where, and what to change."""
-
-    # Of train: the newest complete checkpoint in the bucket.
-    checkpoint_step: int | None = None
 
     def __init__(self, exit_code: int, message: str) -> None:
         super().__init__(message)
@@ -110,6 +110,8 @@ class HungError(StageError):
         )
 
 
-def unexpected(stage: str, error: BaseException) -> StageError:
-    """Return what a user reads of an exception that nobody expected; a traceback would not help."""
+def unexpected(stage: str, error: BaseException, log: Path) -> StageError:
+    """Return what a user reads of an exception that nobody expected; its traceback is appended to the file `log`."""
+    with log.open("a", encoding="utf-8") as file:
+        traceback.print_exception(error, file=file)
     return StageError(CRASHED, f"unexpected {type(error).__name__} in {stage}")

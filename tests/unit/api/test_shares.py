@@ -53,7 +53,7 @@ def test_the_gpus_of_all_nodes_divide_the_batch() -> None:
 @given(st.integers(1, 64), st.none() | st.integers(1, 64), st.integers(2, 16))
 def test_what_is_not_refused_is_divided_exactly(batch: int, micro: int | None, processes: int) -> None:
     if shares.refusal("SFT", batch, micro, processes) is None:
-        each = shares.share(batch, processes)
+        each = shares.process_batch_size(batch, processes)
         assert each * processes == batch
         assert each >= 1
         assert micro is None or each % micro == 0

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune_api.plan import TrainingPlan
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 
 
 @dataclass(frozen=True)
@@ -18,27 +18,28 @@ class Shortage:
     needed_mib: int
 
 
-def below(rung: Rung, batch_size: int) -> Rung | None:
+def below(memory_settings: MemorySettings, batch_size: int) -> MemorySettings | None:
     """Return the next rung, or None after the last one.
 
     Recompute activations; then halve the micro-batch down to 2; then keep activations in host memory; then one
     example at a time.
     """
-    micro = rung.micro_batch_size
+    micro = memory_settings.micro_batch_size
     half = max((m for m in range(1, micro // 2 + 1) if batch_size % m == 0), default=1)
-    if rung.gradient_checkpointing == "None":
-        return Rung(micro, "Standard")
-    if rung.gradient_checkpointing == "Standard":
-        return Rung(half, "Standard") if half > 1 else Rung(micro, "Offload")
-    return Rung(half, "Offload") if micro > 1 else None
+    if memory_settings.gradient_checkpointing == "None":
+        return MemorySettings(micro, "Standard")
+    if memory_settings.gradient_checkpointing == "Standard":
+        return MemorySettings(half, "Standard") if half > 1 else MemorySettings(micro, "Offload")
+    return MemorySettings(half, "Offload") if micro > 1 else None
 
 
-def in_words(rung: Rung) -> str:
-    """Return a rung by the names of its settings."""
-    return f"microBatchSize {rung.micro_batch_size} with gradientCheckpointing {rung.gradient_checkpointing}"
+def in_words(memory_settings: MemorySettings) -> str:
+    """Return the settings by their names in the plan."""
+    micro, checkpointing = memory_settings.micro_batch_size, memory_settings.gradient_checkpointing
+    return f"microBatchSize {micro} with gradientCheckpointing {checkpointing}"
 
 
-def stepped_down(training: TrainingPlan, shortage: Shortage, failed: Rung, following: Rung) -> str:
+def stepped_down(training: TrainingPlan, shortage: Shortage, failed: MemorySettings, following: MemorySettings) -> str:
     """Return what the log says between two rungs."""
     asked = [
         f"spec.training.{name}"
@@ -55,7 +56,7 @@ def stepped_down(training: TrainingPlan, shortage: Shortage, failed: Rung, follo
     )
 
 
-def exhausted(shortage: Shortage, tried: Sequence[Rung]) -> str:
+def exhausted(shortage: Shortage, tried: Sequence[MemorySettings]) -> str:
     """Return the sentence for the user after the last rung."""
     return (
         f"the GPU's memory is too small for this job: {shortage.gpu} had {shortage.free_mib} MiB free, and even "

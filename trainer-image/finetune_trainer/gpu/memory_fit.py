@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
-from finetune_api import memory
+from finetune_api import memory, shares
 from finetune_api.memory import Estimate, Shape
 from finetune_api.plan import Plan
 from finetune_trainer.errors import OutOfGPUMemoryError
-from finetune_trainer.gpu.memory_settings import Checkpointing, Rung
+from finetune_trainer.gpu.memory_settings import Checkpointing, MemorySettings
 
 # Where there is nothing to go by: without a GPU, and for a model whose config.json does not tell its sizes.
 _USUAL_MICRO_BATCH = 2
@@ -15,27 +15,28 @@ _FROM_FAST_TO_FRUGAL: tuple[Checkpointing, ...] = ("None", "Standard", "Offload"
 _MARGIN = 0.05
 
 
-def candidates(plan: Plan) -> list[Rung]:
+def candidates(plan: Plan, processes: int = 1) -> list[MemorySettings]:
     """Return the rungs that the plan allows, the fastest first.
 
     A larger micro-batch helps more than keeping activations does (benchmarks/README.md), so that it comes first.
     """
     training = plan.training
-    size = training.batch_size
+    size = shares.process_batch_size(training.batch_size, processes)
     micro = (
         [training.micro_batch_size] if training.micro_batch_size else [m for m in range(size, 0, -1) if size % m == 0]
     )
     asked = training.gradient_checkpointing
     modes = _FROM_FAST_TO_FRUGAL if asked == "Auto" else (asked,)
-    return [Rung(m, mode) for m in micro for mode in modes]
+    return [MemorySettings(m, mode) for m in micro for mode in modes]
 
 
-def usual(plan: Plan) -> Rung:
+def usual(plan: Plan, processes: int = 1) -> MemorySettings:
     """Return the rung where nothing can be estimated."""
     training = plan.training
-    micro = training.micro_batch_size or (_USUAL_MICRO_BATCH if training.batch_size % _USUAL_MICRO_BATCH == 0 else 1)
+    size = shares.process_batch_size(training.batch_size, processes)
+    micro = training.micro_batch_size or (_USUAL_MICRO_BATCH if size % _USUAL_MICRO_BATCH == 0 else 1)
     asked = training.gradient_checkpointing
-    return Rung(micro, "Offload" if asked == "Auto" else asked)
+    return MemorySettings(micro, "Offload" if asked == "Auto" else asked)
 
 
 def longest(steps: Iterable[Sequence[int]], micro_batch_size: int) -> int:
@@ -51,7 +52,9 @@ def longest(steps: Iterable[Sequence[int]], micro_batch_size: int) -> int:
     return -(-worst // micro_batch_size)
 
 
-def estimate(plan: Plan, shape: Shape, rung: Rung, steps: Iterable[Sequence[int]], processes: int = 1) -> Estimate:
+def estimate(
+    plan: Plan, shape: Shape, memory_settings: MemorySettings, steps: Iterable[Sequence[int]], processes: int = 1
+) -> Estimate:
     """Return what a rung takes on each of `processes` GPUs for these steps (see `longest`)."""
     return memory.estimate(
         shape,
@@ -59,27 +62,25 @@ def estimate(plan: Plan, shape: Shape, rung: Rung, steps: Iterable[Sequence[int]
         nf4=plan.model.quantization == "NF4",
         rank=plan.training.lora.rank,
         target_modules=plan.training.lora.target_modules,
-        micro_batch_size=rung.micro_batch_size,
-        longest=longest(steps, rung.micro_batch_size),
-        checkpointing=rung.gradient_checkpointing,
+        micro_batch_size=memory_settings.micro_batch_size,
+        longest=longest(steps, memory_settings.micro_batch_size),
+        checkpointing=memory_settings.gradient_checkpointing,
         processes=processes,
     )
 
 
-def first_rung(
+def first_settings(
     plan: Plan, shape: Shape | None, steps: Sequence[Sequence[int]], free_mib: int | None, processes: int = 1
-) -> Rung:
+) -> MemorySettings:
     """Return the rung to start with; `free_mib` is what is free before anything is loaded, None without a GPU.
-
-    `plan` is that of each of the `processes` that train together.
 
     If no rung fits by the estimate, the most frugal one is tried: an estimate refuses nothing by itself.
     """
     if shape is None or free_mib is None:
-        return usual(plan)
-    rungs = candidates(plan)
+        return usual(plan, processes)
+    settings = candidates(plan, processes)
     room = free_mib * (1 - _MARGIN)
-    return next((r for r in rungs if estimate(plan, shape, r, steps, processes).total_mib <= room), rungs[-1])
+    return next((r for r in settings if estimate(plan, shape, r, steps, processes).total_mib <= room), settings[-1])
 
 
 def check(plan: Plan, shape: Shape | None, longest_row: int) -> int | None:
@@ -90,7 +91,7 @@ def check(plan: Plan, shape: Shape | None, longest_row: int) -> int | None:
     """
     if shape is None:
         return None
-    parts = estimate(plan, shape, Rung(1, "Offload"), [[longest_row]])
+    parts = estimate(plan, shape, MemorySettings(1, "Offload"), [[longest_row]])
     if plan.gpu_memory_mib is not None and parts.total_mib > plan.gpu_memory_mib:
         raise OutOfGPUMemoryError(
             f"training needs about {parts.total_mib} MiB of GPU memory at least (weights {parts.weights}, adapter "

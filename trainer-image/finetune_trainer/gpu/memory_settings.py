@@ -7,7 +7,7 @@ Checkpointing = Literal["None", "Standard", "Offload"]
 
 
 @dataclass(frozen=True)
-class Rung:
+class MemorySettings:
     """Examples per forward pass, and which activations are kept. Neither changes the result."""
 
     micro_batch_size: int

@@ -6,7 +6,7 @@ from typing import Any
 
 from finetune_api.plan import Plan
 from finetune_api.training_spec import Method
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.methods import dpo, kto, orpo, sft
 from finetune_trainer.methods.interface import LoadedModel, Progress
 from finetune_trainer.methods.log_names import figures
@@ -29,11 +29,15 @@ def build(
     steps: Sequence[Sequence[int]],
     progress: Progress,
     folder: Path,
-    rung: Rung,
+    memory_settings: MemorySettings,
+    processes: int = 1,
 ) -> Any:
-    """Return the method's trainer; its dataset is the rows of step 0, then of step 1, and so on."""
+    """Return the method's trainer; its dataset is the rows of step 0, then of step 1, and so on.
+
+    `processes`: how many train together, each with its part of `training.batch_size`.
+    """
     method = _METHODS[plan.training.method]
-    trainer = method.build(plan, loaded, rows, steps, progress, folder, rung)
+    trainer = method.build(plan, loaded, rows, steps, progress, folder, memory_settings, processes)
     assert len(trainer.train_dataset) == sum(map(len, steps)), "the trainer dropped rows"
     return trainer
 

@@ -4,8 +4,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from finetune_api import shares
 from finetune_api.plan import Plan, TrainingPlan
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.gpu.precision import Precision
 
 _OPTIMIZERS = {"AdamW8bit": "adamw_8bit", "AdamW": "adamw_torch_fused"}
@@ -20,13 +21,21 @@ def warmup_steps(training: TrainingPlan, total_steps: int) -> int:
     return math.ceil(training.warmup_ratio * total_steps)
 
 
-def common(plan: Plan, precision: Precision, total_steps: int, folder: Path, rung: Rung) -> dict[str, Any]:
+def common(
+    plan: Plan,
+    precision: Precision,
+    total_steps: int,
+    folder: Path,
+    memory_settings: MemorySettings,
+    processes: int = 1,
+) -> dict[str, Any]:
     """Return the arguments that SFTConfig, DPOConfig, ORPOConfig and KTOConfig all take."""
     training = plan.training
+    process_batch_size = shares.process_batch_size(training.batch_size, processes)
     return {
         "output_dir": str(folder),
-        "per_device_train_batch_size": rung.micro_batch_size,
-        "gradient_accumulation_steps": training.batch_size // rung.micro_batch_size,
+        "per_device_train_batch_size": memory_settings.micro_batch_size,
+        "gradient_accumulation_steps": process_batch_size // memory_settings.micro_batch_size,
         "max_steps": total_steps,
         "num_train_epochs": 1,
         "learning_rate": training.learning_rate,
@@ -45,7 +54,7 @@ def common(plan: Plan, precision: Precision, total_steps: int, folder: Path, run
         "use_cpu": precision == "fp32",
         "seed": training.seed,
         "data_seed": training.seed,
-        "gradient_checkpointing": rung.gradient_checkpointing != "None",
+        "gradient_checkpointing": memory_settings.gradient_checkpointing != "None",
         "max_length": plan.model.max_sequence_length,
         "train_sampling_strategy": "sequential",
         "dataset_num_proc": None,
@@ -65,7 +74,7 @@ def common(plan: Plan, precision: Precision, total_steps: int, folder: Path, run
         "report_to": "none",
         "disable_tqdm": True,
         "eval_strategy": "no",
-        # Checkpoints are asked for step by step: see TrainingProgress.
+        # Checkpoints are asked for step by step: see `train.step_control`.
         "save_strategy": "no",
         "save_total_limit": 1,
         "save_only_model": False,

@@ -25,7 +25,7 @@ class Decision:
 
 
 class Progress(Protocol):
-    """What is told of each optimizer step; see TrainingProgress."""
+    """What is told of each optimizer step; see `train.step_control`."""
 
     def step_begins(self, done: int) -> None:
         """`done` steps are behind."""

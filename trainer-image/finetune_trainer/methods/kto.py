@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.plan import Plan
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.gpu.precision import Precision
 from finetune_trainer.methods import batch_check, preference
 from finetune_trainer.methods.common_settings import common
@@ -14,10 +14,17 @@ from finetune_trainer.methods.rows import BinaryRow
 from finetune_trainer.methods.step_callback import callback
 
 
-def settings(plan: Plan, precision: Precision, total_steps: int, folder: Path, rung: Rung) -> dict[str, Any]:
+def settings(
+    plan: Plan,
+    precision: Precision,
+    total_steps: int,
+    folder: Path,
+    memory_settings: MemorySettings,
+    processes: int = 1,
+) -> dict[str, Any]:
     """Return the arguments of KTOConfig."""
     chosen = preference.of(plan)
-    return common(plan, precision, total_steps, folder, rung) | {
+    return common(plan, precision, total_steps, folder, memory_settings, processes) | {
         "beta": chosen.beta,
         "desirable_weight": chosen.desirable_weight,
         "undesirable_weight": chosen.undesirable_weight,
@@ -43,7 +50,8 @@ def build(
     steps: Sequence[Sequence[int]],
     progress: Progress,
     folder: Path,
-    rung: Rung,
+    memory_settings: MemorySettings,
+    processes: int,
 ) -> Any:
     """See `methods.build`."""
     import torch
@@ -98,9 +106,9 @@ def build(
             "label": [r.label for r in rows],
         }
     )
-    args = KTOConfig(**settings(plan, loaded.precision, len(steps), folder, rung))
+    args = KTOConfig(**settings(plan, loaded.precision, len(steps), folder, memory_settings, processes))
     # TRL refuses a micro-batch of 1, because its own KL term would be meaningless there.
-    args.per_device_train_batch_size = max(2, rung.micro_batch_size)
+    args.per_device_train_batch_size = max(2, memory_settings.micro_batch_size)
     trainer = preference.weighted(Tokenized, [len(step) for step in steps])(
         model=loaded.model,
         processing_class=loaded.tokenizer,
@@ -108,7 +116,7 @@ def build(
         train_dataset=dataset.select([index for step in steps for index in step]),
         callbacks=[callback(progress), preference.drop_reference()],
     )
-    trainer.args.per_device_train_batch_size = trainer._train_batch_size = rung.micro_batch_size
+    trainer.args.per_device_train_batch_size = trainer._train_batch_size = memory_settings.micro_batch_size
     preference.set_reference(loaded.model, continued=plan.model.adapter is not None)
     return trainer
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.plan import Plan
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.gpu.precision import Precision
 from finetune_trainer.methods import batch_check, preference
 from finetune_trainer.methods.common_settings import common
@@ -15,9 +15,16 @@ from finetune_trainer.methods.rows import PreferenceRow
 from finetune_trainer.methods.step_callback import callback
 
 
-def settings(plan: Plan, precision: Precision, total_steps: int, folder: Path, rung: Rung) -> dict[str, Any]:
+def settings(
+    plan: Plan,
+    precision: Precision,
+    total_steps: int,
+    folder: Path,
+    memory_settings: MemorySettings,
+    processes: int = 1,
+) -> dict[str, Any]:
     """Return the arguments of ORPOConfig."""
-    return common(plan, precision, total_steps, folder, rung) | {
+    return common(plan, precision, total_steps, folder, memory_settings, processes) | {
         "beta": preference.of(plan).beta,
         "disable_dropout": preference.dropout_disabled(plan),
         "max_completion_length": None,
@@ -36,7 +43,8 @@ def build(
     steps: Sequence[Sequence[int]],
     progress: Progress,
     folder: Path,
-    rung: Rung,
+    memory_settings: MemorySettings,
+    processes: int,
 ) -> Any:
     """See `methods.build`."""
     # The pinned version is the one that is tested; that a later one may differ is nothing to warn a user of.
@@ -61,7 +69,7 @@ def build(
     trainer = preference.weighted(Tokenized, [len(step) for step in steps])(
         model=loaded.model,
         processing_class=loaded.tokenizer,
-        args=ORPOConfig(**settings(plan, loaded.precision, len(steps), folder, rung)),
+        args=ORPOConfig(**settings(plan, loaded.precision, len(steps), folder, memory_settings, processes)),
         train_dataset=preference.dataset(rows),
         callbacks=[callback(progress)],
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.plan import Plan
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.gpu.precision import Precision
 from finetune_trainer.methods import batch_check
 from finetune_trainer.methods.common_settings import common
@@ -14,9 +14,16 @@ from finetune_trainer.methods.rows import SFTRow
 from finetune_trainer.methods.step_callback import callback
 
 
-def settings(plan: Plan, precision: Precision, total_steps: int, folder: Path, rung: Rung) -> dict[str, Any]:
+def settings(
+    plan: Plan,
+    precision: Precision,
+    total_steps: int,
+    folder: Path,
+    memory_settings: MemorySettings,
+    processes: int = 1,
+) -> dict[str, Any]:
     """Return the arguments of SFTConfig."""
-    return common(plan, precision, total_steps, folder, rung) | {
+    return common(plan, precision, total_steps, folder, memory_settings, processes) | {
         "activation_offloading": False,
         "loss_type": "nll",
         "completion_only_loss": True,
@@ -38,7 +45,8 @@ def build(
     steps: Sequence[Sequence[int]],
     progress: Progress,
     folder: Path,
-    rung: Rung,
+    memory_settings: MemorySettings,
+    processes: int,
 ) -> Any:
     """See `methods.build`."""
     from datasets import Dataset
@@ -49,7 +57,7 @@ def build(
     trainer = SFTTrainer(
         model=loaded.model,
         processing_class=loaded.tokenizer,
-        args=SFTConfig(**settings(plan, loaded.precision, len(steps), folder, rung)),
+        args=SFTConfig(**settings(plan, loaded.precision, len(steps), folder, memory_settings, processes)),
         train_dataset=Dataset.from_dict(
             {"input_ids": [r.input_ids for r in taught], "completion_mask": [r.completion_mask for r in taught]}
         ),

@@ -9,7 +9,7 @@ from finetune_api.plan import Plan
 from finetune_api.training_spec import Method
 from finetune_trainer.errors import ModelError, SettingsError
 from finetune_trainer.gpu.device import GPU
-from finetune_trainer.gpu.memory_settings import Checkpointing, Rung
+from finetune_trainer.gpu.memory_settings import Checkpointing, MemorySettings
 from finetune_trainer.gpu.precision import dtype, precision
 from finetune_trainer.methods.interface import LoadedModel
 from finetune_trainer.model import adapter
@@ -23,7 +23,9 @@ def checkpointing(requested: Checkpointing) -> bool | str:
     return _CHECKPOINTING[requested]
 
 
-def load(plan: Plan, weights: Path, gpu: GPU | None, rung: Rung, start: Path | None = None) -> LoadedModel:
+def load(
+    plan: Plan, weights: Path, gpu: GPU | None, memory_settings: MemorySettings, start: Path | None = None
+) -> LoadedModel:
     """Load the model and attach an adapter: a fresh one (B = 0, so it answers as the base does), or that of `start`.
 
     Raises:
@@ -51,7 +53,7 @@ def load(plan: Plan, weights: Path, gpu: GPU | None, rung: Rung, start: Path | N
             local_files_only=True,
             use_exact_model_name=True,
             trust_remote_code=False,
-            use_gradient_checkpointing=checkpointing(rung.gradient_checkpointing),
+            use_gradient_checkpointing=checkpointing(memory_settings.gradient_checkpointing),
             random_state=training.seed,
         )
         model = FastLanguageModel.get_peft_model(
@@ -62,7 +64,7 @@ def load(plan: Plan, weights: Path, gpu: GPU | None, rung: Rung, start: Path | N
             target_modules=training.lora.target_modules,
             use_rslora=training.lora.use_rslora,
             bias="none",
-            use_gradient_checkpointing=checkpointing(rung.gradient_checkpointing),
+            use_gradient_checkpointing=checkpointing(memory_settings.gradient_checkpointing),
             random_state=training.seed,
             max_seq_length=plan.model.max_sequence_length,
             modules_to_save=None,

@@ -39,7 +39,7 @@ def end(processes: Sequence[subprocess.Popen[bytes]], over: threading.Event) -> 
         process.kill()
 
 
-class HangWatch:
+class Watchdog:
     """A Reporter that passes reports on, and takes each for a sign of life.
 
     Training reports each step, each new activity and each further percent of one.
@@ -69,7 +69,7 @@ class HangWatch:
         if self._timeout is None:
             yield
             return
-        thread = threading.Thread(target=self._watch, args=(processes, self._timeout), name="hang-watch", daemon=True)
+        thread = threading.Thread(target=self._watch, args=(processes, self._timeout), name="watchdog", daemon=True)
         thread.start()
         try:
             yield

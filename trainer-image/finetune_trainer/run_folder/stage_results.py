@@ -14,18 +14,18 @@ from finetune_trainer.run_folder.prepared import Prepared
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.storage.store import Store
 
-# Of a message, in characters: a termination message has to stay below 4,096 bytes.
-_LONGEST = 4096
 
+def failed(stage: Stage, error: StageError, checkpoint_step: int | None = None) -> StageResult:
+    """Return the result of a stage that ended with `error`: the only form in which a failure leaves a process.
 
-def failed(stage: Stage, error: StageError) -> StageResult:
-    """Return the result of a stage that ended with `error`: the only form in which a failure leaves a process."""
+    `checkpoint_step`: of train, the newest complete checkpoint in the bucket.
+    """
     return StageResult(
         stage=stage,
         exit_code=error.exit_code,
         reason=reason(error.exit_code),
-        message=error.message[:_LONGEST],
-        checkpoint_step=error.checkpoint_step,
+        message=error.message,
+        checkpoint_step=checkpoint_step,
     )
 
 

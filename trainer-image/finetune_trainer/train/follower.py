@@ -7,7 +7,7 @@ from finetune_trainer.errors import UnavailableError
 from finetune_trainer.gpu import device as gpu_device
 from finetune_trainer.gpu.device import GPU
 from finetune_trainer.gpu.memory_fallback import Shortage
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.methods import rows as training_rows
 from finetune_trainer.model import earlier_adapter
 from finetune_trainer.model import load as load_model
@@ -17,22 +17,22 @@ from finetune_trainer.runtime.context import Context
 from finetune_trainer.sources.model import fetch_weights
 from finetune_trainer.train.checkpoints import Checkpoints, Marker, checkpoint_folder
 from finetune_trainer.train.messages import Files, Run, Start
-from finetune_trainer.train.ranks.ranks import Team
-from finetune_trainer.train.ranks.shard import filled, own_plan, part
-from finetune_trainer.train.ranks.step_sync import Following
+from finetune_trainer.train.ranks.ranks import Ranks
+from finetune_trainer.train.ranks.shard import filled, part
+from finetune_trainer.train.ranks.step_sync import FollowerSync
 
 
 class Follower:
     """One attempt of a process that follows; it is ended from outside when the leader ends before its time."""
 
-    def __init__(self, context: Context, description: Prepared, weights: Path | None, team: Team) -> None:
+    def __init__(self, context: Context, description: Prepared, weights: Path | None, ranks: Ranks) -> None:
         """`weights`: the model's files if they were fetched before."""
         self._context = context
         self._prepared = description
         self._folder = context.layout.run(description.run_id)
-        self._team = team
+        self._ranks = ranks
         self._loading = False
-        self.rung: Rung | None = None
+        self.memory_settings: MemorySettings | None = None
         # The model's files.
         self.weights = weights
         self.device: GPU | None = None
@@ -46,30 +46,30 @@ class Follower:
             StageError: see `errors`.
             StopRequested: SIGTERM came while it fetched files.
         """
-        files = self._fetch() if self._team.fetches else None
+        files = self._fetch() if self._ranks.fetches else None
         # The leader alone decides when it is time to stop.
         with self._context.stop.deferred():
-            plan, team = self._context.plan, self._team
+            plan, ranks = self._context.plan, self._ranks
             self.device = gpu_device.find(plan.allow_cpu)
-            start: Start = team.share()
-            self.rung = start.rung
-            scratch = self._context.scratch / f"process-{team.rank}"
+            start: Start = ranks.broadcast()
+            self.memory_settings = start.memory_settings
+            scratch = self._context.scratch / f"process-{ranks.rank}"
             scratch.mkdir(parents=True, exist_ok=True)
             path = scratch / Path(prepared.TRAIN_ROWS).name
             self._context.store.get_file(f"{self._folder}/{prepared.TRAIN_ROWS}", path)
-            rows, steps = filled(training_rows.read(path, plan.training.method), start.steps, plan, team)
-            files = team.of_pod(files)
+            rows, steps = filled(training_rows.read(path, plan.training.method), start.steps, plan, ranks)
+            files = ranks.broadcast_in_pod(files)
             assert files is not None
             self.weights = files.weights
             self._loading = True
-            loaded = load_model.load(plan, files.weights, self.device, start.rung, files.adapter)
+            loaded = load_model.load(plan, files.weights, self.device, start.memory_settings, files.adapter)
             load_model.for_training(loaded.model)
-            progress = Following(team, self._context.stop, plan.training.seed)
+            progress = FollowerSync(ranks, self._context.stop, plan.training.seed)
             folder = scratch / "trainer"
-            trainer = methods.build(own_plan(plan, team), loaded, rows, steps, progress, folder, start.rung)
-            micro = start.rung.micro_batch_size
-            methods.check_batches(plan, trainer, rows, part(steps[0], micro, team))
-            run: Run = team.share()
+            trainer = methods.build(plan, loaded, rows, steps, progress, folder, start.memory_settings, ranks.size)
+            micro = start.memory_settings.micro_batch_size
+            methods.check_batches(plan, trainer, rows, part(steps[0], micro, ranks))
+            run: Run = ranks.broadcast()
             if run.trains:
                 resume = self._checkpoint(run.resume) if run.resume else None
                 trainer.train(resume_from_checkpoint=str(resume) if resume else None)
@@ -81,13 +81,13 @@ class Follower:
 
     def _checkpoint(self, marker: Marker) -> Path:
         folder = checkpoint_folder(self._context.scratch / "trainer", marker.step)
-        if self._team.fetches:
+        if self._ranks.fetches:
             store, prefix = self._context.store, self._context.layout.checkpoints
             kept = Checkpoints(store, prefix, marker.run_id, marker.order_sha256)
             if not kept.download(marker, folder):
                 raise UnavailableError(f"the checkpoint of step {marker.step} could be read by one pod only; try again")
-        return self._team.of_pod(folder)
+        return self._ranks.broadcast_in_pod(folder)
 
     def shortage(self, error: BaseException) -> Shortage | None:
-        """See Training."""
+        """See Leader."""
         return gpu_device.shortage(self.device, error) if self._loading else None

@@ -1,6 +1,6 @@
-"""The processes that train, one per GPU: fresh ones for every rung, since only the end of a process gives memory back.
+"""Starts the training processes of this pod, one per GPU, and waits for them.
 
-`python -m finetune_trainer.train.launcher ORDER` reads an Order and leaves an Outcome. `run` starts it and waits.
+Each set of memory settings gets new processes, since only the end of a process frees all its GPU memory.
 """
 
 import os
@@ -15,9 +15,9 @@ from typing import Protocol
 
 from finetune_api.exit_codes import ExitCode
 from finetune_trainer.errors import CRASHED, HungError, Preempted, StageError
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.progress.pipe import forward
-from finetune_trainer.progress.watchdog import HangWatch
+from finetune_trainer.progress.watchdog import Watchdog
 from finetune_trainer.run_folder.stage_results import failed
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.train import process_group
@@ -32,25 +32,27 @@ _DRAIN_SECONDS = 5
 class Others(Protocol):
     """The other pods that train together with this one."""
 
-    # Of the leader's process, where all processes meet.
+    # Where the leader's process listens for all others.
     port: int
 
-    def failed(self) -> None:
-        """Be told that a process of this pod failed."""
+    def process_failed(self) -> None:
+        """Take note that a process of this pod failed."""
 
     def over(
         self, processes: Sequence[subprocess.Popen[bytes]], alive: Callable[[], None]
     ) -> AbstractContextManager[None]:
         """Inside, this pod's processes are stopped and ended when those of other pods are.
 
-        `alive` is called when those of another pod have got further.
+        `alive` is called when those of another pod have made progress.
         """
 
 
-def run(context: Context, rung: Rung | None, weights: Path | None, others: Others | None = None) -> Outcome:
+def run(
+    context: Context, memory_settings: MemorySettings | None, weights: Path | None, others: Others | None = None
+) -> Outcome:
     """Train in this pod's processes; SIGTERM is passed on to them.
 
-    Of a process that died without an outcome, the exit code is the one a shell would show.
+    The exit code of a process that died without an outcome is the one that a shell would show.
     """
     reading, writing = os.pipe()
     port = others.port if others else process_group.free_port()
@@ -65,7 +67,7 @@ def run(context: Context, rung: Rung | None, weights: Path | None, others: Other
             outcome=outcome_file,
             parent=os.getpid(),
             progress=writing,
-            rung=rung,
+            memory_settings=memory_settings,
             weights=weights,
         )
         order_file = context.scratch / f"train-order-{rank}.json"
@@ -74,8 +76,8 @@ def run(context: Context, rung: Rung | None, weights: Path | None, others: Other
         processes.append(subprocess.Popen([*COMMAND, str(order_file)], pass_fds=[writing], env=environment))
     os.close(writing)
     pipe = os.fdopen(reading, encoding="utf-8", errors="replace")
-    # The leader alone tells how far training is.
-    watch = HangWatch(context.reporter, context.plan.training.hang_timeout_seconds if context.node.leads else None)
+    # Only the leader reports progress.
+    watch = Watchdog(context.reporter, context.plan.training.hang_timeout_seconds if context.node.leads else None)
     thread = threading.Thread(target=forward, args=(pipe, watch), name="train-progress", daemon=True)
     thread.start()
 
@@ -84,7 +86,7 @@ def run(context: Context, rung: Rung | None, weights: Path | None, others: Other
         if outcome is not None and went_well(outcome):
             return False
         if others:
-            others.failed()
+            others.process_failed()
         return True
 
     try:
@@ -119,25 +121,25 @@ def _read(file: Path) -> Outcome | None:
 
 
 def _cause(found: Sequence[Outcome | None]) -> Outcome | None:
-    """Return how it ended, of all that the processes say: when one fails, the others fail for want of it.
+    """Return the outcome that is the cause: when one process fails, the others fail because of it.
 
-    None: none of them says it.
+    None: no process left it.
     """
-    told = [outcome for outcome in found if outcome is not None]
+    left = [outcome for outcome in found if outcome is not None]
     leader = found[0]
     if leader is not None and leader.result is not None and went_well(leader):
         return leader
-    for outcome in told:
+    for outcome in left:
         if outcome.shortage is not None:
             return outcome
-    for outcome in told:
+    for outcome in left:
         if outcome.result is not None and outcome.result.exit_code not in (ExitCode.OK, CRASHED):
             return outcome
     return None
 
 
 def _death(code: int, *, stopped: bool) -> StageError:
-    # However it ends: SIGTERM may come before the process can handle it, and kill it or break its first imports.
+    # Whatever the code: SIGTERM may come before the process can handle it, and kill it or break its first imports.
     if stopped:
         return Preempted(STOPPED)
     if code == -signal.SIGKILL:

@@ -21,7 +21,7 @@ from finetune_trainer.gpu import device as gpu_device
 from finetune_trainer.gpu import memory_fit
 from finetune_trainer.gpu.device import GPU
 from finetune_trainer.gpu.memory_fallback import Shortage, in_words
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.methods import rows as training_rows
 from finetune_trainer.methods.interface import LoadedModel
 from finetune_trainer.methods.rows import Row
@@ -39,10 +39,10 @@ from finetune_trainer.train.checkpoints import BackgroundUpload, Checkpoints, Ma
 from finetune_trainer.train.holdout_watch import HoldoutWatch
 from finetune_trainer.train.messages import STOPPED, Files, Run, Start
 from finetune_trainer.train.preserved_state import undisturbed
-from finetune_trainer.train.ranks.ranks import Team
-from finetune_trainer.train.ranks.shard import filled, own_plan, part
-from finetune_trainer.train.ranks.step_sync import Leading
-from finetune_trainer.train.step_control import Cadence, TrainingProgress
+from finetune_trainer.train.ranks.ranks import Ranks
+from finetune_trainer.train.ranks.shard import filled, part
+from finetune_trainer.train.ranks.step_sync import LeaderSync
+from finetune_trainer.train.step_control import Cadence, StepControl
 from finetune_trainer.train.tracking import Tracker
 
 # Weights alone, a lower bound: NF4 with its nested scales, or 16 bit.
@@ -50,22 +50,27 @@ _BYTES_PER_PARAMETER = {"NF4": 0.52, "None": 2.0}
 log = logging.getLogger(__name__)
 
 
-class Training:
+class Leader:
     """What the parts of one attempt share, and how long each took."""
 
     def __init__(
-        self, context: Context, description: Prepared, rung: Rung | None, weights: Path | None, team: Team
+        self,
+        context: Context,
+        description: Prepared,
+        memory_settings: MemorySettings | None,
+        weights: Path | None,
+        ranks: Ranks,
     ) -> None:
         """`rung`: None lets the memory estimate choose; `weights`: the model's files if they were fetched before.
 
         `team`: the processes that this one leads.
         """
         self.context = context
-        self.team = team
+        self.ranks = ranks
         self.plan = context.plan
         self.prepared = description
         self.folder = context.layout.run(description.run_id)
-        self.rung = rung
+        self.memory_settings = memory_settings
         self.weights = weights
         self.device: GPU | None = None
         self.timings: dict[str, float] = {}
@@ -110,14 +115,14 @@ class Training:
             self.weights = weights = self.weights or fetch_weights(self.context, self.prepared.model)
             start = earlier_adapter.fetch(self.context, self.prepared.adapter)
         with self._timed("load"):
-            self.rung = rung = self.rung or self._first_rung(weights, rows, steps)
-            log.info("training with %s", in_words(rung))
-            self.team.share(Start(rung, steps))
+            self.memory_settings = memory_settings = self.memory_settings or self._first_settings(weights, rows, steps)
+            log.info("training with %s", in_words(memory_settings))
+            self.ranks.broadcast(Start(memory_settings, steps))
             # Other pods may still be fetching.
-            self.team.of_pod(Files(weights, start))
+            self.ranks.broadcast_in_pod(Files(weights, start))
             self._report("Loading")
             self._loading = True
-            loaded = load_model.load(self.plan, weights, self.device, rung, start)
+            loaded = load_model.load(self.plan, weights, self.device, memory_settings, start)
             found = base_weights.loading(loaded.model, loaded.precision)
             self.context.store.put_bytes(
                 f"{self.folder}/{base_weights.NAME}", found.model_dump_json(by_alias=True).encode()
@@ -127,15 +132,15 @@ class Training:
             evaluation.before()
         watch = self._watch(loaded, evaluation, steps, holdout, start)
         with self._timed("train"), self.context.stop.deferred():
-            trainer, progress = self._train(loaded, rows, steps, checkpoints, watch, rung)
+            trainer, progress = self._train(loaded, rows, steps, checkpoints, watch, memory_settings)
         with self._timed("evaluateTuned"):
             last_step = trainer.state.global_step
             kept_step = watch.restore(loaded.model, last_step)
             adapter.check_trained(loaded.model, start)
             judged = evaluation.after(watch.curve, kept_step)
-        ran = training_record.effective(trainer, loaded, rung, self.device, self.team.size)
+        ran = training_record.effective(trainer, loaded, memory_settings, self.device, self.ranks.size)
         memory = MemoryStatus(
-            estimated_mib=self._estimated_mib(weights, rung, rows, steps), peak_mib=gpu_device.peak_mib()
+            estimated_mib=self._estimated_mib(weights, memory_settings, rows, steps), peak_mib=gpu_device.peak_mib()
         )
         with self._timed("upload"):
             artifact = self._save(loaded, weights)
@@ -189,22 +194,22 @@ class Training:
         assert ending >= len(rows) - self.prepared.dataset.truncated, "rows do not end on a learned stop token"
         return steps
 
-    def _first_rung(self, weights: Path, rows: Sequence[Row], steps: Sequence[Sequence[int]]) -> Rung:
-        return memory_fit.first_rung(
-            own_plan(self.plan, self.team),
+    def _first_settings(self, weights: Path, rows: Sequence[Row], steps: Sequence[Sequence[int]]) -> MemorySettings:
+        return memory_fit.first_settings(
+            self.plan,
             _shape(weights),
             _lengths(rows, steps),
             self.device.free_mib if self.device else None,
-            self.team.size,
+            self.ranks.size,
         )
 
     def _estimated_mib(
-        self, weights: Path, rung: Rung, rows: Sequence[Row], steps: Sequence[Sequence[int]]
+        self, weights: Path, memory_settings: MemorySettings, rows: Sequence[Row], steps: Sequence[Sequence[int]]
     ) -> int | None:
         shape = _shape(weights)
         if shape is None or self.device is None:
             return None
-        return memory_fit.estimate(self.plan, shape, rung, _lengths(rows, steps), self.team.size).total_mib
+        return memory_fit.estimate(self.plan, shape, memory_settings, _lengths(rows, steps), self.ranks.size).total_mib
 
     def _watch(
         self,
@@ -239,8 +244,8 @@ class Training:
         steps: Sequence[Sequence[int]],
         checkpoints: Checkpoints,
         watch: HoldoutWatch,
-        rung: Rung,
-    ) -> tuple[Any, TrainingProgress]:
+        memory_settings: MemorySettings,
+    ) -> tuple[Any, StepControl]:
         """Train to the end, to an early stop, or to SIGTERM."""
         from transformers import TrainerState
 
@@ -250,7 +255,7 @@ class Training:
         resume = checkpoint_folder(folder, marker.step) if marker else None
         self._tracker = tracking.open(self.context, self.prepared, self.checkpoint_step or 0)
         upload = BackgroundUpload(checkpoints, self.checkpoint_step)
-        progress = TrainingProgress(
+        progress = StepControl(
             reporter=self.context.reporter,
             stop=self.context.stop,
             upload=upload,
@@ -263,20 +268,20 @@ class Training:
         )
         load_model.for_training(loaded.model)
         # First: what the adapter is now is the reference of DPO and KTO.
-        trainer = self._build(loaded, rows, steps, progress, folder, rung)
+        trainer = self._build(loaded, rows, steps, progress, folder, memory_settings)
         trainer.add_callback(training_record.tracked(self._tracker, progress))
         done = 0
         if resume is not None and self.checkpoint_step is not None:
             done = self.checkpoint_step
             self._go_on(loaded, watch, checkpoints, done, resume)
         trains = resume is None or (done < len(steps) and not watch.ended)
-        self.team.share(Run(marker, trains))
+        self.ranks.broadcast(Run(marker, trains))
         if not trains:
             assert resume is not None
             trainer.state = TrainerState.load_from_json(str(resume / "trainer_state.json"))
         else:
             if resume is not None:
-                self.team.of_pod(resume)
+                self.ranks.broadcast_in_pod(resume)
             try:
                 trainer.train(resume_from_checkpoint=str(resume) if resume else None)
             finally:
@@ -292,15 +297,15 @@ class Training:
         loaded: LoadedModel,
         rows: Sequence[Row],
         steps: Sequence[Sequence[int]],
-        progress: TrainingProgress,
+        progress: StepControl,
         folder: Path,
-        rung: Rung,
+        memory_settings: MemorySettings,
     ) -> Any:
-        team, stop = self.team, self.context.stop
-        whole_rows, whole_steps = filled(rows, steps, self.plan, team)
-        told = Leading(progress, team, stop, self.plan.training.seed)
-        trainer = methods.build(own_plan(self.plan, team), loaded, whole_rows, whole_steps, told, folder, rung)
-        first = part(whole_steps[0], rung.micro_batch_size, team)
+        ranks, stop = self.ranks, self.context.stop
+        whole_rows, whole_steps = filled(rows, steps, self.plan, ranks)
+        told = LeaderSync(progress, ranks, stop, self.plan.training.seed)
+        trainer = methods.build(self.plan, loaded, whole_rows, whole_steps, told, folder, memory_settings, ranks.size)
+        first = part(whole_steps[0], memory_settings.micro_batch_size, ranks)
         methods.check_batches(self.plan, trainer, whole_rows, first)
         return trainer
 

@@ -12,7 +12,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.plan import Plan
 from finetune_api.result import StageResult
 from finetune_trainer.gpu.memory_fallback import Shortage
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.train.checkpoints import Marker
 
 STOPPED = "train was told to stop; it continues from its last checkpoint by itself"
@@ -29,7 +29,7 @@ class Order(Model):
     # File descriptor.
     progress: int
     # None: choose by the memory that is free.
-    rung: Rung | None = None
+    memory_settings: MemorySettings | None = None
     # The model's files, if an earlier process has fetched them.
     weights: Path | None = None
 
@@ -42,7 +42,7 @@ class Outcome(Model):
 
     result: StageResult | None = None
     shortage: Shortage | None = None
-    rung: Rung | None = None
+    memory_settings: MemorySettings | None = None
     weights: Path | None = None
 
 
@@ -57,7 +57,7 @@ def went_well(outcome: Outcome) -> bool:
 class Start:
     """What the leader tells the others before they load the model."""
 
-    rung: Rung
+    memory_settings: MemorySettings
     # The rows of each step, by their index.
     steps: list[list[int]]
 

@@ -10,12 +10,12 @@ from finetune_api.status import Effective, MemoryStatus
 from finetune_trainer import methods
 from finetune_trainer.evaluation.curve import Curve
 from finetune_trainer.gpu.device import GPU
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.methods.interface import LoadedModel
 from finetune_trainer.methods.rows import Row
 from finetune_trainer.run_folder.report_json import thinned
 from finetune_trainer.train import tracking
-from finetune_trainer.train.step_control import TrainingProgress
+from finetune_trainer.train.step_control import StepControl
 from finetune_trainer.train.tracking import Tracker
 
 METRICS = "metrics.jsonl"
@@ -58,7 +58,7 @@ def report(
     )
 
 
-def tracked(tracker: Tracker, progress: TrainingProgress) -> Any:
+def tracked(tracker: Tracker, progress: StepControl) -> Any:
     """Return a TrainerCallback that hands the figures of every step to `tracker`."""
     from transformers import TrainerCallback
 
@@ -70,7 +70,9 @@ def tracked(tracker: Tracker, progress: TrainingProgress) -> Any:
     return Tracked()
 
 
-def effective(trainer: Any, loaded: LoadedModel, rung: Rung, device: GPU | None, processes: int) -> Effective:
+def effective(
+    trainer: Any, loaded: LoadedModel, memory_settings: MemorySettings, device: GPU | None, processes: int
+) -> Effective:
     """Read back what really ran."""
     # A finished training that is resumed has none yet.
     made = trainer.optimizer or trainer.create_optimizer()
@@ -81,17 +83,17 @@ def effective(trainer: Any, loaded: LoadedModel, rung: Rung, device: GPU | None,
         gradient_accumulation=trainer.args.gradient_accumulation_steps,
         attention=str(getattr(loaded.model.config, "_attn_implementation", None)),
         precision="BF16" if trainer.args.bf16 else "FP16" if trainer.args.fp16 else "FP32",
-        gradient_checkpointing=_checkpointing_read_back(loaded.model, rung, device),
+        gradient_checkpointing=_checkpointing_read_back(loaded.model, memory_settings, device),
         optimizer=type(optimizer).__name__,
         gpu=device.name if device else "none (CPU)",
         driver=device.driver if device else None,
     )
 
 
-def _checkpointing_read_back(model: Any, rung: Rung, device: GPU | None) -> str:
+def _checkpointing_read_back(model: Any, memory_settings: MemorySettings, device: GPU | None) -> str:
     if not getattr(model, "is_gradient_checkpointing", False):
         return "None"
-    return "Offload" if rung.gradient_checkpointing == "Offload" and device else "Standard"
+    return "Offload" if memory_settings.gradient_checkpointing == "Offload" and device else "Standard"
 
 
 def order_sha256(rows: Sequence[Row], steps: Sequence[Sequence[int]]) -> str:

@@ -1,4 +1,4 @@
-"""The train stage: starts the processes that train, and new ones a rung lower when GPU memory was too small.
+"""The train stage: starts the training processes, and new ones with more frugal settings if GPU memory runs out.
 
 No training library is loaded here: the whole GPU belongs to the process that trains on it.
 """
@@ -11,25 +11,26 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.result import StageResult
 from finetune_trainer.errors import OutOfGPUMemoryError, Preempted, SettingsError, StageError
 from finetune_trainer.gpu import memory_fallback
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.model import adapter
 from finetune_trainer.run_folder import stage_results
 from finetune_trainer.run_folder.prepared import Prepared
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.train import checkpoints
-from finetune_trainer.train.kept_memory_settings import KeptRung
+from finetune_trainer.train.kept_memory_settings import KeptMemorySettings
 from finetune_trainer.train.messages import STOPPED
 from finetune_trainer.train.pods import rounds
-from finetune_trainer.train.pods.rounds import Train
+from finetune_trainer.train.pods.rounds import TrainRound
 
 log = logging.getLogger(__name__)
 
 
 def run(context: Context) -> StageResult:
-    """Train the adapter of prepare's run.
+    """Train the adapter of prepare's run; a failed result has the step of the checkpoint to resume from.
 
     Raises:
-        StageError: with `checkpoint_step`, where a checkpoint can be resumed from.
+        StageError: training cannot start.
+        StopRequested: SIGTERM came while no process trained.
     """
     training = context.plan.training
     processes = context.processes * context.node.count
@@ -40,48 +41,39 @@ def run(context: Context) -> StageResult:
     if (finished := _finished_before(context, description)) is not None:
         log.info("this run was trained before; nothing to do")
         return finished if context.node.leads else StageResult(stage="train", exit_code=ExitCode.OK)
-    try:
-        with rounds.opened(context) as train:
-            return _train(context, description, train)
-    except StageError as error:
-        if error.checkpoint_step is None:
-            error.checkpoint_step = _checkpoint_step(context, description)
-        raise
+    result = rounds.run(context, lambda train: _train(context, description, train))
+    if result.exit_code != ExitCode.OK and result.checkpoint_step is None:
+        return result.model_copy(update={"checkpoint_step": _checkpoint_step(context, description)})
+    return result
 
 
-def _train(context: Context, description: Prepared, train: Train) -> StageResult:
+def _train(context: Context, description: Prepared, train: TrainRound) -> StageResult:
     training = context.plan.training
-    own_batch = shares.share(training.batch_size, context.processes * context.node.count)
-    kept = KeptRung(context.store, context.layout.state, description.run_id)
-    rung, weights = kept.read(), None
-    tried: list[Rung] = []
+    process_batch = shares.process_batch_size(training.batch_size, context.processes * context.node.count)
+    kept = KeptMemorySettings(context.store, context.layout.state, description.run_id)
+    memory_settings, weights = kept.read(), None
+    tried: list[MemorySettings] = []
     while True:
-        ended = train(rung, weights)
+        ended = train(memory_settings, weights)
         if ended.result is not None:
-            return _done(ended.result)
+            return ended.result
         assert ended.shortage is not None
-        assert ended.rung is not None
-        tried.append(ended.rung)
-        rung, weights = memory_fallback.below(ended.rung, own_batch), ended.weights
-        if rung is None:
+        assert ended.memory_settings is not None
+        tried.append(ended.memory_settings)
+        memory_settings, weights = memory_fallback.below(ended.memory_settings, process_batch), ended.weights
+        if memory_settings is None:
             raise OutOfGPUMemoryError(memory_fallback.exhausted(ended.shortage, tried))
-        log.warning("%s", memory_fallback.stepped_down(training, ended.shortage, ended.rung, rung))
+        log.warning(
+            "%s", memory_fallback.stepped_down(training, ended.shortage, ended.memory_settings, memory_settings)
+        )
         if context.node.leads:
-            kept.write(rung)
+            kept.write(memory_settings)
         if context.stop.requested:
             raise Preempted(STOPPED)
 
 
-def _done(result: StageResult) -> StageResult:
-    if result.exit_code == ExitCode.OK:
-        return result
-    error = StageError(result.exit_code, result.message)
-    error.checkpoint_step = result.checkpoint_step
-    raise error
-
-
 def _checkpoint_step(context: Context, description: Prepared) -> int | None:
-    """Return what a process that died could not tell: an interruption that got further costs no retry."""
+    """Return what a process that died could not report: an interruption after progress does not use up a retry."""
     with contextlib.suppress(StageError):
         return checkpoints.newest_step(context.store, context.layout.checkpoints, description.run_id)
     return None

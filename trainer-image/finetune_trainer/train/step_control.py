@@ -32,7 +32,7 @@ class Cadence:
         return self.every_seconds is not None and seconds >= self.every_seconds
 
 
-class TrainingProgress:
+class StepControl:
     """Follows one attempt step by step."""
 
     def __init__(
@@ -100,7 +100,7 @@ class TrainingProgress:
             self._trained_seconds += seconds
             taken = sum(s for _, s in self._recent)
             self._speed = sum(t for t, _ in self._recent) / taken if taken else None
-        # Who is told to stop leaves the measuring to the next attempt: see Training.
+        # Who is told to stop leaves the measuring to the next attempt: see `leader`.
         best = not self._stop.requested and self._holdout.due(done) and self._holdout.measure(done)
         early = self._holdout.ended
         last = done == self.total_steps or early

@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from finetune_trainer.runtime.sigterm import StopFlag, StopRequested, ignored
 from finetune_trainer.runtime.stage_log import LOG_NAME, configure_logging
 from finetune_trainer.storage.open import open_output
 from finetune_trainer.train.follower import Follower
-from finetune_trainer.train.leader import Training
+from finetune_trainer.train.leader import Leader
 from finetune_trainer.train.messages import STOPPED, Order, Outcome
 from finetune_trainer.train.ranks import ranks
 
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _attempt(order: Order, stop: StopFlag) -> Outcome:
-    part: Training | Follower | None = None
+    part: Leader | Follower | None = None
     try:
         plan = order.plan
         context = Context(
@@ -58,16 +57,16 @@ def _attempt(order: Order, stop: StopFlag) -> Outcome:
         )
         mine = ranks.join()
         if not mine.leads:
-            # What all do is told once in a pod.
+            # What every process does is logged once.
             logging.getLogger("finetune_trainer").setLevel(logging.WARNING)
             part = Follower(context, read_prepared(context), order.weights, mine)
             part.run()
             return Outcome()
-        part = Training(context, read_prepared(context), order.rung, order.weights, mine)
+        part = Leader(context, read_prepared(context), order.memory_settings, order.weights, mine)
         return Outcome(result=part.run())
     except (Exception, StopRequested) as error:  # noqa: BLE001 - the last resort
         if part and (shortage := part.shortage(error)):
-            return Outcome(shortage=shortage, rung=part.rung, weights=part.weights)
+            return Outcome(shortage=shortage, memory_settings=part.memory_settings, weights=part.weights)
         failure = _failure(order, error, part.checkpoint_step if part else None)
         return Outcome(result=failure, weights=part.weights if part else None)
 
@@ -76,11 +75,8 @@ def _failure(order: Order, error: BaseException, checkpoint_step: int | None) ->
     if isinstance(error, StopRequested):
         error = Preempted(STOPPED)
     if not isinstance(error, StageError):
-        # Into the log only: a user can do nothing with a traceback.
-        with (order.scratch / LOG_NAME).open("a", encoding="utf-8") as file:
-            traceback.print_exception(error, file=file)
-        error = unexpected("train", error)
-    return failed("train", error).model_copy(update={"checkpoint_step": checkpoint_step})
+        error = unexpected("train", error, order.scratch / LOG_NAME)
+    return failed("train", error, checkpoint_step)
 
 
 def _die_with(parent: int) -> None:

@@ -7,7 +7,7 @@ from finetune_api.plan import Defaults, TrainingPlan
 from finetune_api.render import render
 from finetune_trainer.gpu import memory_fallback
 from finetune_trainer.gpu.memory_fallback import Shortage
-from finetune_trainer.gpu.memory_settings import Checkpointing, Rung
+from finetune_trainer.gpu.memory_settings import Checkpointing, MemorySettings
 from tests.support.trainer_job import JOB
 
 SHORTAGE = Shortage("NVIDIA L4", 22000, 23500)
@@ -15,7 +15,7 @@ SHORTAGE = Shortage("NVIDIA L4", 22000, 23500)
 
 def way_down(micro: int, checkpointing: Checkpointing, batch_size: int) -> list[tuple[int, str]]:
     found: list[tuple[int, str]] = []
-    following = memory_fallback.below(Rung(micro, checkpointing), batch_size)
+    following = memory_fallback.below(MemorySettings(micro, checkpointing), batch_size)
     while following is not None:
         found.append((following.micro_batch_size, following.gradient_checkpointing))
         following = memory_fallback.below(following, batch_size)
@@ -42,10 +42,10 @@ def test_the_way_down(start: tuple[int, Checkpointing], batch_size: int, expecte
 
 
 @pytest.mark.parametrize("batch_size", [1, 6, 7, 12, 30, 64])
-def test_every_rung_divides_the_batch_and_the_way_ends_on_the_most_frugal_one(batch_size: int) -> None:
-    rungs = way_down(batch_size, "None", batch_size)
-    assert all(batch_size % micro == 0 for micro, _ in rungs)
-    assert rungs[-1] == (1, "Offload")
+def test_every_micro_batch_divides_the_batch_and_the_last_settings_are_the_most_frugal(batch_size: int) -> None:
+    settings = way_down(batch_size, "None", batch_size)
+    assert all(batch_size % micro == 0 for micro, _ in settings)
+    assert settings[-1] == (1, "Offload")
 
 
 def plan(**training: object) -> TrainingPlan:
@@ -53,7 +53,7 @@ def plan(**training: object) -> TrainingPlan:
 
 
 def test_the_log_says_what_was_too_large_and_how_it_goes_on() -> None:
-    said = memory_fallback.stepped_down(plan(), SHORTAGE, Rung(4, "Standard"), Rung(2, "Standard"))
+    said = memory_fallback.stepped_down(plan(), SHORTAGE, MemorySettings(4, "Standard"), MemorySettings(2, "Standard"))
     assert said == (
         "microBatchSize 4 with gradientCheckpointing Standard needs more than 23500 MiB of GPU memory and NVIDIA L4 "
         "had 22000 MiB free; going on with microBatchSize 2 with gradientCheckpointing Standard: the result stays the "
@@ -64,17 +64,27 @@ def test_the_log_says_what_was_too_large_and_how_it_goes_on() -> None:
 @pytest.mark.parametrize(
     ("failed", "following", "named"),
     [
-        (Rung(4, "None"), Rung(4, "Standard"), "instead of the job's spec.training.gradientCheckpointing:"),
-        (Rung(4, "Standard"), Rung(2, "Standard"), "instead of the job's spec.training.microBatchSize:"),
+        (
+            MemorySettings(4, "None"),
+            MemorySettings(4, "Standard"),
+            "instead of the job's spec.training.gradientCheckpointing:",
+        ),
+        (
+            MemorySettings(4, "Standard"),
+            MemorySettings(2, "Standard"),
+            "instead of the job's spec.training.microBatchSize:",
+        ),
     ],
 )
-def test_a_setting_of_the_users_that_is_given_up_is_named(failed: Rung, following: Rung, named: str) -> None:
+def test_a_setting_of_the_users_that_is_given_up_is_named(
+    failed: MemorySettings, following: MemorySettings, named: str
+) -> None:
     asked = plan(microBatchSize=4, gradientCheckpointing="None")
     assert named in memory_fallback.stepped_down(asked, SHORTAGE, failed, following)
 
 
 def test_the_end_has_the_numbers_and_what_to_change() -> None:
-    said = memory_fallback.exhausted(SHORTAGE, [Rung(2, "Offload"), Rung(1, "Offload")])
+    said = memory_fallback.exhausted(SHORTAGE, [MemorySettings(2, "Offload"), MemorySettings(1, "Offload")])
     assert "NVIDIA L4 had 22000 MiB free" in said
     assert "microBatchSize 1 with gradientCheckpointing Offload needs more than 23500 MiB" in said
     assert "tried: 2 Offload, 1 Offload" in said

@@ -10,7 +10,7 @@ from finetune_api.plan import Defaults, Plan
 from finetune_api.render import render
 from finetune_trainer.errors import OutOfGPUMemoryError
 from finetune_trainer.gpu import memory_fit
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from tests.support.trainer_job import JOB
 
 SHAPE = Shape(4096, 14336, 32, 4096, 1024, 128256, tied=False)
@@ -21,40 +21,40 @@ def plan(**training: Any) -> Plan:
     return render(FineTuneJob.model_validate({**JOB, "spec": JOB["spec"] | {"training": training}}), Defaults())
 
 
-def first(free_mib: int | None, **training: Any) -> Rung:
-    return memory_fit.first_rung(plan(**training), SHAPE, STEPS, free_mib)
+def first(free_mib: int | None, **training: Any) -> MemorySettings:
+    return memory_fit.first_settings(plan(**training), SHAPE, STEPS, free_mib)
 
 
 def test_a_large_gpu_takes_the_whole_step_at_once_and_computes_nothing_twice() -> None:
-    assert first(80_000) == Rung(8, "None")
+    assert first(80_000) == MemorySettings(8, "None")
 
 
 def test_a_gpu_of_16_gib_takes_the_whole_step_and_computes_activations_again() -> None:
-    assert first(15_000) == Rung(8, "Standard")
+    assert first(15_000) == MemorySettings(8, "Standard")
 
 
 def test_a_smaller_micro_batch_is_what_fits_next() -> None:
-    assert first(8_800) == Rung(4, "Offload")
+    assert first(8_800) == MemorySettings(4, "Offload")
 
 
 def test_processes_that_train_together_hold_their_gradients_twice() -> None:
-    alone, together = (memory_fit.estimate(plan(), SHAPE, Rung(1, "None"), STEPS, count) for count in (1, 8))
+    alone, together = (memory_fit.estimate(plan(), SHAPE, MemorySettings(1, "None"), STEPS, count) for count in (1, 8))
     weights = SHAPE.adapter_parameters(plan().training.lora.rank, plan().training.lora.target_modules)
     assert together.adapter - alone.adapter == pytest.approx(4 * weights / 1024**2, abs=1)
 
 
-def test_if_nothing_fits_the_most_frugal_rung_is_tried() -> None:
-    assert first(4_000) == Rung(1, "Offload")
+def test_if_nothing_fits_the_most_frugal_settings_are_tried() -> None:
+    assert first(4_000) == MemorySettings(1, "Offload")
 
 
 def test_what_the_user_set_stays() -> None:
-    assert first(80_000, microBatchSize=2, gradientCheckpointing="Offload") == Rung(2, "Offload")
-    assert first(15_000, microBatchSize=1) == Rung(1, "None")
+    assert first(80_000, microBatchSize=2, gradientCheckpointing="Offload") == MemorySettings(2, "Offload")
+    assert first(15_000, microBatchSize=1) == MemorySettings(1, "None")
 
 
 @pytest.mark.parametrize(("batch_size", "micro"), [(8, 2), (5, 1)])
 def test_without_a_gpu_two_examples_are_taken_where_that_divides(batch_size: int, micro: int) -> None:
-    assert first(None, batchSize=batch_size) == Rung(micro, "Offload")
+    assert first(None, batchSize=batch_size) == MemorySettings(micro, "Offload")
 
 
 def test_the_longest_micro_batch_counts_its_padding() -> None:
@@ -77,7 +77,7 @@ def test_a_gpu_that_is_too_small_is_refused_with_the_parts() -> None:
 
 
 @given(st.lists(st.lists(st.integers(1, 2000), min_size=8, max_size=8).map(sorted), min_size=1, max_size=5))
-def test_no_rung_takes_less_than_what_is_needed_at_least(steps: list[list[int]]) -> None:
+def test_no_settings_take_less_than_the_minimum(steps: list[list[int]]) -> None:
     least = memory_fit.check(plan(), SHAPE, max(map(max, steps)))
-    for rung in memory_fit.candidates(plan()):
-        assert memory_fit.estimate(plan(), SHAPE, rung, steps).total_mib >= (least or 0)
+    for memory_settings in memory_fit.candidates(plan()):
+        assert memory_fit.estimate(plan(), SHAPE, memory_settings, steps).total_mib >= (least or 0)

@@ -9,18 +9,18 @@ import pytest
 from finetune_trainer.errors import GPUUnusableError, ModelError, SettingsError
 from finetune_trainer.gpu.device import GPU
 from finetune_trainer.gpu.memory_fallback import Shortage
-from finetune_trainer.gpu.memory_settings import Rung
-from finetune_trainer.train.leader import Training
-from finetune_trainer.train.ranks.ranks import Team
+from finetune_trainer.gpu.memory_settings import MemorySettings
+from finetune_trainer.train.leader import Leader
+from finetune_trainer.train.ranks.ranks import Ranks
 
 L4 = GPU("NVIDIA L4", "570.86.10", (8, 9), 22000, 23034, has_bf16=True)
 RAN_OUT = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
-def training(*, device: GPU | None = L4, loading: bool = True) -> Training:
+def training(*, device: GPU | None = L4, loading: bool = True) -> Leader:
     context: Any = SimpleNamespace(plan=None, layout=SimpleNamespace(run=str))
     description: Any = SimpleNamespace(run_id="a" * 64)
-    made = Training(context, description, Rung(1, "None"), Path("weights"), Team())
+    made = Leader(context, description, MemorySettings(1, "None"), Path("weights"), Ranks())
     made.device, made._loading = device, loading
     return made
 

@@ -10,7 +10,7 @@ from finetune_api.job import FineTuneJob
 from finetune_api.plan import Defaults, Plan
 from finetune_api.render import render
 from finetune_trainer import methods
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.methods import common_settings as shared
 from finetune_trainer.methods import dpo, kto, orpo, preference
 from finetune_trainer.methods.rows import BinaryRow, PreferenceRow
@@ -18,7 +18,7 @@ from tests.support.trainer_job import JOB
 
 PAIRS = [PreferenceRow(10, [5, 6], [7, 2], [8, 9, 2]), PreferenceRow(11, [5], [6, 2], [2])]
 BINARIES = [BinaryRow(10, [5, 6], [7, 2], True), BinaryRow(11, [5], [2], False), BinaryRow(12, [3], [9, 2], True)]
-RUNG = Rung(2, "Standard")
+MEMORY_SETTINGS = MemorySettings(2, "Standard")
 OUT = Path("out")
 
 
@@ -27,8 +27,8 @@ def plan(method: str, **training: Any) -> Plan:
     return render(FineTuneJob.model_validate(JOB | {"spec": spec}), Defaults())
 
 
-def test_the_micro_batch_is_the_rungs() -> None:
-    made = shared.common(plan("DPO"), "bf16", 60, OUT, Rung(4, "None"))
+def test_the_micro_batch_is_that_of_the_memory_settings() -> None:
+    made = shared.common(plan("DPO"), "bf16", 60, OUT, MemorySettings(4, "None"))
     assert (made["per_device_train_batch_size"], made["gradient_accumulation_steps"]) == (4, 2)
     assert made["gradient_checkpointing"] is False
 
@@ -37,25 +37,27 @@ def test_the_micro_batch_is_the_rungs() -> None:
     ("training", "steps"), [({}, 5), ({"warmupSteps": 0}, 0), ({"warmupRatio": "0.03"}, 3), ({"warmupRatio": "0"}, 0)]
 )
 def test_the_warm_up_is_given_in_steps_or_as_a_share_rounded_up(training: dict[str, Any], steps: int) -> None:
-    assert shared.common(plan("SFT", **training), "bf16", 90, OUT, RUNG)["warmup_steps"] == steps
+    assert shared.common(plan("SFT", **training), "bf16", 90, OUT, MEMORY_SETTINGS)["warmup_steps"] == steps
 
 
 def test_the_optimizers_settings_are_the_jobs() -> None:
-    made = shared.common(plan("SFT", adamBeta2="0.95", maxGradNorm="0.3", neftuneNoiseAlpha="5"), "bf16", 60, OUT, RUNG)
+    made = shared.common(
+        plan("SFT", adamBeta2="0.95", maxGradNorm="0.3", neftuneNoiseAlpha="5"), "bf16", 60, OUT, MEMORY_SETTINGS
+    )
     assert (made["adam_beta2"], made["max_grad_norm"], made["neftune_noise_alpha"]) == (0.95, 0.3, 5.0)
 
 
 def test_the_methods_own_settings_reach_its_trainer() -> None:
-    assert dpo.settings(plan("DPO", dpo={"beta": "0.3"}), "bf16", 60, OUT, RUNG)["beta"] == 0.3
-    assert orpo.settings(plan("ORPO", orpo={"beta": "0.3"}), "bf16", 60, OUT, RUNG)["beta"] == 0.3
+    assert dpo.settings(plan("DPO", dpo={"beta": "0.3"}), "bf16", 60, OUT, MEMORY_SETTINGS)["beta"] == 0.3
+    assert orpo.settings(plan("ORPO", orpo={"beta": "0.3"}), "bf16", 60, OUT, MEMORY_SETTINGS)["beta"] == 0.3
     chosen = {"beta": "0.3", "desirableWeight": "1.5", "undesirableWeight": "2"}
-    made = kto.settings(plan("KTO", kto=chosen), "bf16", 60, OUT, RUNG)
+    made = kto.settings(plan("KTO", kto=chosen), "bf16", 60, OUT, MEMORY_SETTINGS)
     assert (made["beta"], made["desirable_weight"], made["undesirable_weight"]) == (0.3, 1.5, 2.0)
 
 
 @pytest.mark.parametrize(("dropout", "disabled"), [("0", True), ("0.05", False)])
 def test_dropout_is_off_unless_the_job_asks_for_it(dropout: str, disabled: bool) -> None:
-    made = dpo.settings(plan("DPO", lora={"dropout": dropout}), "bf16", 60, OUT, RUNG)
+    made = dpo.settings(plan("DPO", lora={"dropout": dropout}), "bf16", 60, OUT, MEMORY_SETTINGS)
     assert made["disable_dropout"] is disabled
 
 

@@ -10,7 +10,7 @@ from finetune_api.job import FineTuneJob
 from finetune_api.plan import Defaults, Plan
 from finetune_api.render import render
 from finetune_trainer import methods
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.gpu.precision import Precision
 from finetune_trainer.methods import sft
 from finetune_trainer.methods.rows import SFTRow
@@ -19,7 +19,7 @@ from tests.support.trainer_job import JOB
 
 ROWS = [SFTRow(10, [5, 6, 7, 2], [0, 0, 1, 1]), SFTRow(11, [5, 8, 2], [0, 1, 1]), SFTRow(12, [5, 9], [0, 1])]
 
-RUNG = Rung(2, "Offload")
+MEMORY_SETTINGS = MemorySettings(2, "Offload")
 
 
 @pytest.fixture
@@ -29,20 +29,23 @@ def plan() -> Plan:
 
 def test_every_micro_batch_size_makes_the_same_step(plan: Plan) -> None:
     for micro in (1, 2, 8):
-        made = sft.settings(plan, "bf16", 60, Path("out"), Rung(micro, "None"))
+        made = sft.settings(plan, "bf16", 60, Path("out"), MemorySettings(micro, "None"))
         assert made["per_device_train_batch_size"] * made["gradient_accumulation_steps"] == 8
 
 
 def test_the_length_is_the_plans_even_where_it_is_the_librarys_default(plan: Plan) -> None:
     model = plan.model.model_copy(update={"max_sequence_length": 1024})
-    assert sft.settings(plan.model_copy(update={"model": model}), "bf16", 60, Path("out"), RUNG)["max_length"] == 1024
+    assert (
+        sft.settings(plan.model_copy(update={"model": model}), "bf16", 60, Path("out"), MEMORY_SETTINGS)["max_length"]
+        == 1024
+    )
 
 
 @pytest.mark.parametrize(
     ("precision", "flags"), [("bf16", (True, False)), ("fp16", (False, True)), ("fp32", (False, False))]
 )
 def test_the_precision_is_never_left_to_the_library(plan: Plan, precision: Precision, flags: tuple[bool, bool]) -> None:
-    made = sft.settings(plan, precision, 60, Path("out"), RUNG)
+    made = sft.settings(plan, precision, 60, Path("out"), MEMORY_SETTINGS)
     assert (made["bf16"], made["fp16"]) == flags
 
 

@@ -10,7 +10,7 @@ from finetune_api.render import render
 from finetune_api.training_spec import Method
 from finetune_trainer.errors import SettingsError
 from finetune_trainer.gpu.device import GPU
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.gpu.precision import precision
 from finetune_trainer.model import load as load_model
 from tests.support.trainer_job import JOB
@@ -44,7 +44,7 @@ def test_modules_without_an_adapter_are_refused_before_the_model_is_loaded(modul
     lora = plan.training.lora.model_copy(update={"target_modules": ["q_proj", module]})
     changed = plan.model_copy(update={"training": plan.training.model_copy(update={"lora": lora})})
     with pytest.raises(SettingsError, match=f"targetModules has {module}"):
-        load_model.load(changed, tmp_path, H100, Rung(1, "None"))
+        load_model.load(changed, tmp_path, H100, MemorySettings(1, "None"))
 
 
 @pytest.mark.parametrize(("method", "compiled"), [("SFT", True), ("ORPO", True), ("DPO", False), ("KTO", False)])

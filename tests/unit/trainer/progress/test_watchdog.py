@@ -4,7 +4,7 @@ import threading
 import time
 from typing import Any, cast
 
-from finetune_trainer.progress.watchdog import HangWatch
+from finetune_trainer.progress.watchdog import Watchdog
 
 
 class Process:
@@ -30,8 +30,8 @@ class Reports:
         self.all.append(activity)
 
 
-def watched(timeout: int | None) -> tuple[HangWatch, Process, Any]:
-    watch, process = HangWatch(Reports(), timeout), Process()
+def watched(timeout: int | None) -> tuple[Watchdog, Process, Any]:
+    watch, process = Watchdog(Reports(), timeout), Process()
     return watch, process, watch.over([cast(Any, process)])
 
 
@@ -57,7 +57,7 @@ def test_each_report_is_a_sign_of_life() -> None:
 
 def test_reports_are_passed_on() -> None:
     reports = Reports()
-    HangWatch(reports, None).report("Loading")
+    Watchdog(reports, None).report("Loading")
     assert reports.all == ["Loading"]
 
 
@@ -71,5 +71,5 @@ def test_a_process_that_ends_in_time_is_left_alone() -> None:
 def test_without_a_timeout_nothing_is_watched() -> None:
     watch, _, over = watched(None)
     with over:
-        assert [t.name for t in threading.enumerate() if t.name == "hang-watch"] == []
+        assert [t.name for t in threading.enumerate() if t.name == "watchdog"] == []
     assert watch.hung_for is None

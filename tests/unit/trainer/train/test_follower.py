@@ -11,24 +11,24 @@ from finetune_trainer.errors import StageError
 from finetune_trainer.storage.folder import FileStore
 from finetune_trainer.train.checkpoints import Checkpoints
 from finetune_trainer.train.follower import Follower
-from finetune_trainer.train.ranks.ranks import Team
+from finetune_trainer.train.ranks.ranks import Ranks
 
 T = TypeVar("T")
 RUN = "a" * 64
 
 
-class Member(Team):
+class Member(Ranks):
     """Of a team whose other members are not there."""
 
-    def of_pod(self, value: T) -> T:
+    def broadcast_in_pod(self, value: T) -> T:
         return value
 
 
-def follower(root: Path, team: Team) -> Follower:
+def follower(root: Path, ranks: Ranks) -> Follower:
     layout = JobLayout("gym", "coach", "uid")
     context: Any = SimpleNamespace(store=FileStore(root / "store"), layout=layout, scratch=root / "scratch")
     description: Any = SimpleNamespace(run_id=RUN)
-    return Follower(context, description, None, team)
+    return Follower(context, description, None, ranks)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from finetune_trainer.errors import SettingsError
 from finetune_trainer.methods.interface import Decision
 from finetune_trainer.runtime.sigterm import StopFlag, StopRequested
 from finetune_trainer.train.holdout_watch import HoldoutWatch
-from finetune_trainer.train.step_control import Cadence, TrainingProgress
+from finetune_trainer.train.step_control import Cadence, StepControl
 
 
 class Reports:
@@ -56,7 +56,7 @@ class Run:
         )
         self.reports, self.upload, self.stop = Reports(), Upload(), StopFlag()
         self.upload.newest_step = done or None
-        self.progress = TrainingProgress(
+        self.progress = StepControl(
             reporter=self.reports,
             stop=self.stop,
             upload=self.upload,  # type: ignore[arg-type]

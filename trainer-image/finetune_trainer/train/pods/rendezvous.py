@@ -1,7 +1,7 @@
-"""How the pods that train together hear of each other: each says all that there is to say of itself, again and again.
+"""How the pods that train together find each other and exchange their state, which each publishes again and again.
 
-It goes through a small key-value store that the first pod serves for as long as it trains: torch's, as torchrun's
-does. What is in it is JSON.
+The states are JSON in a small key-value store that the first pod serves for as long as it trains: torch's TCPStore, as
+torchrun uses it.
 """
 
 import contextlib
@@ -16,24 +16,24 @@ from typing import Any, Protocol
 
 from finetune_api.base import Model
 from finetune_api.result import StageResult
-from finetune_trainer.gpu.memory_settings import Rung
+from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.runtime.node import Node
-from finetune_trainer.train.pods.root_cause import Told
+from finetune_trainer.train.pods.root_cause import RoundState
 
 _EVERY_SECONDS = 0.5
-# Without a word from another pod; the same where a process of this pod failed, most likely for want of that one.
+# Without a heartbeat of another pod; shorter where a process of this pod failed, most likely because that one is gone.
 _LOST_SECONDS = 30.0
 _LOST_SECONDS_AFTER_FAILURE = 10.0
 # Between two looks; time in which this process is stopped as well (a frozen container) is not another pod's silence.
 _LONGEST_LOOK_SECONDS = 2.0
 _CONNECT_SECONDS = 10.0
-# For the others to hear a pod's last word.
+# For the other pods to read this pod's final state.
 _LEAVE_SECONDS = 10.0
 log = logging.getLogger(__name__)
 
 
-class Board(Protocol):
-    """The key-value store: of torch's TCPStore what is used of it."""
+class KeyValueStore(Protocol):
+    """The part of torch's TCPStore that is used."""
 
     def set(self, key: str, value: str) -> None:
         """Replace."""
@@ -48,134 +48,136 @@ class Board(Protocol):
         """Return the new sum."""
 
 
-class Beginning(Model):
-    """What the leading pod says of a round: at which port all processes meet, and the rung (None: they choose)."""
+class RoundStart(Model):
+    """What the leading pod publishes to start a round."""
 
+    # Where all processes meet.
     port: int
-    rung: Rung | None
+    # None: the processes choose.
+    memory_settings: MemorySettings | None
 
 
-class Said(Model):
-    """What a pod says of itself."""
+class PodState(Model):
+    """What a pod publishes of itself."""
 
-    # Another one each time.
-    beat: int = 0
+    # Counts up.
+    heartbeat: int = 0
     # By the leading pod, one per round.
-    beginnings: tuple[Beginning, ...] = ()
-    rounds: tuple[Told, ...] = ()
-    # How many its processes have made of their progress: signs of life.
+    round_starts: tuple[RoundStart, ...] = ()
+    rounds: tuple[RoundState, ...] = ()
+    # How many progress reports its processes have made: signs of life.
     reports: int = 0
-    # It was told to stop.
+    # It was asked to stop.
     stop: bool = False
-    # Its last word, when it goes.
-    left: StageResult | None = None
+    # Set when it leaves.
+    final: StageResult | None = None
 
 
 class _Silence:
-    """For how long another pod has said nothing."""
+    """For how long another pod's heartbeat has not changed."""
 
     def __init__(self) -> None:
-        self._beat = -1
+        self._heartbeat = -1
         self._seconds = 0.0
         self._looked_at = 0.0
 
-    def seconds(self, beat: int) -> float:
+    def seconds(self, heartbeat: int) -> float:
         now = time.monotonic()
         passed = min(now - self._looked_at, _LONGEST_LOOK_SECONDS)
-        self._seconds = self._seconds + passed if beat == self._beat else 0.0
-        self._beat, self._looked_at = beat, now
+        self._seconds = self._seconds + passed if heartbeat == self._heartbeat else 0.0
+        self._heartbeat, self._looked_at = heartbeat, now
         return self._seconds
 
 
-class Meeting:
+class Rendezvous:
     """One pod's end of it. A thread of its own reads and writes, so that nothing else ever waits for the network."""
 
-    def __init__(self, node: Node, connect: Callable[[Node, threading.Event], Board | None]) -> None:
+    def __init__(self, node: Node, connect: Callable[[Node, threading.Event], KeyValueStore | None]) -> None:
         """`connect` may take as long as it needs, until the event is set."""
         self.node = node
         self._connect = connect
         self._lock = threading.Lock()
-        self._said = Said()
-        self._others: dict[int, Said] = {}
+        self._own = PodState()
+        self._others: dict[int, PodState] = {}
         self._silence = {index: _Silence() for index in range(node.count) if index != node.index}
         self._failing = False
         self._connected = False
         self._broken = False
-        # Of what this pod says, what the others can read.
-        self._written = Said()
+        # The state of this pod that the others can read.
+        self._published = PodState()
         self._wake = threading.Event()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="meeting", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="rendezvous", daemon=True)
         self._thread.start()
 
     @property
-    def own(self) -> Said:
-        """What this pod says."""
-        return self._said
+    def own(self) -> PodState:
+        """This pod's state."""
+        return self._own
 
     @property
-    def others(self) -> dict[int, Said]:
-        """What those say that have arrived."""
+    def others(self) -> dict[int, PodState]:
+        """The states of the pods that have arrived, by index."""
         with self._lock:
             return dict(self._others)
 
-    def say(self, **changes: Any) -> None:
-        """Replace members of what this pod says."""
+    def publish(self, **changes: Any) -> None:
+        """Replace members of this pod's state."""
         with self._lock:
-            self._said = self._said.model_copy(update=changes)
+            self._own = self._own.model_copy(update=changes)
         self._wake.set()
 
-    def tell(self, **changes: Any) -> None:
-        """Replace members of what it tells of the present round."""
+    def publish_round(self, **changes: Any) -> None:
+        """Replace members of the current round's state."""
         with self._lock:
-            *earlier, present = self._said.rounds
-            rounds = (*earlier, present.model_copy(update=changes))
-            self._said = self._said.model_copy(update={"rounds": rounds})
+            *earlier, current = self._own.rounds
+            rounds = (*earlier, current.model_copy(update=changes))
+            self._own = self._own.model_copy(update={"rounds": rounds})
         self._wake.set()
 
-    def failed(self) -> None:
-        """Tell of the present round that it failed here, and whether it had failed elsewhere before."""
+    def publish_failure(self) -> None:
+        """Publish that the current round failed in this pod, and whether it had failed in another one before."""
         self._failing = True
         self._wake.set()
 
     def lost(self, index: int) -> bool:
-        """Return whether a pod that was there is not heard of any more; to be asked again and again."""
+        """Return whether the heartbeat of a pod that had arrived has stopped; to be asked again and again."""
         other = self.others.get(index)
         if other is None:
             return self._broken
-        rounds = self._said.rounds
+        rounds = self._own.rounds
         failed = bool(rounds) and rounds[-1].failed is not None
         limit = _LOST_SECONDS_AFTER_FAILURE if failed else _LOST_SECONDS
-        silent = self._silence[index].seconds(other.beat) >= limit
-        return other.left is None and (silent or self._broken)
+        silent = self._silence[index].seconds(other.heartbeat) >= limit
+        return other.final is None and (silent or self._broken)
 
-    def leave(self, left: StageResult) -> None:
-        """Say the last word; returns when it is heard, or after a moment."""
-        self.say(left=left)
+    def leave(self, final: StageResult) -> None:
+        """Publish how this pod ends; returns when the others can read it, or after a moment."""
+        self.publish(final=final)
         deadline = time.monotonic() + _LEAVE_SECONDS
-        while not self._heard() and time.monotonic() < deadline:
+        while not self._may_leave() and time.monotonic() < deadline:
             time.sleep(_EVERY_SECONDS / 5)
         self._closing.set()
         self._wake.set()
-        # One that cannot reach the network any more is left behind.
+        # A thread that cannot reach the network any more is left behind.
         self._thread.join(_EVERY_SECONDS)
 
-    def _heard(self) -> bool:
+    def _may_leave(self) -> bool:
         if self._broken or not self._connected:
             return True
-        if self._written.left is None:
+        if self._published.final is None:
             return False
         # The store ends with the leading pod, so that it goes last.
         return not self.node.leads or all(
-            other.left is not None or self.lost(index) for index, other in self.others.items()
+            other.final is not None or self.lost(index) for index, other in self.others.items()
         )
 
     def _run(self) -> None:
         try:
-            board = self._connect(self.node, self._closing)
-            self._connected = board is not None
-            while board is not None and not self._closing.is_set():
-                self._exchange(board)
+            store = self._connect(self.node, self._closing)
+            self._connected = store is not None
+            while store is not None and not self._closing.is_set():
+                self._exchange(store)
                 self._wake.wait(_EVERY_SECONDS)
                 self._wake.clear()
         except (RuntimeError, OSError, ValueError) as error:
@@ -183,20 +185,20 @@ class Meeting:
                 log.warning("the other pods cannot be reached: %s", str(error).partition("\n")[0])
             self._broken = True
 
-    def _exchange(self, board: Board) -> None:
+    def _exchange(self, store: KeyValueStore) -> None:
         if self._failing:
             self._failing = False
-            if self._said.rounds[-1].failed is None:
-                self.tell(failed=board.add(f"failed/{len(self._said.rounds)}", 1))
+            if self._own.rounds[-1].failed is None:
+                self.publish_round(failed=store.add(f"failed/{len(self._own.rounds)}", 1))
         with self._lock:
-            said = self._said = self._said.model_copy(update={"beat": self._said.beat + 1})
-        board.set(_key(self.node.index), said.model_dump_json(by_alias=True))
-        self._written = said
-        here = [index for index in self._silence if index in self._others or board.check([_key(index)])]
+            own = self._own = self._own.model_copy(update={"heartbeat": self._own.heartbeat + 1})
+        store.set(_key(self.node.index), own.model_dump_json(by_alias=True))
+        self._published = own
+        here = [index for index in self._silence if index in self._others or store.check([_key(index)])]
         if not here:
             return
-        texts = board.multi_get([_key(index) for index in here])
-        found = {index: Said.model_validate_json(text) for index, text in zip(here, texts, strict=True)}
+        texts = store.multi_get([_key(index) for index in here])
+        found = {index: PodState.model_validate_json(text) for index, text in zip(here, texts, strict=True)}
         with self._lock:
             self._others = found
 
@@ -205,7 +207,7 @@ def _key(index: int) -> str:
     return f"node/{index}"
 
 
-def open_board(node: Node, closing: threading.Event) -> Board | None:
+def open_store(node: Node, closing: threading.Event) -> KeyValueStore | None:
     """Serve the store, or connect to it as soon as it is served; returns None if `closing` is set before.
 
     Raises:
@@ -213,13 +215,13 @@ def open_board(node: Node, closing: threading.Event) -> Board | None:
     """
     if not node.leads and not _wait_for(node, closing):
         return None
-    # Its C++ code tells of each lost connection by a stack of a hundred lines.
+    # Its C++ code logs a stack of a hundred lines for each lost connection.
     with _quiet():
         from torch.distributed import TCPStore
     host = "127.0.0.1" if node.leads else node.host
     patience = timedelta(seconds=_CONNECT_SECONDS)
-    board: Board = TCPStore(host, node.port, is_master=node.leads, wait_for_workers=False, timeout=patience)
-    return board
+    store: KeyValueStore = TCPStore(host, node.port, is_master=node.leads, wait_for_workers=False, timeout=patience)
+    return store
 
 
 def _wait_for(node: Node, closing: threading.Event) -> bool:

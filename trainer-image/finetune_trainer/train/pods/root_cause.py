@@ -1,4 +1,4 @@
-"""How a round of training ended, of what its pods tell: each pod hears the same and comes to the same conclusion."""
+"""The root cause of how a round ended: every pod reads the same states and comes to the same conclusion."""
 
 from collections.abc import Sequence
 from enum import IntEnum
@@ -9,12 +9,12 @@ from finetune_trainer.errors import CRASHED
 from finetune_trainer.train.messages import Outcome, went_well
 
 
-class Told(Model):
-    """What one pod tells of one round."""
+class RoundState(Model):
+    """How one round stands in one pod."""
 
     # Set as soon as a process of the pod fails: 1 for the first pod to which that happens, then 2.
     failed: int | None = None
-    # Its processes did not end by themselves, and were killed since those of another pod had failed.
+    # Its processes did not end by themselves: they were killed because those of another pod had failed.
     killed: bool = False
     # Set when all processes of the pod have ended.
     outcome: Outcome | None = None
@@ -25,22 +25,22 @@ class Told(Model):
         return self.failed is None and (self.outcome is None or went_well(self.outcome))
 
 
-def succeeded(leader: Told | None) -> bool:
+def succeeded(leader: RoundState | None) -> bool:
     """Return whether the leader has its result: nothing that comes later matters."""
     outcome = leader.outcome if leader is not None else None
     return outcome is not None and outcome.result is not None and went_well(outcome)
 
 
-class _Weight(IntEnum):
-    """Whose word counts: when one pod fails, the others fail for want of it."""
+class _Precedence(IntEnum):
+    """Which state is the cause, the first one first: when one pod fails, the others fail because of it."""
 
     SHORTAGE = 0
     # By one of the trainer's own codes.
     EXPLAINED = 1
     PREEMPTED = 2
-    # A pod that is gone says nothing, and breaks the connections of the others.
+    # A pod that is gone reports nothing, and breaks the connections of the others.
     LOST = 3
-    # NCCL aborts a process that has lost its peers, so that this may be a consequence.
+    # NCCL aborts a process that has lost its peers, so this may be a consequence.
     DIED = 4
     CRASHED = 5
     KILLED = 6
@@ -48,43 +48,43 @@ class _Weight(IntEnum):
     WELL = 8
 
 
-def conclude(told: Sequence[Told | None]) -> tuple[int, Outcome | None]:
-    """Return which pod decides how the round ended, and how; without an outcome that pod was lost.
+def find_root_cause(states: Sequence[RoundState | None]) -> tuple[int, Outcome | None]:
+    """Return the index of the pod that decides how the round ended, and its outcome; None: that pod was lost.
 
-    `told` is by the pods' indices; None is a pod that is gone without a word. A success of the leader counts whatever
-    the others say, since its result is complete; a shortage of memory anywhere means another round.
+    `states` is by pod index; None is a pod that is gone and reported nothing. A success of the leader counts whatever
+    the others report, since its result is complete; a shortage of memory anywhere leads to another round.
     """
-    leader = told[0]
+    leader = states[0]
     if leader is not None and succeeded(leader):
         return 0, leader.outcome
-    first = min(range(len(told)), key=lambda index: (_weight(told[index]), _order(told[index]), index))
-    word = told[first]
-    return first, word.outcome if word is not None else None
+    first = min(range(len(states)), key=lambda index: (_precedence(states[index]), _order(states[index]), index))
+    state = states[first]
+    return first, state.outcome if state is not None else None
 
 
-def _weight(told: Told | None) -> _Weight:
-    if told is None:
-        return _Weight.LOST
-    outcome = told.outcome
+def _precedence(state: RoundState | None) -> _Precedence:
+    if state is None:
+        return _Precedence.LOST
+    outcome = state.outcome
     if outcome is None:
-        return _Weight.SILENT
+        return _Precedence.SILENT
     if outcome.shortage is not None:
-        return _Weight.SHORTAGE
+        return _Precedence.SHORTAGE
     if went_well(outcome):
-        return _Weight.WELL
+        return _Precedence.WELL
     assert outcome.result is not None
     code = outcome.result.exit_code
     if code == ExitCode.PREEMPTED:
-        return _Weight.PREEMPTED
+        return _Precedence.PREEMPTED
     if code in REASONS:
-        return _Weight.EXPLAINED
-    if told.killed:
-        return _Weight.KILLED
-    return _Weight.CRASHED if code == CRASHED else _Weight.DIED
+        return _Precedence.EXPLAINED
+    if state.killed:
+        return _Precedence.KILLED
+    return _Precedence.CRASHED if code == CRASHED else _Precedence.DIED
 
 
-def _order(told: Told | None) -> float:
-    if _weight(told) is _Weight.PREEMPTED:
-        # All were told to stop, and the leader knows what is saved.
+def _order(state: RoundState | None) -> float:
+    if _precedence(state) is _Precedence.PREEMPTED:
+        # All pods were asked to stop, and the leader knows what is saved.
         return 0
-    return told.failed if told is not None and told.failed is not None else float("inf")
+    return state.failed if state is not None and state.failed is not None else float("inf")

@@ -21,7 +21,7 @@ _PATIENCE = timedelta(days=30)
 
 
 @dataclass(frozen=True)
-class Team:
+class Ranks:
     """One process's place among `size`."""
 
     rank: int = 0
@@ -44,7 +44,7 @@ class Team:
         """Whether there are no others."""
         return self.size == 1
 
-    def agree(self, wanted: bool) -> bool:
+    def any_true(self, wanted: bool) -> bool:
         """Return whether any process wants it. All have to ask."""
         if self.alone:
             return wanted
@@ -55,7 +55,7 @@ class Team:
         distributed.all_reduce(found, distributed.ReduceOp.MAX)
         return bool(found.item())
 
-    def share(self, value: T | None = None) -> T:
+    def broadcast(self, value: T | None = None) -> T:
         """Return the leader's value to all; the others wait for it."""
         if self.alone:
             assert value is not None
@@ -68,7 +68,7 @@ class Team:
         found: T = box[0]
         return found
 
-    def of_pod(self, value: T) -> T:
+    def broadcast_in_pod(self, value: T) -> T:
         """Return what the first process of the same pod has; all wait until every process is here."""
         if self.alone:
             return value
@@ -79,7 +79,7 @@ class Team:
         found: T = everyone[self.first_here]
         return found
 
-    def draw(self, seed: int, step: int) -> None:
+    def seed_step(self, seed: int, step: int) -> None:
         """Set the random numbers of one step (dropout's), so that they do not depend on where an attempt began.
 
         Of one process alone a checkpoint keeps them; of many it would have to keep those of other machines.
@@ -112,7 +112,7 @@ def variables(node: Node, local: int, processes: int, port: int) -> dict[str, st
     }
 
 
-def join(environment: Mapping[str, str] = os.environ) -> Team:
+def join(environment: Mapping[str, str] = os.environ) -> Ranks:
     """Meet the other processes, as the environment says; a process without `WORLD_SIZE` is alone.
 
     Raises:
@@ -120,7 +120,7 @@ def join(environment: Mapping[str, str] = os.environ) -> Team:
     """
     size = int(environment.get("WORLD_SIZE", "1"))
     if size == 1:
-        return Team()
+        return Ranks()
     import torch
     from torch import distributed
 
@@ -140,4 +140,4 @@ def join(environment: Mapping[str, str] = os.environ) -> Team:
     # What is agreed on goes through the CPU.
     distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     rank = distributed.get_rank()
-    return Team(rank, distributed.get_world_size(), rank - local)
+    return Ranks(rank, distributed.get_world_size(), rank - local)

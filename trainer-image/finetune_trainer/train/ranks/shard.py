@@ -3,22 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from finetune_api import shares
 from finetune_api.plan import Plan
 from finetune_trainer.methods.rows import SFTRow
-from finetune_trainer.train.ranks.ranks import Team
-
-
-def own_plan(plan: Plan, team: Team) -> Plan:
-    """Return the plan as one process sees it: its batch is the share of each step that it takes."""
-    if team.alone:
-        return plan
-    size = shares.share(plan.training.batch_size, team.size)
-    return plan.model_copy(update={"training": plan.training.model_copy(update={"batch_size": size})})
+from finetune_trainer.train.ranks.ranks import Ranks
 
 
 def filled(
-    rows: Sequence[Any], steps: Sequence[Sequence[int]], plan: Plan, team: Team
+    rows: Sequence[Any], steps: Sequence[Sequence[int]], plan: Plan, ranks: Ranks
 ) -> tuple[Sequence[Any], list[list[int]]]:
     """Return rows and steps of which every step is whole.
 
@@ -27,13 +18,13 @@ def filled(
     it stays the same.
     """
     whole = plan.training.batch_size
-    if team.alone or all(len(step) == whole for step in steps):
+    if ranks.alone or all(len(step) == whole for step in steps):
         return rows, [list(step) for step in steps]
     nothing = SFTRow(row_id=-1, input_ids=rows[0].input_ids[:2], completion_mask=[0, 0])
     return [*rows, nothing], [[*step, *[len(rows)] * (whole - len(step))] for step in steps]
 
 
-def part(step: Sequence[int], micro_batch_size: int, team: Team) -> list[int]:
+def part(step: Sequence[int], micro_batch_size: int, ranks: Ranks) -> list[int]:
     """Return what one process learns of a whole step: accelerate deals out the micro-batches in turn."""
-    starts = range(team.rank * micro_batch_size, len(step), team.size * micro_batch_size)
+    starts = range(ranks.rank * micro_batch_size, len(step), ranks.size * micro_batch_size)
     return [index for start in starts for index in step[start : start + micro_batch_size]]

@@ -4,30 +4,30 @@ from pathlib import Path
 
 from finetune_trainer.methods.interface import Decision
 from finetune_trainer.runtime.sigterm import StopFlag
-from finetune_trainer.train.ranks.ranks import Team
-from finetune_trainer.train.step_control import TrainingProgress
+from finetune_trainer.train.ranks.ranks import Ranks
+from finetune_trainer.train.step_control import StepControl
 
 
-class Leading:
+class LeaderSync:
     """Decides for all; a stop that any process was told counts."""
 
-    def __init__(self, progress: TrainingProgress, team: Team, stop: StopFlag, seed: int) -> None:
+    def __init__(self, progress: StepControl, ranks: Ranks, stop: StopFlag, seed: int) -> None:
         """`stop` is deferred."""
         self._progress = progress
-        self._team = team
+        self._ranks = ranks
         self._stop = stop
         self._seed = seed
 
     def step_begins(self, done: int) -> None:
         """See Progress."""
-        self._team.draw(self._seed, done)
+        self._ranks.seed_step(self._seed, done)
         self._progress.step_begins(done)
 
     def step_ends(self, done: int) -> Decision:
         """See Progress."""
-        if self._team.agree(self._stop.requested):
+        if self._ranks.any_true(self._stop.requested):
             self._stop.request()
-        return self._team.share(self._progress.step_ends(done))
+        return self._ranks.broadcast(self._progress.step_ends(done))
 
     def logged(self, done: int, loss: float) -> None:
         """See Progress."""
@@ -38,22 +38,22 @@ class Leading:
         self._progress.saved(folder, step)
 
 
-class Following:
+class FollowerSync:
     """Does what the leader decides."""
 
-    def __init__(self, team: Team, stop: StopFlag, seed: int) -> None:
-        self._team = team
+    def __init__(self, ranks: Ranks, stop: StopFlag, seed: int) -> None:
+        self._ranks = ranks
         self._stop = stop
         self._seed = seed
 
     def step_begins(self, done: int) -> None:
         """See Progress."""
-        self._team.draw(self._seed, done)
+        self._ranks.seed_step(self._seed, done)
 
     def step_ends(self, done: int) -> Decision:  # noqa: ARG002 - as the leader's
         """See Progress."""
-        self._team.agree(self._stop.requested)
-        return self._team.share()
+        self._ranks.any_true(self._stop.requested)
+        return self._ranks.broadcast()
 
     def logged(self, done: int, loss: float) -> None:
         """The leader has the same figure."""

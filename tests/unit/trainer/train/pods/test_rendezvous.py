@@ -7,7 +7,7 @@ from typing import Any
 
 from finetune_api.result import StageResult
 from finetune_trainer.runtime.node import Node
-from finetune_trainer.train.pods.rendezvous import Meeting, open_board
+from finetune_trainer.train.pods.rendezvous import Rendezvous, open_store
 from finetune_trainer.train.process_group import free_port
 
 OVER = StageResult(stage="train", exit_code=0)
@@ -22,14 +22,14 @@ def until(condition: Callable[[], Any]) -> None:
 
 def test_pods_hear_each_other_whichever_comes_first() -> None:
     port = free_port()
-    second = Meeting(Node(1, 2, "127.0.0.1", port), open_board)
-    first = Meeting(Node(0, 2, "127.0.0.1", port), open_board)
-    first.say(stop=True)
+    second = Rendezvous(Node(1, 2, "127.0.0.1", port), open_store)
+    first = Rendezvous(Node(0, 2, "127.0.0.1", port), open_store)
+    first.publish(stop=True)
     until(lambda: 0 in second.others and second.others[0].stop)
     until(lambda: 1 in first.others)
     leaving = threading.Thread(target=first.leave, args=(OVER,))
     leaving.start()
-    until(lambda: second.others[0].left == OVER)
+    until(lambda: second.others[0].final == OVER)
     second.leave(OVER)
     leaving.join(5)
     assert not leaving.is_alive()
@@ -38,8 +38,8 @@ def test_pods_hear_each_other_whichever_comes_first() -> None:
 
 def test_a_store_that_is_gone_is_a_lost_leader() -> None:
     port = free_port()
-    first = Meeting(Node(0, 2, "127.0.0.1", port), open_board)
-    second = Meeting(Node(1, 2, "127.0.0.1", port), open_board)
+    first = Rendezvous(Node(0, 2, "127.0.0.1", port), open_store)
+    second = Rendezvous(Node(1, 2, "127.0.0.1", port), open_store)
     until(lambda: 0 in second.others)
     # As when its process is killed.
     first._closing.set()
@@ -48,7 +48,7 @@ def test_a_store_that_is_gone_is_a_lost_leader() -> None:
 
 
 def test_a_pod_that_nobody_waits_for_leaves_at_once() -> None:
-    alone = Meeting(Node(1, 2, "127.0.0.1", free_port()), open_board)
+    alone = Rendezvous(Node(1, 2, "127.0.0.1", free_port()), open_store)
     began = time.monotonic()
     alone.leave(OVER)
     # Ten seconds are what it would wait for others.

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from finetune_api.result import StageResult
-from finetune_trainer.errors import StageError
 from finetune_trainer.progress import watchdog
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.runtime.node import Node
@@ -19,7 +18,8 @@ from finetune_trainer.runtime.sigterm import StopFlag, StopRequested
 from finetune_trainer.train import stage as train_stage
 from finetune_trainer.train.messages import STOPPED
 from finetune_trainer.train.pods import rendezvous, rounds
-from finetune_trainer.train.pods.rendezvous import Meeting, Said
+from finetune_trainer.train.pods.rendezvous import PodState, Rendezvous
+from finetune_trainer.train.pods.rounds import TrainRound
 from tests.unit.trainer.train.test_stage import RUN, Stage, running
 
 OVER = StageResult(stage="train", exit_code=0)
@@ -107,7 +107,8 @@ def ended(future: "Future[StageResult]") -> StageResult | BaseException:
 
 
 def failure(found: StageResult | BaseException) -> tuple[int, str]:
-    assert isinstance(found, StageError), found
+    assert isinstance(found, StageResult), found
+    assert found.exit_code != 0
     return found.exit_code, found.message
 
 
@@ -123,7 +124,7 @@ def pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pods:
     stage = Stage(tmp_path, monkeypatch)
     stage.prepare()
     made = Pods(stage, 2)
-    monkeypatch.setattr(rendezvous, "open_board", lambda node, closing: made.table.end(node.index))
+    monkeypatch.setattr(rendezvous, "open_store", lambda node, closing: made.table.end(node.index))
     monkeypatch.setattr(rendezvous, "_EVERY_SECONDS", 0.02)
     monkeypatch.setattr(rounds, "_LOOK_SECONDS", 0.02)
     monkeypatch.setattr(rounds, "_BEHIND_SECONDS", 0.0)
@@ -142,8 +143,8 @@ def test_all_end_well_when_the_leader_has_its_result(pods: Pods) -> None:
 def test_memory_that_runs_out_in_one_pod_is_tried_again_by_all(pods: Pods) -> None:
     found = pods.run(end="crash", others={"fits": None})
     assert [failure(one)[0] for one in found] == [79, 79]
-    assert [micro for micro, _ in pods.stage.rungs[::2]] == [8, 8, 4, 2, 2, 1]
-    assert pods.stage.rungs[::2] == pods.stage.rungs[1::2]
+    assert [micro for micro, _ in pods.stage.settings[::2]] == [8, 8, 4, 2, 2, 1]
+    assert pods.stage.settings[::2] == pods.stage.settings[1::2]
 
 
 def test_each_pod_keeps_its_own_files_between_rounds(pods: Pods) -> None:
@@ -153,14 +154,14 @@ def test_each_pod_keeps_its_own_files_between_rounds(pods: Pods) -> None:
     assert fetched.count(None) == 7
 
 
-def test_a_retry_starts_at_the_rung_that_the_leader_knows(pods: Pods) -> None:
+def test_a_retry_starts_with_the_memory_settings_that_the_leader_knows(pods: Pods) -> None:
     pods.run(fits=None)
     pods.stage.attempts += 1
     again = Pods.__new__(Pods)
     again.__dict__ = pods.__dict__ | {"table": Table()}
-    pods.stage.monkeypatch.setattr(rendezvous, "open_board", lambda node, closing: again.table.end(node.index))
+    pods.stage.monkeypatch.setattr(rendezvous, "open_store", lambda node, closing: again.table.end(node.index))
     again.run(fits=[1, "Offload"])
-    assert pods.stage.rungs[-2:] == [[1, "Offload"], [1, "Offload"]]
+    assert pods.stage.settings[-2:] == [[1, "Offload"], [1, "Offload"]]
 
 
 @pytest.mark.parametrize(
@@ -214,13 +215,13 @@ def test_a_stop_of_one_pod_is_a_stop_of_all(pods: Pods) -> None:
 
 
 def test_a_pod_that_is_stopped_before_the_others_came_says_so(pods: Pods) -> None:
-    def come_and_go() -> None:
-        with rounds.opened(pods.contexts[1]):
-            until(lambda: "node/1" in pods.table.values)
-            pods.stop(1)
+    def come_and_go(train: TrainRound) -> StageResult:
+        until(lambda: "node/1" in pods.table.values)
+        pods.stop(1)
+        return OVER
 
     with pytest.raises(StopRequested):
-        come_and_go()
+        rounds.run(pods.contexts[1], come_and_go)
     pods.tell(fits=[8, "None"])
     assert failure(ended(pods.start(0))) == (75, f"training stopped because node 1 of 2 ended first: {STOPPED}")
     assert pods.stage.started == []
@@ -230,9 +231,9 @@ def test_a_pod_that_falls_silent_is_lost(pods: Pods, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(rendezvous, "_LOST_SECONDS", 0.5)
     monkeypatch.setattr(rounds, "_OTHERS_SECONDS", 0.2)
     monkeypatch.setattr(rendezvous, "_LOST_SECONDS_AFTER_FAILURE", 0.5)
-    pods.table.values["node/1"] = Said(beat=1).model_dump_json().encode()
+    pods.table.values["node/1"] = PodState(heartbeat=1).model_dump_json().encode()
     pods.tell(end="wait")
-    assert failure(ended(pods.start(0))) == (75, "training stopped because it lost contact to node 1 of 2")
+    assert failure(ended(pods.start(0))) == (75, "training stopped because it lost contact with node 1 of 2")
     assert not any(running(one["pid"]) for one in pods.stage.started)
 
 
@@ -244,30 +245,34 @@ def test_the_leader_that_cannot_be_reached_any_more_is_lost(pods: Pods, monkeypa
     futures = [pods.start(0), pods.start(1)]
     until(lambda: len(pods.stage.started) == 2)
     pods.table.cut_off.add(1)
-    assert failure(ended(futures[1])) == (75, "training stopped because it lost contact to the pod that leads")
-    assert failure(ended(futures[0])) == (75, "training stopped because it lost contact to node 1 of 2")
+    assert failure(ended(futures[1])) == (75, "training stopped because it lost contact with the leading pod")
+    assert failure(ended(futures[0])) == (75, "training stopped because it lost contact with node 1 of 2")
 
 
 def test_what_another_pod_reports_is_a_sign_of_life(pods: Pods) -> None:
-    heard = threading.Event()
-    said = Said(beat=1, reports=5)
-    with rounds.opened(pods.contexts[0]) as train_round:
-        pods.table.values["node/1"] = said.model_dump_json().encode()
-        both = train_round.__self__  # type: ignore[attr-defined]
-        both._begin(None)
-        with both.over([], heard.set):
-            assert heard.wait(30)
-            heard.clear()
-            pods.table.values["node/1"] = said.model_copy(update={"reports": 6}).model_dump_json().encode()
-            assert heard.wait(30)
-        pods.table.values["node/1"] = said.model_copy(update={"left": OVER}).model_dump_json().encode()
+    alive = threading.Event()
+    other = PodState(heartbeat=1, reports=5)
+
+    def watch(train: TrainRound) -> StageResult:
+        pods.table.values["node/1"] = other.model_dump_json().encode()
+        both = train.__self__  # type: ignore[attr-defined]
+        both._start(None)
+        with both.over([], alive.set):
+            assert alive.wait(30)
+            alive.clear()
+            pods.table.values["node/1"] = other.model_copy(update={"reports": 6}).model_dump_json().encode()
+            assert alive.wait(30)
+        pods.table.values["node/1"] = other.model_copy(update={"final": OVER}).model_dump_json().encode()
+        return OVER
+
+    assert rounds.run(pods.contexts[0], watch) == OVER
 
 
 def test_a_pod_that_speaks_is_not_lost_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendezvous, "_EVERY_SECONDS", 0.02)
     monkeypatch.setattr(rendezvous, "_LOST_SECONDS", 0.5)
     table = Table()
-    met = [Meeting(Node(index, 2), lambda node, closing: table.end(node.index)) for index in (0, 1)]
+    met = [Rendezvous(Node(index, 2), lambda node, closing: table.end(node.index)) for index in (0, 1)]
     until(lambda: 1 in met[0].others)
     over = time.monotonic() + 1.0
     while time.monotonic() < over:
@@ -275,7 +280,7 @@ def test_a_pod_that_speaks_is_not_lost_however_long_it_takes(monkeypatch: pytest
         time.sleep(0.02)
     leaving = threading.Thread(target=met[0].leave, args=(OVER,))
     leaving.start()
-    until(lambda: met[1].others[0].left)
+    until(lambda: met[1].others[0].final)
     met[1].leave(OVER)
     leaving.join()
 
@@ -283,11 +288,11 @@ def test_a_pod_that_speaks_is_not_lost_however_long_it_takes(monkeypatch: pytest
 def test_the_pod_that_serves_goes_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendezvous, "_EVERY_SECONDS", 0.02)
     table = Table()
-    met = [Meeting(Node(index, 2), lambda node, closing: table.end(node.index)) for index in (0, 1)]
+    met = [Rendezvous(Node(index, 2), lambda node, closing: table.end(node.index)) for index in (0, 1)]
     until(lambda: 1 in met[0].others)
     leaving = threading.Thread(target=met[0].leave, args=(OVER,))
     leaving.start()
-    until(lambda: met[1].others[0].left == OVER)
+    until(lambda: met[1].others[0].final == OVER)
     assert leaving.is_alive()
     met[1].leave(OVER)
     leaving.join(5)

@@ -1,5 +1,6 @@
 """Together, the processes of a team learn every row of a step once, and all do what the leader decides."""
 
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -10,14 +11,17 @@ from finetune_api.job import FineTuneJob
 from finetune_api.plan import Defaults, Plan
 from finetune_api.render import render
 from finetune_trainer.data import step_order
+from finetune_trainer.gpu import memory_fit
+from finetune_trainer.gpu.memory_settings import MemorySettings
+from finetune_trainer.methods import sft
 from finetune_trainer.methods.interface import Decision
 from finetune_trainer.methods.rows import SFTRow
 from finetune_trainer.runtime.node import ALONE, Node
 from finetune_trainer.runtime.sigterm import StopFlag
 from finetune_trainer.train.ranks import ranks
-from finetune_trainer.train.ranks.ranks import Team
-from finetune_trainer.train.ranks.shard import filled, own_plan, part
-from finetune_trainer.train.ranks.step_sync import Following, Leading
+from finetune_trainer.train.ranks.ranks import Ranks
+from finetune_trainer.train.ranks.shard import filled, part
+from finetune_trainer.train.ranks.step_sync import FollowerSync, LeaderSync
 from tests.support.trainer_job import JOB
 from tests.unit.api.strategies import unhurried
 
@@ -47,36 +51,41 @@ def test_every_row_of_a_step_is_learned_once_in_that_step(
 ) -> None:
     batch = micro * accumulation * size
     given_steps = list(step_order.steps(count, batch, 1, epochs=epochs))
-    teams = [Team(rank, size) for rank in range(size)]
-    all_rows, steps = filled(rows(count), given_steps, plan(batch), teams[0])
-    own = [dealt(steps, micro, t.rank, size) for t in teams]
+    members = [Ranks(rank, size) for rank in range(size)]
+    all_rows, steps = filled(rows(count), given_steps, plan(batch), members[0])
+    own = [dealt(steps, micro, t.rank, size) for t in members]
     for number, wanted in enumerate(given_steps):
         mine = [o[number * accumulation : (number + 1) * accumulation] for o in own]
         learned = [index for one in mine for batch_ in one for index in batch_]
         assert sorted(i for i in learned if any(all_rows[i].completion_mask)) == sorted(wanted)
-        for t in teams:
+        for t in members:
             assert [index for batch_ in mine[t.rank] for index in batch_] == part(steps[number], micro, t)
 
 
 def test_a_row_that_stands_in_teaches_nothing() -> None:
-    all_rows, steps = filled(rows(5), [[0, 1, 2, 3], [4]], plan(4), Team(0, 2))
+    all_rows, steps = filled(rows(5), [[0, 1, 2, 3], [4]], plan(4), Ranks(0, 2))
     assert steps == [[0, 1, 2, 3], [4, 5, 5, 5]]
     assert not any(all_rows[5].completion_mask)
 
 
 def test_one_process_takes_the_steps_as_they_are() -> None:
     found = rows(5)
-    assert filled(found, [[0, 1, 2, 3], [4]], plan(4), Team()) == (found, [[0, 1, 2, 3], [4]])
-    assert part([3, 1, 2], 2, Team()) == [3, 1, 2]
-    assert own_plan(plan(8), Team()).training.batch_size == 8
+    assert filled(found, [[0, 1, 2, 3], [4]], plan(4), Ranks()) == (found, [[0, 1, 2, 3], [4]])
+    assert part([3, 1, 2], 2, Ranks()) == [3, 1, 2]
 
 
-def test_each_process_has_its_share_of_the_batch() -> None:
-    assert own_plan(plan(8), Team(1, 4)).training.batch_size == 2
+def test_each_process_takes_its_part_of_the_batch() -> None:
+    made = sft.settings(plan(8), "bf16", 60, Path("out"), MemorySettings(1, "None"), processes=4)
+    assert made["per_device_train_batch_size"] * made["gradient_accumulation_steps"] == 2
+
+
+def test_a_micro_batch_is_not_larger_than_the_part_of_one_process() -> None:
+    assert memory_fit.candidates(plan(8), processes=4)[0] == MemorySettings(2, "None")
+    assert memory_fit.usual(plan(8), processes=8) == MemorySettings(1, "Offload")
 
 
 def test_a_process_knows_its_place_by_torchruns_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ranks.join({}) == Team()
+    assert ranks.join({}) == Ranks()
     assert ranks.variables(ALONE, 0, 1, 29500) == {}
     found = ranks.variables(ALONE, 1, 4, 29500)
     assert (found["RANK"], found["LOCAL_RANK"], found["WORLD_SIZE"]) == ("1", "1", "4")
@@ -98,7 +107,7 @@ def test_ranks_are_counted_over_all_pods() -> None:
 
 
 def test_one_process_of_each_pod_fetches() -> None:
-    assert [Team(rank, 4, rank - rank % 2).fetches for rank in range(4)] == [True, False, True, False]
+    assert [Ranks(rank, 4, rank - rank % 2).fetches for rank in range(4)] == [True, False, True, False]
 
 
 class Wire:
@@ -109,18 +118,18 @@ class Wire:
         self.shared: list[Any] = []
 
 
-class Member(Team):
+class Member(Ranks):
     """One end of it."""
 
     def __init__(self, rank: int, wire: Wire) -> None:
         super().__init__(rank, 2)
         object.__setattr__(self, "wire", wire)
 
-    def agree(self, wanted: bool) -> bool:
+    def any_true(self, wanted: bool) -> bool:
         self.wire.wanted |= wanted  # type: ignore[attr-defined]
         return bool(self.wire.wanted)  # type: ignore[attr-defined]
 
-    def share(self, value: T | None = None) -> T:
+    def broadcast(self, value: T | None = None) -> T:
         if self.leads:
             self.wire.shared.append(value)  # type: ignore[attr-defined]
         found: T = self.wire.shared[-1]  # type: ignore[attr-defined]
@@ -139,17 +148,17 @@ class Training:
 
 def test_the_others_save_and_stop_when_the_leader_does() -> None:
     wire, stop = Wire(), StopFlag()
-    leader = Leading(Training(stop), Member(0, wire), stop, 1)  # type: ignore[arg-type]
-    other = Following(Member(1, wire), StopFlag(), 1)
+    leader = LeaderSync(Training(stop), Member(0, wire), stop, 1)  # type: ignore[arg-type]
+    other = FollowerSync(Member(1, wire), StopFlag(), 1)
     for step in (1, 2, 3):
         assert leader.step_ends(step) == other.step_ends(step) == Decision(save=step == 2, stop=False)
 
 
 def test_all_stop_when_any_of_them_is_told_to() -> None:
     wire, stop, told = Wire(), StopFlag(), StopFlag()
-    leader = Leading(Training(stop), Member(0, wire), stop, 1)  # type: ignore[arg-type]
+    leader = LeaderSync(Training(stop), Member(0, wire), stop, 1)  # type: ignore[arg-type]
     with stop.deferred(), told.deferred():
         told.request()
-        Member(1, wire).agree(told.requested)
+        Member(1, wire).any_true(told.requested)
         assert leader.step_ends(1) == Decision(save=True, stop=True)
-        assert Following(Member(1, wire), told, 1).step_ends(1) == Decision(save=True, stop=True)
+        assert FollowerSync(Member(1, wire), told, 1).step_ends(1) == Decision(save=True, stop=True)
