@@ -18,8 +18,8 @@ MALGO_VERSION = "0.11.24"
 KWOK_VERSION = "0.8.0"
 KUEUE_VERSION = "0.17.0"
 
-SOURCE = Path(__file__).resolve().parent.parent
-"""The folder ``tests/cluster``: the Go module and this package."""
+SOURCE = Path(__file__).resolve().parent / "programs"
+"""The Go module of the programs."""
 
 DEFAULT_NAME = "default"
 

@@ -1,4 +1,4 @@
-module finetune.dev/tests/cluster
+module finetune.dev/local-cluster
 
 go 1.26.0
 
