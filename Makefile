@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-export PYTHONPATH := crds:operator:trainer-image
+export PYTHONPATH := crds:operator:trainer-image:hack
 export FINETUNE_CACHE ?= $(HOME)/.cache/finetune-operator
 DEV := $(FINETUNE_CACHE)/venv/dev/bin
 TRAINER := $(FINETUNE_CACHE)/venv/trainer/bin
@@ -26,7 +26,7 @@ demo: ## Run the main job end to end on a real Kubernetes on this machine (needs
 
 .PHONY: down
 down: ## Stop the local cluster and remove every trace of it but the caches
-	@tests/cluster/cluster down
+	@hack/cluster down
 
 .PHONY: test
 test: prerequisites programs test-unit test-integration test-trainer test-e2e ## Run every test (e2e only as root)
@@ -34,7 +34,7 @@ test: prerequisites programs test-unit test-integration test-trainer test-e2e ##
 # Before the unit tests, too: those of the S3 store are skipped where there is no S3 server yet.
 .PHONY: programs
 programs: prerequisites
-	tests/cluster/cluster build --only $(if $(ROOT),all,control-plane)
+	hack/cluster build --only $(if $(ROOT),all,control-plane)
 
 .PHONY: test-unit
 test-unit: prerequisites venvs ## Run the fast tests, without network or cluster
@@ -73,15 +73,15 @@ JOBS ?= 300
 
 .PHONY: bench-control-plane
 bench-control-plane: prerequisites venvs ## Measure what the operator costs beside plain Jobs, with simulated nodes
-	tests/cluster/cluster build --only control-plane
-	tests/cluster/cluster build --only bench
+	hack/cluster build --only control-plane
+	hack/cluster build --only bench
 	$(DEV)/python -m benchmarks.control_plane --jobs $(JOBS)
 
 .PHONY: lint
 lint: venvs ## Check style, types and layers
 	$(DEV)/ruff check .
 	$(DEV)/ruff format --check .
-	$(DEV)/mypy crds/finetune_api operator/finetune_operator trainer-image/finetune_trainer hack tests/cluster/local_cluster
+	$(DEV)/mypy crds/finetune_api operator/finetune_operator trainer-image/finetune_trainer hack
 	$(DEV)/lint-imports
 
 .PHONY: format

@@ -11,10 +11,7 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from tests.support.platform import Platform, PlatformError, bring_up  # noqa: E402
+from local_platform.platform import ROOT, Platform, PlatformError, bring_up
 
 NAMESPACE = "demo"
 TIMEOUT_SECONDS = 1800

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from local_platform.platform import CLUSTER, Platform, bring_up, run
 from tests.support import tiny_model
-from tests.support.platform import CLUSTER, Platform, bring_up, run
 
 from .jobs import Watch
 

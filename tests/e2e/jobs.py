@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from tests.support.platform import OPERATOR_NAMESPACE, ROOT, Platform, run
+from local_platform.platform import OPERATOR_NAMESPACE, ROOT, Platform, run
 
 FINISH_SECONDS = 900
 
@@ -58,7 +58,7 @@ def finished(platform: Platform, namespace: str, name: str, seconds: float = FIN
 @contextlib.contextmanager
 def tolerated_outage() -> Any:
     """Ignore that the API server does not answer: a test may have just restarted it."""
-    from tests.support.platform import PlatformError
+    from local_platform.platform import PlatformError
 
     try:
         yield
@@ -115,7 +115,7 @@ def kill_operator(platform: Platform) -> None:
 
 def restart(component: str) -> None:
     """Restart a component of the local cluster."""
-    from tests.support.platform import CLUSTER
+    from local_platform.platform import CLUSTER
 
     run(CLUSTER, "restart", component)
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from finetune_trainer.evaluation.reference import Reference
 from finetune_trainer.runtime.build_id import checksum
-from tests.support.platform import CACHE, CLUSTER, Platform, bring_up, run
+from local_cluster.layout import cache
+from local_platform.platform import CLUSTER, Platform, bring_up, run
 
 from .jobs import create, demo_job, finished
 
@@ -22,7 +23,7 @@ SYSTEM = "너는 헬스 코치다."
 LEARNED = "네, 오늘도 화이팅!"
 QUESTION = "스쿼트는 어떻게 하나요?"
 GGUFS = ("F16", "Q8_0", "Q4_K_M")
-_FOLDER = CACHE / "results" / NAME
+_FOLDER = cache() / "results" / NAME
 _STAMP = "made-by"
 
 

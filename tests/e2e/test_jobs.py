@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.platform import OPERATOR_NAMESPACE, RELEASE, Platform, PlatformError, secret
+from local_platform.platform import OPERATOR_NAMESPACE, RELEASE, Platform, PlatformError, secret
 
 from .jobs import (
     Watch,

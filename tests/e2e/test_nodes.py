@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.platform import Platform
+from local_platform.platform import Platform
 
 from .jobs import create, demo_job, finished, kill_trainer, live_pods, stage
 

@@ -12,8 +12,9 @@ from finetune_trainer.export.gguf import convert as gguf_convert
 from finetune_trainer.export.parity import check as parity_check
 from finetune_trainer.export.parity.check import Rejected
 from finetune_trainer.model.adapter import WEIGHTS
-from tests.support.platform import Platform
-from tests.support.smollm2 import cache, model_dir
+from local_cluster.layout import cache
+from local_platform.platform import Platform
+from local_platform.smollm2 import model_dir
 
 from . import served
 from .jobs import condition, create, finished

@@ -1,7 +1,7 @@
 """Jobs that name a queue or a scheduler that nobody serves here; tests/interop/test_kueue.py has a real Kueue."""
 
+from local_platform.operator_process import OperatorProcess, eventually
 from tests.support.fake_kubelet import World
-from tests.support.operator import OperatorProcess, eventually
 
 
 def test_a_job_that_names_a_queue_does_not_run_past_it(operator: OperatorProcess, world: World) -> None:

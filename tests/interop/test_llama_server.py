@@ -11,9 +11,10 @@ from finetune_trainer.data.rows.example import Message
 from finetune_trainer.data.tokens import chat_template
 from finetune_trainer.export.gguf import convert as gguf_convert
 from finetune_trainer.prepare import template_choice
+from local_cluster.layout import cache
+from local_platform.smollm2 import model_dir
 from tests.e2e.served import GGUFS, LEARNED, Served, messages
 from tests.support import llama_server, tiny_model
-from tests.support.smollm2 import cache, model_dir
 from tests.support.tokenizer_families import FAMILIES, Family
 
 SYSTEM = "너는 헬스 코치다.\n짧게 답해라."

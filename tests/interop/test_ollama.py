@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from finetune_trainer.export.gguf import convert as gguf_convert
+from local_cluster.layout import cache
+from local_platform.smollm2 import model_dir
 from tests.e2e.served import GGUFS, LEARNED, QUESTION, SYSTEM, Served, messages
 from tests.support.ollama_server import Ollama, serve
-from tests.support.smollm2 import cache, model_dir
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ import transformers
 
 from finetune_trainer import cli
 from finetune_trainer.export import stage as export_stage
+from local_platform.smollm2 import model_dir
 from tests.support.export_job import QuickParts
-from tests.support.smollm2 import model_dir
 
 # Loaded for who is forked; much of transformers is loaded only with the first tokenizer.
 LOADED = (boto3, llama_cpp, torch, export_stage, transformers.AutoTokenizer.from_pretrained(model_dir()))

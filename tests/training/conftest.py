@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from local_cluster.layout import cache
+from local_platform.smollm2 import model_dir
 from tests.support import in_process, trainer_job
-from tests.support.smollm2 import cache, model_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 6

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from local_platform.smollm2 import model_dir
 from tests.support import trainer_job
-from tests.support.smollm2 import model_dir
 from tests.training.conftest import LOADS_A_MODEL, Job, complete
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(900), *LOADS_A_MODEL]

@@ -21,8 +21,8 @@ from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.methods.interface import Decision, LoadedModel
 from finetune_trainer.methods.rows import BinaryRow, PreferenceRow, SFTRow
 from finetune_trainer.model import load as load_model
+from local_platform.smollm2 import model_dir
 from tests.support import tiny_model
-from tests.support.smollm2 import model_dir
 from tests.support.trainer_job import JOB
 from tests.training.conftest import LOADS_A_MODEL
 

