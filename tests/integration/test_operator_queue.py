@@ -21,7 +21,7 @@ def test_a_job_that_names_a_scheduler_waits_for_it(operator: OperatorProcess, wo
         lambda: c if (c := world.condition("Ready")).get("reason") == "Unschedulable" else {},
         "the pod is not scheduled",
     )
-    assert "The scheduler volcano has not looked at the pod yet" in ready["message"]
+    assert "The scheduler volcano has not handled the pod yet" in ready["message"]
     assert [pod["spec"]["schedulerName"] for pod in world.items("pods")] == ["volcano"]
     world.run("prepare")
     eventually(lambda: world.condition("Ready").get("reason") != "Unschedulable", "the pod has its node")

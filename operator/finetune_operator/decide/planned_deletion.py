@@ -17,7 +17,7 @@ from finetune_api.status import DeletionReason, FineTuneJobStatus, PlannedDeleti
 from finetune_operator.decide import conditions, job_and_pod, status
 from finetune_operator.decide.decision import Action, Decision, DeleteJob, KubernetesEvent
 from finetune_operator.decide.observation import Object, Observation
-from finetune_operator.decide.pass_result import Transition
+from finetune_operator.decide.pass_result import Pass
 
 SUSPENDED: DeletionReason = "Suspended"
 COMPUTE_CHANGED: DeletionReason = "ComputeChanged"
@@ -29,7 +29,7 @@ TERMINATING_SECONDS = 30.0
 
 
 def carry_out(
-    this: Transition,
+    this: Pass,
     job: Object,
     reason: DeletionReason,
     message: str,
@@ -44,13 +44,13 @@ def carry_out(
     this = record(this, job, reason)
     if is_recorded(this):
         deletions = (*actions, *delete([job]))
-        return this.go_on(reason, message, requeue_after=TERMINATING_SECONDS, actions=deletions)
+        return this.in_progress(reason, message, requeue_after=TERMINATING_SECONDS, actions=deletions)
     if event:
         this = replace(this, events=(*this.events, event))
-    return this.go_on(reason, message, requeue_after=RECORDED_SECONDS, actions=actions)
+    return this.in_progress(reason, message, requeue_after=RECORDED_SECONDS, actions=actions)
 
 
-def record(this: Transition, job: Object, reason: DeletionReason) -> Transition:
+def record(this: Pass, job: Object, reason: DeletionReason) -> Pass:
     """Return the pass with the reason for which the Job of the present stage is deleted."""
     stage = status.current(this.status)
     assert stage is not None  # it has a Job
@@ -59,7 +59,7 @@ def record(this: Transition, job: Object, reason: DeletionReason) -> Transition:
     return replace(this, status=status.with_stage(this.status, recorded))
 
 
-def is_recorded(this: Transition) -> bool:
+def is_recorded(this: Pass) -> bool:
     """Whether an earlier pass has written what is known of the stages now."""
     return this.status.stages == this.observation.status.stages
 

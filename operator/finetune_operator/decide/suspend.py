@@ -10,7 +10,7 @@ from finetune_api.status import StageStatus
 from finetune_operator.decide import admission_refusal, conditions, job_and_pod, planned_deletion, stuck_job
 from finetune_operator.decide.decision import Decision
 from finetune_operator.decide.observation import Object, Observation
-from finetune_operator.decide.pass_result import Transition
+from finetune_operator.decide.pass_result import Pass
 
 
 def applies(observation: Observation, spec: FineTuneJobSpec, stage: StageStatus) -> bool:
@@ -23,7 +23,7 @@ def applies(observation: Observation, spec: FineTuneJobSpec, stage: StageStatus)
     return planned_deletion.reason(observation.status, stage) == planned_deletion.SUSPENDED
 
 
-def hold(this: Transition, spec: FineTuneJobSpec, stage: StageStatus) -> Decision:
+def hold(this: Pass, spec: FineTuneJobSpec, stage: StageStatus) -> Decision:
     """Start nothing; delete what is live."""
     this = replace(this, status=admission_refusal.forget(this.status, stage))
     observation = this.observation
@@ -47,7 +47,7 @@ def _job(observation: Observation, stage: StageStatus) -> Object | None:
     return job_and_pod.named(observation.jobs, stage.job_name) if stage.state == "Running" and stage.job_name else None
 
 
-def _may_delete(job: Object, this: Transition) -> bool:
+def _may_delete(job: Object, this: Pass) -> bool:
     if not job_and_pod.is_live_job(job):
         return False
     pods = [p for p in this.observation.pods if job_and_pod.is_pod_of_job(p, job)]

@@ -13,7 +13,7 @@ from finetune_api.result import StageResult
 from finetune_api.spec import Stage
 from finetune_api.status import FineTuneJobStatus
 from finetune_operator.clock import format_time
-from finetune_operator.control.reconciler import goes_on, wait_for_next
+from finetune_operator.control.reconciler import may_continue, wait_for_next
 from finetune_operator.decide.decide import decide
 from finetune_operator.decide.decision import (
     Action,
@@ -356,7 +356,7 @@ class World:
             self.events += decision.events
             resource, old = copy.deepcopy(self.job), observation.status
             observation = observation.with_status(resource)
-            if not goes_on(old, observation.status, decision):
+            if not may_continue(old, observation.status, decision):
                 self.last_requeue = wait_for_next(old, observation.status, decision)
                 return
         raise AssertionError("a pass comes to no end")
