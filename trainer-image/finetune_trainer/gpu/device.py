@@ -63,7 +63,7 @@ def find(allow_cpu: bool) -> GPU | None:
         raise GPUUnusableError(
             f"the GPU of this node does not work: {_first_line(error)}; another node is tried"
         ) from error
-    assert total == 8
+    check_sum(total)
     capability = torch.cuda.get_device_capability()
     check_capability(torch.cuda.get_device_name(), capability, torch.cuda.get_arch_list())
     free, whole = torch.cuda.mem_get_info()
@@ -92,6 +92,18 @@ def in_words(gpu: GPU) -> list[str]:
             "and is slower or may not fit"
         )
     return said
+
+
+def check_sum(total: int) -> None:
+    """Check what the GPU made of the sum of eight ones.
+
+    Raises:
+        GPUUnusableError: it is wrong.
+    """
+    if total != 8:
+        raise GPUUnusableError(
+            f"the GPU of this node computes wrong results (8 ones add up to {total}); another node is tried"
+        )
 
 
 def check_driver(driver: str | None, cuda: str | None) -> None:

@@ -257,7 +257,6 @@ def _describe(
         stop_token_ids=list(stops.ids),
         stop_strings=list(stops.strings),
         total_steps=steps,
-        longest_tokens=longest,
         memory=MemoryStatus(estimated_mib=memory_fit.check(plan, model.shape, longest)),
         dataset=dataset,
         questions=[Question(prompt=p) for p in plan.evaluation.prompts]

@@ -41,8 +41,6 @@ class Prepared(Model):
     stop_token_ids: list[int]
     stop_strings: list[str]
     total_steps: int
-    # Of the rows to train on.
-    longest_tokens: int = 0
     memory: MemoryStatus | None = None
     dataset: DatasetStatus
     questions: list[Question]

@@ -8,7 +8,7 @@ from finetune_api.exit_codes import reason
 from finetune_api.layout import JobLayout
 from finetune_api.result import StageResult
 from finetune_api.spec import Stage
-from finetune_trainer.errors import NoResultError, SettingsError, StageError
+from finetune_trainer.errors import GuardError, NoResultError, SettingsError, StageError
 from finetune_trainer.run_folder import prepared
 from finetune_trainer.run_folder.prepared import Prepared
 from finetune_trainer.runtime.context import Context
@@ -66,9 +66,15 @@ def kept(store: Store, layout: JobLayout, stage: Stage) -> StageResult:
 
 
 def run_folder(context: Context) -> str:
-    """Return the key of the folder of the run that prepare computed."""
+    """Return the key of the folder of the run that prepare computed.
+
+    Raises:
+        SettingsError: prepare has not finished.
+        GuardError: it finished without a run id.
+    """
     run_id = read(context, "prepare").run_id
-    assert run_id is not None  # prepare never finishes without one
+    if run_id is None:
+        raise GuardError("prepare finished without a run id")
     return context.layout.run(run_id)
 
 
@@ -77,6 +83,7 @@ def read_prepared(context: Context) -> Prepared:
 
     Raises:
         SettingsError: prepare has not finished.
+        GuardError: it finished without a run id.
     """
     key = f"{run_folder(context)}/{prepared.DESCRIPTION}"
     data = context.store.get_bytes(key)

@@ -5,7 +5,16 @@ from dataclasses import replace
 import pytest
 
 from finetune_trainer.errors import GPUUnusableError, ModelError, OutOfGPUMemoryError
-from finetune_trainer.gpu.device import GPU, asked_mib, check_capability, check_driver, check_memory, in_words, ran_out
+from finetune_trainer.gpu.device import (
+    GPU,
+    asked_mib,
+    check_capability,
+    check_driver,
+    check_memory,
+    check_sum,
+    in_words,
+    ran_out,
+)
 
 L4 = GPU("NVIDIA L4", "570.86.10", (8, 9), 20000, 23034, has_bf16=True)
 
@@ -34,6 +43,12 @@ def test_a_new_enough_driver_passes(driver: str, cuda: str) -> None:
 def test_an_old_card_is_refused() -> None:
     with pytest.raises(GPUUnusableError, match=r"Tesla P4 .*6\.1.* needs 7\.5"):
         check_capability("Tesla P4", (6, 1), ["sm_75", "sm_80", "sm_90a", "compute_120"])
+
+
+def test_a_gpu_that_computes_wrong_results_is_another_nodes_chance() -> None:
+    check_sum(8)
+    with pytest.raises(GPUUnusableError, match=r"computes wrong results \(8 ones add up to 7\)"):
+        check_sum(7)
 
 
 def test_a_card_newer_than_the_build_passes() -> None:

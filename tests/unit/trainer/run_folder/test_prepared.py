@@ -33,7 +33,12 @@ def test_train_reads_what_prepare_counted(job: TrainerJob, method: Method, rows:
     assert (len(train), len(held)) == (100, 20)
     assert {r.row_id for r in train} | {r.row_id for r in held} == set(range(120))
     assert prepared.dataset.supervised_tokens == sum(r.supervised for r in train)
-    assert prepared.longest_tokens == max(r.length for r in train)
+
+
+def test_a_description_of_an_earlier_trainer_is_read(job: TrainerJob) -> None:
+    _, prepared = _prepared(job, _TEXTS, "SFT")
+    earlier = prepared.to_json() | {"longestTokens": 7}
+    assert Prepared.model_validate_json(json.dumps(earlier)) == prepared
 
 
 def test_pairs_are_asked_with_the_chosen_answer(job: TrainerJob) -> None:
@@ -54,14 +59,16 @@ def test_plain_text_asks_nothing(job: TrainerJob) -> None:
 
 
 def test_report_has_the_data_and_stays_in_the_bucket(job: TrainerJob) -> None:
-    run, prepared = _prepared(job, _PAIRS, "DPO")
+    run, _ = _prepared(job, _PAIRS, "DPO")
     report = Report.model_validate_json((run / "report.json").read_bytes())
     assert report.report_version == 1
     assert report.data is not None
     assert report.data.split is not None
     assert (report.data.split.train, report.data.split.holdout) == (100, 20)
     assert report.data.lengths is not None
-    assert report.data.lengths.maximum >= prepared.longest_tokens
+    train = training_rows.read(run / "prepared/train.parquet", "DPO")
+    held = training_rows.read(run / "prepared/holdout.parquet", "DPO")
+    assert report.data.lengths.maximum == max(row.length for row in (*train, *held))
     assert report.data.sample is not None
     assert "번은 좋아." in report.data.sample.segments[-1].text
     assert "번은 좋아." not in json.dumps(job.result(), ensure_ascii=False)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from finetune_api import exit_codes
 from finetune_api.layout import JobLayout
 from finetune_api.plan import Plan
 from finetune_api.result import StageResult
@@ -94,6 +95,16 @@ def test_a_damaged_result_is_a_crash_whose_traceback_is_printed(
     assert reporting.run("train") == 1
     assert reporting.result()["message"] == "unexpected ValidationError in train"
     assert "ValidationError" in capfd.readouterr().err
+
+
+def test_a_preparation_without_a_run_id_is_permanent(job: TrainerJob) -> None:
+    job.plan["allowCPU"] = True
+    result = StageResult(stage="prepare", exit_code=0)
+    layout = JobLayout("gym", "coach", "11111111-2222")
+    stage_results.write(open_output(Plan.model_validate(job.plan).output), layout, result)
+    code = job.run("train")
+    assert code in exit_codes.PERMANENT
+    assert job.result()["message"].startswith("prepare finished without a run id; this is a fault of the trainer image")
 
 
 def test_no_training_library_is_loaded(reporting: TrainerJob) -> None:
