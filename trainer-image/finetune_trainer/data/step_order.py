@@ -3,6 +3,8 @@
 import hashlib
 from collections.abc import Iterator
 
+from finetune_trainer.errors import GuardError
+
 
 def order(seed: int, epoch: int, n: int) -> list[int]:
     """Return the rows 0..n-1 in the order of one epoch (from 0): sorted by SHA-256 of `seed:epoch:row`."""
@@ -10,10 +12,15 @@ def order(seed: int, epoch: int, n: int) -> list[int]:
 
 
 def total_steps(n: int, batch_size: int, *, max_steps: int | None = None, epochs: int | None = None) -> int:
-    """Return the number of optimizer steps; exactly one of max_steps and epochs is given."""
+    """Return the number of optimizer steps; exactly one of max_steps and epochs is given.
+
+    Raises:
+        GuardError: neither is given.
+    """
     if max_steps is not None:
         return max_steps
-    assert epochs is not None
+    if epochs is None:
+        raise GuardError("the plan has neither training.maxSteps nor training.epochs")
     return -(-n * epochs // batch_size)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune_api.report import EvaluationReport
 from finetune_api.status import EvaluationStatus
-from finetune_trainer.errors import SettingsError
+from finetune_trainer.errors import GuardError, SettingsError
 from finetune_trainer.evaluation import forgetting, reference
 from finetune_trainer.evaluation import warnings as evaluation_warnings
 from finetune_trainer.evaluation.curve import Curve
@@ -78,10 +78,12 @@ class Evaluation:
         The caller restores the model's mode and the random numbers.
 
         Raises:
-            SettingsError: it is no finite number.
-            StopRequested: the pod was told to stop meanwhile: many rows take longer than it is given.
+            SettingsError: the loss is not a finite number.
+            StopRequested: the pod must stop; the rows may take longer than its grace period.
+            GuardError: there are no hold-out rows.
         """
-        assert self._holdout, f"step {step} cannot be judged without hold-out rows"
+        if not self._holdout:
+            raise GuardError(f"the result of step {step} was to be evaluated without hold-out rows")
         shown = self._progress(0, 100, step)
 
         def advance(percent: int) -> None:
@@ -136,9 +138,13 @@ class Evaluation:
         return status(found, kept_step if curve.points else None)
 
     def write(self) -> None:
-        """Put what later stages and people read into the run's folder."""
-        assert self._report is not None, "after comes first"
-        assert self._reference is not None, "after comes first"
+        """Write answers, reference and report to the run's folder.
+
+        Raises:
+            GuardError: `after` was not called.
+        """
+        if self._report is None or self._reference is None:
+            raise GuardError("the evaluation was to be written before it was complete")
         answers = [answer.model_dump(mode="json", by_alias=True) for answer in self._report.answers]
         self._put(ANSWERS, json.dumps({"questions": answers}, ensure_ascii=False, indent=2))
         self._put(f"{prepared.FOLDER}/{reference.NAME}", self._reference.model_dump_json(by_alias=True))

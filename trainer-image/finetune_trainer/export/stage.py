@@ -14,7 +14,7 @@ from finetune_api.layout import MANIFEST
 from finetune_api.result import StageResult
 from finetune_api.spec import GGUFType
 from finetune_api.status import Parity
-from finetune_trainer.errors import SettingsError
+from finetune_trainer.errors import GuardError, SettingsError
 from finetune_trainer.export.background_upload import Uploader
 from finetune_trainer.export.files import ExportFiles
 from finetune_trainer.export.gguf import convert as gguf_convert
@@ -143,7 +143,8 @@ class _Export:
 
     def _record(self, name: str) -> Record:
         record = self._state.find(name)
-        assert record is not None, f"{name} was not made"
+        if record is None:
+            raise GuardError(f"export ended without {name}, which the plan asks for")
         return record
 
     def _is_done(self, gguf_type: GGUFType) -> bool:

@@ -38,10 +38,9 @@ def load(
     os.environ["UNSLOTH_DATASET_NUM_PROC"] = "0"
     if compared_with_reference(plan.training.method):
         os.environ["UNSLOTH_BLOCK_COMPILE"] = "0"
-    import unsloth  # first: it patches the libraries that come after
+    # Unsloth first: it patches the libraries that are imported after it.
     from unsloth import FastLanguageModel
 
-    assert unsloth.__version__
     training = plan.training
     chosen = precision(training.precision, gpu)
     try:

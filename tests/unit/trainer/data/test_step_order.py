@@ -1,9 +1,11 @@
 """Which rows make up each optimizer step."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_trainer.data.step_order import order, steps, total_steps
+from finetune_trainer.errors import GuardError
 
 ROWS = st.integers(1, 200)
 SEEDS = st.integers(0, 2**31 - 1)
@@ -57,3 +59,8 @@ def test_the_batch_size_only_cuts_the_order(n: int, batch: int, other: int, seed
 def test_epochs_follow_one_another(n: int, seed: int, epochs: int) -> None:
     shown = [row for step in steps(n, 8, seed, epochs=epochs) for row in step]
     assert shown == [row for epoch in range(epochs) for row in order(seed, epoch, n)]
+
+
+def test_a_plan_without_an_end_is_refused() -> None:
+    with pytest.raises(GuardError, match=r"neither training\.maxSteps nor training\.epochs"):
+        total_steps(10, 2)

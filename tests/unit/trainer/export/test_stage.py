@@ -305,3 +305,12 @@ def test_what_the_adapter_is_merged_into_is_decided_once(
     assert made.run("export") == 0
     report = json.loads((run_folder(made) / "report.json").read_text())
     assert (report["export"]["mergeBase"], len(asked)) == ("Original", 1)
+
+
+def test_an_export_that_left_something_out_is_a_fault_of_the_trainer(
+    job: TrainerJob, parts: QuickParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune_trainer.export.stage._Export.make", lambda _: None)
+    assert job.run("export") == 70
+    assert job.result()["message"].startswith("export ended without F16, which the plan asks for; this is a fault")
+    assert not (run_folder(job) / "manifest.json").exists()
