@@ -59,8 +59,8 @@ def measure(options: argparse.Namespace, folder: Path) -> int:
     from finetune_api import memory
     from finetune_api.plan import Plan
     from finetune_trainer.gpu import device as gpu_device
-    from finetune_trainer.gpu import memory_fit
     from finetune_trainer.model import load as load_model
+    from finetune_trainer.model import memory_fit
     from finetune_trainer.runtime import environment
 
     data = options.work / "rows-100.jsonl"
@@ -99,7 +99,7 @@ def measure(options: argparse.Namespace, folder: Path) -> int:
             shape = memory.Shape.of(config)
             estimate = memory.estimate(
                 shape,
-                method="SFT",
+                footprint=memory.Footprint(),
                 nf4=options.quantization == "NF4",
                 rank=plan.training.lora.rank,
                 target_modules=plan.training.lora.target_modules,

@@ -4,8 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from finetune_api.training_spec import Method
-
 _MIB = 1024 * 1024
 Checkpointing = Literal["None", "Standard", "Offload"]
 
@@ -64,6 +62,16 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Footprint:
+    """What a training method takes for one example."""
+
+    # Sequences that go through the model together: 2 where two answers are compared.
+    sequences: int = 1
+    # Whether its loss holds the logits of all tokens; otherwise it computes them in chunks.
+    all_logits: bool = False
+
+
+@dataclass(frozen=True)
 class Estimate:
     """MiB by part."""
 
@@ -90,10 +98,9 @@ _BLOCK_EXTRA = 1.11
 _RECOMPUTED = 2.15
 # Layers whose inputs wait on the GPU for their trip to or from host memory.
 _OFFLOADED_LAYERS = 4
-# The losses of SFT and DPO are computed in chunks of about so many tokens.
+# A loss in chunks computes about so many tokens at once.
 _LOGIT_CHUNK_TOKENS = 512
-# Those of the others hold all logits: 16 bit, their 32-bit copy and its gradient.
-_ALL_LOGITS: tuple[Method, ...] = ("ORPO", "KTO")
+# A loss that holds all logits has them in 16 bit, a 32-bit copy and its gradient.
 _LOGIT_BYTES = 10
 _RESERVE = 0.06
 _CUDA_MIB = 850
@@ -107,7 +114,7 @@ _BUCKET_BYTES = 4
 def estimate(
     shape: Shape,
     *,
-    method: Method,
+    footprint: Footprint,
     nf4: bool,
     rank: int,
     target_modules: Iterable[str],
@@ -116,17 +123,14 @@ def estimate(
     checkpointing: Checkpointing,
     processes: int = 1,
 ) -> Estimate:
-    """Return the estimate for a micro-batch of `micro_batch_size` examples padded to `longest` tokens.
-
-    A DPO or ORPO example is two sequences, the chosen and the rejected one.
-    """
+    """Return the estimate for a micro-batch of `micro_batch_size` examples, padded to `longest` tokens."""
     linears = shape.linears()
     inside = shape.layers * sum(a * b for a, b in linears.values())
     embeddings = shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
     norms = (2 * shape.layers + 1) * shape.hidden
     weights = inside * (NF4_BYTES if nf4 else _HALF) + (embeddings + norms) * _HALF
     trained = shape.adapter_parameters(rank, target_modules)
-    tokens = micro_batch_size * longest * (2 if method in ("DPO", "ORPO") else 1)
+    tokens = micro_batch_size * longest * footprint.sequences
     kept = tokens * _HALF * shape.hidden
     block = tokens * (6 * _HALF * shape.hidden + 2 * _HALF * shape.key_value_width + 2 * _HALF * shape.intermediate)
     activations = {
@@ -136,7 +140,7 @@ def estimate(
     }[checkpointing]
     logits = (
         tokens * shape.vocabulary * _LOGIT_BYTES
-        if method in _ALL_LOGITS
+        if footprint.all_logits
         else min(tokens, _LOGIT_CHUNK_TOKENS) * shape.vocabulary * 4
     )
     adapter = trained * (_ADAPTER_BYTES + (_BUCKET_BYTES if processes > 1 else 0))

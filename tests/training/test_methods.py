@@ -16,10 +16,11 @@ from finetune_api.render import render
 from finetune_api.training_spec import Method
 from finetune_trainer import methods
 from finetune_trainer.evaluation import scores
-from finetune_trainer.evaluation.scores import Score
 from finetune_trainer.gpu.memory_settings import MemorySettings
-from finetune_trainer.methods.interface import Decision, LoadedModel
-from finetune_trainer.methods.rows import BinaryRow, PreferenceRow, SFTRow
+from finetune_trainer.methods.interface import Decision, LoadedModel, Score
+from finetune_trainer.methods.kto import BinaryRow
+from finetune_trainer.methods.preference import PreferenceRow
+from finetune_trainer.methods.sft import SFTRow
 from finetune_trainer.model import load as load_model
 from local_platform.smollm2 import model_dir
 from tests.support import tiny_model

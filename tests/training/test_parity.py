@@ -19,7 +19,7 @@ from finetune_trainer.export.llama_cpp.api import LlamaModel
 from finetune_trainer.export.parity import check as parity_check
 from finetune_trainer.export.parity.check import Figures, Rejected
 from finetune_trainer.gpu.memory_settings import MemorySettings
-from finetune_trainer.methods import rows as training_rows
+from finetune_trainer.methods.sft import SFT
 from finetune_trainer.model import adapter, base_weights
 from finetune_trainer.model import load as load_model
 from finetune_trainer.model.base_weights import Loading
@@ -135,7 +135,7 @@ def on_4bit(trained: Job) -> tuple[Reference, Loading]:
     plan = json.loads((trained.root / "plan.json").read_text())
     plan["model"]["quantization"] = "NF4"
     loaded = load_model.load(Plan.model_validate(plan), model_dir(), None, MemorySettings(1, "None"))
-    rows = reference.choose(training_rows.read(trained.run / "prepared/holdout.parquet", "SFT"), [])[:ROWS]
+    rows = reference.choose(SFT().read(trained.run / "prepared/holdout.parquet"), [])[:ROWS]
     base = reference.log_probabilities(loaded, rows, lambda percent: None)
     adapter.start_from(loaded.model, trained.run / "adapter")
     compared = reference.compare(loaded, rows, base, lambda percent: None)

@@ -2,8 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_api.memory import Checkpointing, Estimate, Shape, estimate
-from finetune_api.training_spec import Method
+from finetune_api.memory import Checkpointing, Estimate, Footprint, Shape, estimate
 
 LLAMA_3_8B = {
     "vocab_size": 128256,
@@ -15,21 +14,22 @@ LLAMA_3_8B = {
     "tie_word_embeddings": False,
 }
 # benchmarks/memory.py on one H100, 2026-11-24: NF4, rank 16 on seven linear layers; what torch reserved, in MiB.
-MEASURED: tuple[tuple[Method, Checkpointing, int, int, int], ...] = (
-    ("SFT", "None", 1, 256, 7122),
-    ("SFT", "None", 1, 2048, 14196),
-    ("SFT", "None", 2, 2048, 21838),
-    ("SFT", "None", 8, 256, 14658),
-    ("SFT", "None", 8, 1024, 38932),
-    ("SFT", "Standard", 1, 256, 6242),
-    ("SFT", "Standard", 2, 2048, 8224),
-    ("SFT", "Standard", 8, 1024, 10834),
-    ("SFT", "Offload", 1, 256, 6242),
-    ("SFT", "Offload", 2, 2048, 7248),
-    ("SFT", "Offload", 8, 1024, 8722),
+PLAIN, PAIRS, ALL_LOGITS = Footprint(), Footprint(sequences=2), Footprint(all_logits=True)
+MEASURED: tuple[tuple[Footprint, Checkpointing, int, int, int], ...] = (
+    (PLAIN, "None", 1, 256, 7122),
+    (PLAIN, "None", 1, 2048, 14196),
+    (PLAIN, "None", 2, 2048, 21838),
+    (PLAIN, "None", 8, 256, 14658),
+    (PLAIN, "None", 8, 1024, 38932),
+    (PLAIN, "Standard", 1, 256, 6242),
+    (PLAIN, "Standard", 2, 2048, 8224),
+    (PLAIN, "Standard", 8, 1024, 10834),
+    (PLAIN, "Offload", 1, 256, 6242),
+    (PLAIN, "Offload", 2, 2048, 7248),
+    (PLAIN, "Offload", 8, 1024, 8722),
     # benchmarks/gpu_checks.py: the same of whole runs of the train stage.
-    ("DPO", "None", 8, 726, 52188),
-    ("KTO", "None", 8, 726, 36944),
+    (PAIRS, "None", 8, 726, 52188),
+    (ALL_LOGITS, "None", 8, 726, 36944),
 )
 # And what the CUDA context took beside it.
 CONTEXT = 800
@@ -41,11 +41,11 @@ def shape() -> Shape:
     return found
 
 
-def llama(mode: Checkpointing, rows: int, length: int, *, nf4: bool = True, method: Method = "SFT") -> Estimate:
+def llama(mode: Checkpointing, rows: int, length: int, *, nf4: bool = True, footprint: Footprint = PLAIN) -> Estimate:
     names = list(shape().linears())
     return estimate(
         shape(),
-        method=method,
+        footprint=footprint,
         nf4=nf4,
         rank=16,
         target_modules=names,
@@ -55,11 +55,11 @@ def llama(mode: Checkpointing, rows: int, length: int, *, nf4: bool = True, meth
     )
 
 
-@pytest.mark.parametrize(("method", "mode", "rows", "length", "reserved"), MEASURED)
+@pytest.mark.parametrize(("footprint", "mode", "rows", "length", "reserved"), MEASURED)
 def test_the_estimate_is_within_15_percent_of_what_was_measured(
-    method: Method, mode: Checkpointing, rows: int, length: int, reserved: int
+    footprint: Footprint, mode: Checkpointing, rows: int, length: int, reserved: int
 ) -> None:
-    assert llama(mode, rows, length, method=method).total_mib == pytest.approx(reserved + CONTEXT, rel=0.15)
+    assert llama(mode, rows, length, footprint=footprint).total_mib == pytest.approx(reserved + CONTEXT, rel=0.15)
 
 
 def test_weights_in_16_bit_take_what_the_file_does() -> None:

@@ -25,6 +25,7 @@ from finetune_trainer.sources.dataset_file import local_file
 
 # What a job has that sets none of it.
 _MAXIMUM = ModelSpec.model_fields["max_sequence_length"].default
+_METHOD = TrainingSpec.model_fields["method"].default
 _SEED = TrainingSpec.model_fields["seed"].default
 _CHECKS = DatasetChecks()
 _DATASET = DatasetPlan(
@@ -126,13 +127,13 @@ def _tokenize(findings: Findings, folder: Path, spool: Path, scratch: Path) -> T
     except (OSError, ValueError) as error:
         raise SettingsError(f"--tokenizer {folder} is no folder with a tokenizer, such as tokenizer.json") from error
     template = template_choice.choose(_DATASET, tokenizer, None, str(folder))
-    method = findings.collected.method or "SFT"
+    method = findings.collected.method or _METHOD
     stops = find_stops(tokenizer, template, ())
     encoder = Encoder(
         tokenizer, template, stops, method=method, system_prompt=None, maximum=_MAXIMUM, responses_only=True
     )
     with _bar("tokenizing", len(findings.collected.table)) as bar:
-        return tokenize(encoder, tokenizer, findings, method, spool, scratch / "rows.parquet", bar.update)
+        return tokenize(encoder, tokenizer, findings, spool, scratch / "rows.parquet", bar.update)
 
 
 def _expected(files: Sequence[Path]) -> int | None:

@@ -4,7 +4,6 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from finetune_api.report import EvaluationReport
 from finetune_api.status import EvaluationStatus
@@ -16,9 +15,10 @@ from finetune_trainer.evaluation.generate import Answer
 from finetune_trainer.evaluation.questions import Questions, longer_outputs
 from finetune_trainer.evaluation.reference import Reference
 from finetune_trainer.evaluation.rewards import Rewards, rewards
-from finetune_trainer.evaluation.scores import Score, score
+from finetune_trainer.evaluation.scores import score
 from finetune_trainer.evaluation.verdict import compare
-from finetune_trainer.methods.interface import LoadedModel
+from finetune_trainer.methods.interface import LoadedModel, Score
+from finetune_trainer.methods.rows import Row
 from finetune_trainer.run_folder import prepared, report_json
 from finetune_trainer.run_folder.prepared import Prepared
 from finetune_trainer.runtime.context import Context
@@ -30,8 +30,7 @@ ANSWERS = "answers.json"
 class Evaluation:
     """One attempt's view of the model: call `before`, `during` at some steps, `after`, then `write`.
 
-    `holdout` and `trained` are rows of the method's own kind (see `training_rows`): those to judge by, and those that
-    the model learns from.
+    `holdout` are the rows to judge by, `trained` those that the model learns from.
     """
 
     def __init__(
@@ -39,8 +38,8 @@ class Evaluation:
         context: Context,
         description: Prepared,
         loaded: LoadedModel,
-        holdout: Sequence[Any],
-        trained: Sequence[Any],
+        holdout: Sequence[Row],
+        trained: Sequence[Row],
     ) -> None:
         self._context = context
         self._loaded = loaded

@@ -8,7 +8,7 @@ from typing import Any
 from finetune_trainer.gpu import device as gpu_device
 from finetune_trainer.gpu.precision import dtype
 from finetune_trainer.methods.interface import LoadedModel
-from finetune_trainer.methods.rows import SFTRow
+from finetune_trainer.methods.rows import TokenSequence
 from finetune_trainer.model.load import for_inference, for_training
 
 _ANSWERS_AT_ONCE = 8
@@ -32,7 +32,7 @@ def autocast(loaded: LoadedModel) -> contextlib.AbstractContextManager[Any]:
     return manager
 
 
-def row_losses(loaded: LoadedModel, rows: Sequence[SFTRow], advance: Callable[[int], None]) -> list[float]:
+def row_losses(loaded: LoadedModel, rows: Sequence[TokenSequence], advance: Callable[[int], None]) -> list[float]:
     """Return each row's mean negative log-likelihood over its supervised tokens, in nats; 0 if it has none.
 
     Row by row: without padding the figure does not depend on which rows share a batch. `advance` is called with the

@@ -1,7 +1,6 @@
 """The questions that are answered before and after training, and how the answers compare."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from finetune_api.report import AnswerFlag, AnswerFlags, AnswerReport
 from finetune_trainer.data.tokens import chat_template
@@ -9,7 +8,7 @@ from finetune_trainer.evaluation import answer_flags
 from finetune_trainer.evaluation.generate import Answer, answers
 from finetune_trainer.evaluation.reference import Prompt
 from finetune_trainer.methods.interface import LoadedModel
-from finetune_trainer.methods.rows import BinaryRow, PreferenceRow
+from finetune_trainer.methods.rows import Row
 from finetune_trainer.run_folder.prepared import Prepared
 
 
@@ -36,7 +35,7 @@ class Questions:
         base: Sequence[Answer],
         instructed: Sequence[Answer] | None,
         tuned: Sequence[Answer],
-        trained: Sequence[Any],
+        trained: Sequence[Row],
     ) -> list[AnswerReport]:
         """Return question by question what was answered.
 
@@ -45,7 +44,9 @@ class Questions:
         """
         reports = []
         # Once for all answers: there may be a hundred thousand rows.
-        training_answers = [self._loaded.tokenizer.decode(_learned(row), skip_special_tokens=True) for row in trained]
+        training_answers = [
+            self._loaded.tokenizer.decode(row.sequence.learned, skip_special_tokens=True) for row in trained
+        ]
         for index, question in enumerate(self._prepared.questions):
 
             def flags(answer: Answer, index: int = index) -> list[AnswerFlag]:
@@ -93,14 +94,6 @@ class Questions:
         )
 
 
-def longer_outputs(trained: Sequence[Any], max_new_tokens: int) -> float:
+def longer_outputs(trained: Sequence[Row], max_new_tokens: int) -> float:
     """Return the share of the training rows whose answer, with its stop token, has more tokens than that."""
-    return sum(len(_learned(row)) > max_new_tokens for row in trained) / len(trained) if trained else 0.0
-
-
-def _learned(row: Any) -> list[int]:
-    if isinstance(row, PreferenceRow):
-        return row.chosen_ids
-    if isinstance(row, BinaryRow):
-        return row.completion_ids
-    return [token for token, learned in zip(row.input_ids, row.completion_mask, strict=True) if learned]
+    return sum(len(row.sequence.learned) > max_new_tokens for row in trained) / len(trained) if trained else 0.0

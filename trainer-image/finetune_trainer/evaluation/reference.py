@@ -16,7 +16,7 @@ from finetune_api.base import Model
 from finetune_trainer.evaluation.generate import autocast
 from finetune_trainer.evaluation.logits import POSITIONS_AT_ONCE, logits_returned
 from finetune_trainer.methods.interface import LoadedModel
-from finetune_trainer.methods.rows import BinaryRow, PreferenceRow, SFTRow
+from finetune_trainer.methods.rows import Row, TokenSequence
 from finetune_trainer.model.load import for_training
 
 NAME = "reference.json"
@@ -103,14 +103,14 @@ class Reference(Model):
 class Compared:
     """A row to compare on."""
 
-    row: SFTRow
+    row: TokenSequence
     holdout: bool
 
 
-def choose(holdout: Sequence[Any], trained: Sequence[Any]) -> list[Compared]:
+def choose(holdout: Sequence[Row], trained: Sequence[Row]) -> list[Compared]:
     """Return what to compare on, cut to 1,024 tokens: 2,000 tokens of good answers, or 6,000 with the questions.
 
-    Both are rows of the method's own of `training_rows`. A bad answer is nothing that a tuned model is sure of.
+    A bad answer is left out: a tuned model is not sure of it.
     """
     chosen: list[Compared] = []
     stride = max(1, len(trained) // _TRAINING_ROWS)
@@ -123,30 +123,17 @@ def choose(holdout: Sequence[Any], trained: Sequence[Any]) -> list[Compared]:
     return chosen
 
 
-def _by_question(rows: Sequence[Any]) -> list[SFTRow]:
+def _by_question(rows: Sequence[Row]) -> list[TokenSequence]:
     """Return the usable ones, shortest questions first."""
-    good = [row for row in map(_good_answer, rows) if row is not None and row.supervised]
+    good = [row.sequence for row in rows if row.is_good and row.sequence.supervised]
     cut = [row for row in map(_cut, good) if row.supervised]
     # All questions are long: one answer is better than none.
     cut = cut or sorted(good, key=lambda row: row.length)[:1]
     return sorted(cut, key=lambda row: row.length - row.supervised)
 
 
-def _cut(row: SFTRow) -> SFTRow:
+def _cut(row: TokenSequence) -> TokenSequence:
     return replace(row, input_ids=row.input_ids[:_LONGEST], completion_mask=row.completion_mask[:_LONGEST])
-
-
-def _good_answer(row: Any) -> SFTRow | None:
-    if isinstance(row, PreferenceRow):
-        return _row(row.row_id, row.prompt_ids, row.chosen_ids)
-    if isinstance(row, BinaryRow):
-        return _row(row.row_id, row.prompt_ids, row.completion_ids) if row.label else None
-    assert isinstance(row, SFTRow)
-    return row
-
-
-def _row(row_id: int, prompt: list[int], answer: list[int]) -> SFTRow:
-    return SFTRow(row_id, [*prompt, *answer], [0] * len(prompt) + [1] * len(answer))
 
 
 def probes(tokenizer: Any) -> list[Probe]:
@@ -211,7 +198,7 @@ def compare(
 
 def _predicted(
     loaded: LoadedModel, rows: Sequence[Compared], advance: Callable[[int], None]
-) -> Iterator[tuple[SFTRow, Iterator[tuple[Any, Any]]]]:
+) -> Iterator[tuple[TokenSequence, Iterator[tuple[Any, Any]]]]:
     """Yield each row with its logits in 32 bit and the true ids, of a few supervised positions at a time."""
     import torch
 

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finetune_trainer.evaluation.scores import Score
+from finetune_trainer.methods.interface import Score
 
 
 @dataclass(frozen=True)

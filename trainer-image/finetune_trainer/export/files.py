@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.spec import GGUFType
+from finetune_trainer import methods
 from finetune_trainer.data.rows.example import Message
 from finetune_trainer.data.tokens import chat_template
 from finetune_trainer.errors import ModelError, SettingsError
@@ -21,7 +22,6 @@ from finetune_trainer.export.gguf import imatrix
 from finetune_trainer.export.gguf import lora as lora_gguf
 from finetune_trainer.export.gguf.header import Header
 from finetune_trainer.export.serving import modelfile as ollama
-from finetune_trainer.methods import rows as training_rows
 from finetune_trainer.model import adapter, base_weights
 from finetune_trainer.progress.stage_clock import StageClock
 from finetune_trainer.run_folder import prepared
@@ -177,7 +177,7 @@ class ExportFiles:
         if self._measured is None:
             rows = self._folder / "train.parquet"
             self._context.store.get_file(f"{self._run}/{prepared.TRAIN_ROWS}", rows)
-            chosen = imatrix.choose(training_rows.read(rows, self._context.plan.training.method))
+            chosen = imatrix.choose(methods.of(self._context.plan.training.method).read(rows))
             with self._clock.part("importance", "Quantizing") as advance:
                 self._measured = imatrix.compute(source, chosen, advance)
         return self._measured

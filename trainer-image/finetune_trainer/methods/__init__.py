@@ -1,20 +1,43 @@
-"""One trainer per method: TRL's, with every setting explicit, over rows whose order is fixed before it starts."""
+"""What a training method is made of, one module a method: whoever wants to know something of a method asks here.
+
+The trainers are TRL's, with every setting explicit, over rows whose order is fixed before training starts.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from finetune_api.dataset_spec import DatasetFormat
 from finetune_api.plan import Plan
 from finetune_api.training_spec import Method
+from finetune_trainer.errors import GuardError
 from finetune_trainer.gpu.memory_settings import MemorySettings
-from finetune_trainer.methods import dpo, kto, orpo, sft
-from finetune_trainer.methods.interface import LoadedModel, Progress
+from finetune_trainer.methods.dpo import DPO
+from finetune_trainer.methods.interface import LoadedModel, Progress, TrainingMethod
+from finetune_trainer.methods.kto import KTO
 from finetune_trainer.methods.log_names import figures
+from finetune_trainer.methods.orpo import ORPO
 from finetune_trainer.methods.rows import Row
+from finetune_trainer.methods.sft import SFT
 
-__all__ = ["build", "check_batches", "figures", "ordered"]
+__all__ = ["build", "check_batches", "figures", "learning_from", "of", "ordered"]
 
-_METHODS: dict[Method, Any] = {"SFT": sft, "DPO": dpo, "ORPO": orpo, "KTO": kto}
+_METHODS: dict[Method, TrainingMethod[Any]] = {
+    "SFT": SFT(),
+    "DPO": DPO(),
+    "ORPO": ORPO(),
+    "KTO": KTO(),
+}
+
+
+def of(method: Method) -> TrainingMethod[Any]:
+    """Return the method that a plan names."""
+    return _METHODS[method]
+
+
+def learning_from(row_format: DatasetFormat) -> list[Method]:
+    """Return the methods that learn from a dataset format, the usual one first."""
+    return [name for name, method in _METHODS.items() if row_format in method.formats]
 
 
 def ordered(rows: Sequence[Row], steps: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -32,20 +55,22 @@ def build(
     memory_settings: MemorySettings,
     processes: int = 1,
 ) -> Any:
-    """Return the method's trainer; its dataset is the rows of step 0, then of step 1, and so on.
+    """Return the trainer of the plan's method; see `TrainingMethod.build`.
 
-    `processes`: how many train together, each with its part of `training.batch_size`.
+    Raises:
+        GuardError: it does not have every row of every step.
     """
-    method = _METHODS[plan.training.method]
+    method = of(plan.training.method)
     trainer = method.build(plan, loaded, rows, steps, progress, folder, memory_settings, processes)
-    assert len(trainer.train_dataset) == sum(map(len, steps)), "the trainer dropped rows"
+    if len(trainer.train_dataset) != sum(map(len, steps)):
+        raise GuardError("the trainer dropped rows")
     return trainer
 
 
 def check_batches(plan: Plan, trainer: Any, rows: Sequence[Row], step: Sequence[int]) -> None:
-    """Assert that the first optimizer step learns exactly the rows and tokens that prepare chose.
+    """Check that the first optimizer step learns exactly the rows and tokens that prepare chose.
 
     Raises:
-        AssertionError: a library changed rows, order or masks.
+        GuardError: a library changed rows, order or masks.
     """
-    _METHODS[plan.training.method].check_batches(trainer, rows, step)
+    of(plan.training.method).check_batches(trainer, rows, step)

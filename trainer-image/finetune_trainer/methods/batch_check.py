@@ -3,6 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from finetune_trainer.errors import GuardError
+from finetune_trainer.methods.rows import TokenSequence
+
 IGNORED = -100
 
 
@@ -15,25 +18,32 @@ def of_step(trainer: Any, rows_in_step: int) -> Iterator[Any]:
 
 
 def check_count(seen: int, wanted: int) -> None:
-    """Assert that no row was dropped."""
-    assert seen == wanted, f"the first step has {seen} rows instead of {wanted}"
+    """Check that no row was dropped.
+
+    Raises:
+        GuardError: one was.
+    """
+    if seen != wanted:
+        raise GuardError(f"the first step has {seen} rows instead of {wanted}")
 
 
-def check_sequence(row_id: int, ids: Sequence[int], labels: Sequence[int], prompt: Sequence[int], answer: Any) -> None:
-    """Assert that one padded sequence is the prompt and the answer, and that the answer alone is learned.
+def check_sequence(wanted: TokenSequence, ids: Sequence[int], labels: Sequence[int]) -> None:
+    """Check that one padded sequence is the wanted one, and that nothing else is learned.
 
     `labels` is IGNORED where nothing is learned.
 
     Raises:
-        AssertionError: it is not.
+        GuardError: it is not.
     """
-    wanted = [*prompt, *answer]
-    learned = [IGNORED] * len(prompt) + list(answer)
-    end = len(wanted)
-    assert list(ids[:end]) == wanted, f"row {row_id} reaches the model changed"
+    learned = [token if mask else IGNORED for token, mask in zip(wanted.input_ids, wanted.completion_mask, strict=True)]
+    end = wanted.length
+    if list(ids[:end]) != wanted.input_ids:
+        raise GuardError(f"row {wanted.row_id} reaches the model changed")
     # The first label is never predicted, and a collator may mask it.
-    assert list(labels[1:end]) == learned[1:], f"row {row_id} is learned at other tokens than prepare chose"
-    assert all(label == IGNORED for label in labels[end:]), f"row {row_id}: padding would be learned"
+    if list(labels[1:end]) != learned[1:]:
+        raise GuardError(f"row {wanted.row_id} is learned at other tokens than prepare chose")
+    if any(label != IGNORED for label in labels[end:]):
+        raise GuardError(f"row {wanted.row_id}: padding would be learned")
 
 
 def labels_of(ids: Any, mask: Any) -> list[list[int]]:

@@ -1,12 +1,92 @@
-"""What DPO, ORPO and KTO share: the weight of a short step, the reference policy, and their settings."""
+"""What methods that learn a preference share.
 
-from collections.abc import Sequence
+DPO and ORPO: the row with two answers. Those and KTO: the weight of a short step, the reference policy, and the
+settings.
+"""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.plan import Plan, PreferencePlan
-from finetune_trainer.methods.rows import PreferenceRow
+from finetune_trainer.errors import GuardError
+from finetune_trainer.methods.interface import Example, Rendering, TrainingMethod
+from finetune_trainer.methods.rows import Row, TokenSequence, question_too_long
 
 REFERENCE = "ref"
+
+
+@dataclass(frozen=True)
+class PreferenceRow(Row):
+    """A question with a better and a worse answer, each to its stop token unless truncated."""
+
+    row_id: int
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    truncated: bool = False
+
+    @property
+    def length(self) -> int:
+        """Tokens of the question with the longer answer."""
+        return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
+
+    @property
+    def supervised(self) -> int:
+        """Tokens of both answers."""
+        return len(self.chosen_ids) + len(self.rejected_ids)
+
+    @property
+    def sequence(self) -> TokenSequence:
+        """The question with the better answer."""
+        return TokenSequence.of_answer(self.row_id, self.prompt_ids, self.chosen_ids)
+
+    @property
+    def rejected(self) -> TokenSequence:
+        """The question with the worse answer."""
+        return TokenSequence.of_answer(self.row_id, self.prompt_ids, self.rejected_ids)
+
+    @property
+    def answers(self) -> list[tuple[list[int], list[int]]]:
+        """The question with the better answer, and with the worse one."""
+        return [(self.prompt_ids, self.chosen_ids), (self.prompt_ids, self.rejected_ids)]
+
+    def ends_on(self, stops: Collection[int]) -> bool:
+        """See Row."""
+        return self.chosen_ids[-1] in stops and self.rejected_ids[-1] in stops
+
+
+class PairMethod(TrainingMethod[PreferenceRow]):
+    """What DPO and ORPO share."""
+
+    formats = ("Preference",)
+    row = PreferenceRow
+
+    def columns(self) -> list[tuple[str, Any]]:
+        """See TrainingMethod."""
+        import pyarrow as pa
+
+        return [(name, pa.list_(pa.int32())) for name in ("prompt_ids", "chosen_ids", "rejected_ids")]
+
+    def encode(self, example: Example, rendering: Rendering) -> PreferenceRow | str:
+        """Return the last answer and the rejected one, cut to the room that the question leaves."""
+        if example.rejected is None:
+            raise GuardError("a row without a rejected answer was to be encoded as a pair")
+        prompt, good = rendering.last_answer()
+        _, bad = rendering.last_answer(example.rejected)
+        maximum = rendering.maximum
+        room = maximum - len(prompt)
+        if room <= 0:
+            return question_too_long(len(prompt), maximum)
+        if good[:room] == bad[:room]:
+            return (
+                f"its two answers are the same in the first {maximum} tokens, which is "
+                "model.maxSequenceLength; correct it or raise that"
+                if max(len(good), len(bad)) > room
+                else "its two answers are the same to the model; correct it"
+            )
+        return PreferenceRow(example.row_id, prompt, good[:room], bad[:room], max(len(good), len(bad)) > room)
 
 
 def of(plan: Plan) -> PreferencePlan:
@@ -84,3 +164,8 @@ def drop_reference() -> Any:
                 model.delete_adapter(REFERENCE)
 
     return DropReference()
+
+
+def log_sigmoid(value: float) -> float:
+    """Return log(1 / (1 + exp(-value))) without an overflow."""
+    return -math.log1p(math.exp(-value)) if value >= 0 else value - math.log1p(math.exp(value))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.plan import Plan
-from finetune_api.training_spec import Method
+from finetune_trainer import methods
 from finetune_trainer.errors import ModelError, SettingsError
 from finetune_trainer.gpu.device import GPU
 from finetune_trainer.gpu.memory_settings import Checkpointing, MemorySettings
@@ -36,7 +36,10 @@ def load(
     _check_targets(plan.training.lora.target_modules)
     # Tokenized rows need no pool of workers, each of which takes 680 MB.
     os.environ["UNSLOTH_DATASET_NUM_PROC"] = "0"
-    if compared_with_reference(plan.training.method):
+    # Unsloth compiles each layer twice, with gradients for the policy and without for the reference, and the two round
+    # BF16 at other places: on an H100 an untrained policy differed from its reference by 0.36 nats a row, and DPO began
+    # at 0.700 instead of log 2. Not compiled, the two are equal to the last bit.
+    if methods.of(plan.training.method).compared_with_reference:
         os.environ["UNSLOTH_BLOCK_COMPILE"] = "0"
     # Unsloth first: it patches the libraries that are imported after it.
     from unsloth import FastLanguageModel
@@ -78,16 +81,6 @@ def load(
     if start is not None:
         adapter.start_from(model, start)
     return LoadedModel(model, tokenizer, chosen)
-
-
-def compared_with_reference(method: Method) -> bool:
-    """Return whether the loss compares the model with itself before training, so that both have to compute alike.
-
-    Unsloth compiles each layer twice, with gradients for the policy and without for the reference, and the two round
-    BF16 at other places: on an H100 an untrained policy differed from its reference by 0.36 nats a row, and DPO began
-    at 0.700 instead of log 2. Not compiled, the two are equal to the last bit.
-    """
-    return method in ("DPO", "KTO")
 
 
 def _check_targets(modules: Sequence[str]) -> None:

@@ -24,8 +24,7 @@ from finetune_trainer.data.tokens.chat_template import ChatTemplate
 from finetune_trainer.data.tokens.encoder import Encoder
 from finetune_trainer.data.tokens.stop_tokens import Stops, answers_warning, find_stops
 from finetune_trainer.errors import DatasetError
-from finetune_trainer.gpu import memory_fit
-from finetune_trainer.model import earlier_adapter
+from finetune_trainer.model import earlier_adapter, memory_fit
 from finetune_trainer.model.checked import CheckedModel
 from finetune_trainer.prepare import model_preflight, run_id, template_choice
 from finetune_trainer.run_folder import prepared, report_json, reuse
@@ -180,9 +179,7 @@ class _Rows:
             maximum=plan.model.max_sequence_length,
             responses_only=plan.training.train_on_responses_only,
         )
-        self.tokens = tokenize(
-            encoder, tokenizer, self.findings, plan.training.method, self.spool, self.tokenized, self._advance
-        )
+        self.tokens = tokenize(encoder, tokenizer, self.findings, self.spool, self.tokenized, self._advance)
         if plan.dataset.truncation == "Drop":
             self.findings.drop(self.tokens.truncated)
         self._refuse(self.tokens)

@@ -9,8 +9,7 @@ from finetune_trainer.sources.resolved import ResolvedAdapter, ResolvedModel
 
 FOLDER = "prepared"
 DESCRIPTION = f"{FOLDER}/prepared.json"
-# Columns, by method. SFT: input_ids list<int32>, completion_mask list<int8> (1: learned). DPO and ORPO: prompt_ids,
-# chosen_ids, rejected_ids. KTO: prompt_ids, completion_ids, label bool. All: row_id int64, the number over all sources.
+# Columns: those of the method (see `methods`), and row_id int64, the number over all sources.
 TRAIN_ROWS = f"{FOLDER}/train.parquet"
 HOLDOUT_ROWS = f"{FOLDER}/holdout.parquet"
 

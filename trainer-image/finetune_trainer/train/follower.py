@@ -8,7 +8,6 @@ from finetune_trainer.gpu import device as gpu_device
 from finetune_trainer.gpu.device import GPU
 from finetune_trainer.gpu.memory_fallback import Shortage
 from finetune_trainer.gpu.memory_settings import MemorySettings
-from finetune_trainer.methods import rows as training_rows
 from finetune_trainer.model import earlier_adapter
 from finetune_trainer.model import load as load_model
 from finetune_trainer.run_folder import prepared
@@ -57,7 +56,7 @@ class Follower:
             scratch.mkdir(parents=True, exist_ok=True)
             path = scratch / Path(prepared.TRAIN_ROWS).name
             self._context.store.get_file(f"{self._folder}/{prepared.TRAIN_ROWS}", path)
-            rows, steps = filled(training_rows.read(path, plan.training.method), start.steps, plan, ranks)
+            rows, steps = filled(methods.of(plan.training.method).read(path), start.steps, plan, ranks)
             files = ranks.broadcast_in_pod(files)
             assert files is not None
             self.weights = files.weights

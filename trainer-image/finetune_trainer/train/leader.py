@@ -18,14 +18,12 @@ from finetune_trainer.errors import GuardError, Preempted, SettingsError
 from finetune_trainer.evaluation.curve import evaluation_steps, measurements
 from finetune_trainer.evaluation.evaluation import Evaluation
 from finetune_trainer.gpu import device as gpu_device
-from finetune_trainer.gpu import memory_fit
 from finetune_trainer.gpu.device import GPU
 from finetune_trainer.gpu.memory_fallback import Shortage, in_words
 from finetune_trainer.gpu.memory_settings import MemorySettings
-from finetune_trainer.methods import rows as training_rows
 from finetune_trainer.methods.interface import LoadedModel
 from finetune_trainer.methods.rows import Row
-from finetune_trainer.model import adapter, base_weights, earlier_adapter
+from finetune_trainer.model import adapter, base_weights, earlier_adapter, memory_fit
 from finetune_trainer.model import load as load_model
 from finetune_trainer.run_folder import prepared, report_json
 from finetune_trainer.run_folder.prepared import Prepared
@@ -180,7 +178,7 @@ class Leader:
             raise SettingsError(
                 f"{self.context.store.uri} has no {self.folder}/{name}: prepare's files are gone; start anew"
             ) from error
-        return training_rows.read(path, self.plan.training.method)
+        return methods.of(self.plan.training.method).read(path)
 
     def _steps(self, rows: Sequence[Row]) -> list[list[int]]:
         training = self.plan.training

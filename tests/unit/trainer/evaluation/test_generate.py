@@ -8,7 +8,9 @@ import pytest
 from finetune_trainer.evaluation import generate as evaluate
 from finetune_trainer.evaluation.questions import longer_outputs
 from finetune_trainer.methods.interface import LoadedModel
-from finetune_trainer.methods.rows import BinaryRow, PreferenceRow, SFTRow
+from finetune_trainer.methods.kto import BinaryRow
+from finetune_trainer.methods.preference import PreferenceRow
+from finetune_trainer.methods.sft import SFTRow
 
 torch = pytest.importorskip("torch")
 

@@ -4,14 +4,17 @@ import unicodedata
 from typing import Any
 
 from finetune_trainer.evaluation.reference import choose, probes
-from finetune_trainer.methods.rows import BinaryRow, PreferenceRow, SFTRow
+from finetune_trainer.methods.kto import BinaryRow
+from finetune_trainer.methods.preference import PreferenceRow
+from finetune_trainer.methods.rows import TokenSequence
+from finetune_trainer.methods.sft import SFTRow
 
 
 def sft(row_id: int, answer: int = 3, question: int = 1) -> SFTRow:
     return SFTRow(row_id, [7] * (question + answer), [0] * question + [1] * answer)
 
 
-def chosen(holdout: list[Any], trained: list[Any] | None = None) -> list[SFTRow]:
+def chosen(holdout: list[Any], trained: list[Any] | None = None) -> list[TokenSequence]:
     return [compared.row for compared in choose(holdout, trained or [])]
 
 
@@ -52,13 +55,13 @@ def test_rows_without_learned_tokens_are_left_out() -> None:
 
 
 def test_of_a_pair_the_better_answer_counts() -> None:
-    assert chosen([PreferenceRow(5, [1, 2], [3, 4], [9, 9])]) == [SFTRow(5, [1, 2, 3, 4], [0, 0, 1, 1])]
+    assert chosen([PreferenceRow(5, [1, 2], [3, 4], [9, 9])]) == [TokenSequence(5, [1, 2, 3, 4], [0, 0, 1, 1])]
 
 
 def test_a_bad_answer_is_not_compared() -> None:
     rows = [BinaryRow(5, [1], [9], label=False), BinaryRow(6, [1], [3], label=True)]
 
-    assert chosen(rows) == [SFTRow(6, [1, 3], [0, 1])]
+    assert chosen(rows) == [TokenSequence(6, [1, 3], [0, 1])]
 
 
 def test_the_probes_have_decomposed_hangul_where_the_tokenizer_tells_it_apart() -> None:

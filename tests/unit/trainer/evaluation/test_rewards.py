@@ -1,7 +1,7 @@
 """Rewards of the preference methods."""
 
 from finetune_trainer.evaluation.rewards import Rewards, rewards
-from finetune_trainer.evaluation.scores import Score
+from finetune_trainer.methods.interface import Score
 
 
 def pair(good: float, bad: float) -> Score:

@@ -10,10 +10,12 @@ from finetune_api.job import FineTuneJob
 from finetune_api.plan import Defaults, Plan
 from finetune_api.render import render
 from finetune_trainer import methods
+from finetune_trainer.errors import GuardError
 from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.methods import common_settings as shared
 from finetune_trainer.methods import dpo, kto, orpo, preference
-from finetune_trainer.methods.rows import BinaryRow, PreferenceRow
+from finetune_trainer.methods.kto import BinaryRow
+from finetune_trainer.methods.preference import PreferenceRow
 from tests.support.trainer_job import JOB
 
 PAIRS = [PreferenceRow(10, [5, 6], [7, 2], [8, 9, 2]), PreferenceRow(11, [5], [6, 2], [2])]
@@ -142,7 +144,7 @@ def test_batches_with_prepares_rows_and_masks_pass(method: str) -> None:
 )
 def test_a_library_that_changes_them_is_caught(method: str, changed: dict[str, Any], complaint: str) -> None:
     batch, rows = GOOD[method]
-    with pytest.raises(AssertionError, match=complaint):
+    with pytest.raises(GuardError, match=complaint):
         methods.check_batches(plan(method), trainer(batch | changed), rows, [1, 0])
 
 

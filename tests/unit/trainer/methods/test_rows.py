@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 
 from finetune_api.training_spec import Method
-from finetune_trainer.methods import rows as training_rows
-from finetune_trainer.methods.rows import BinaryRow, PreferenceRow, Row, SFTRow
+from finetune_trainer import methods
+from finetune_trainer.methods.kto import BinaryRow
+from finetune_trainer.methods.preference import PreferenceRow
+from finetune_trainer.methods.rows import Row
+from finetune_trainer.methods.sft import SFTRow
 
 SFT = SFTRow(3, [5, 6, 2], [0, 1, 1])
 PAIR = PreferenceRow(3, [5, 6], [7, 2], [8, 9, 2])
@@ -32,7 +35,22 @@ def write(path: Path, columns: dict[str, list[Any]]) -> Path:
     ],
 )
 def test_each_method_has_its_columns(tmp_path: Path, method: Method, columns: dict[str, list[Any]], row: Row) -> None:
-    assert training_rows.read(write(tmp_path / "rows.parquet", {"row_id": [3], **columns}), method) == [row]
+    assert methods.of(method).read(write(tmp_path / "rows.parquet", {"row_id": [3], **columns})) == [row]
+
+
+@pytest.mark.parametrize(
+    ("method", "types"),
+    [
+        ("SFT", {"input_ids": "list<int32>", "completion_mask": "list<int8>"}),
+        ("DPO", {"prompt_ids": "list<int32>", "chosen_ids": "list<int32>", "rejected_ids": "list<int32>"}),
+        ("ORPO", {"prompt_ids": "list<int32>", "chosen_ids": "list<int32>", "rejected_ids": "list<int32>"}),
+        ("KTO", {"prompt_ids": "list<int32>", "completion_ids": "list<int32>", "label": "bool"}),
+    ],
+)
+def test_the_files_of_a_method_keep_their_columns(method: Method, types: dict[str, str]) -> None:
+    schema = methods.of(method).schema()
+    found = {field.name: str(field.type).replace("item: ", "").replace("element: ", "") for field in schema}
+    assert list(found.items()) == [*types.items(), ("row_id", "int64")]
 
 
 @pytest.mark.parametrize(("row", "length", "supervised"), [(SFT, 3, 2), (PAIR, 5, 5), (BINARY, 4, 2)])
@@ -54,3 +72,16 @@ def test_the_length_is_that_of_the_longest_sequence(row: Row, length: int, super
 )
 def test_every_answer_has_to_end_on_a_stop_token(row: Row, ends: bool) -> None:
     assert row.ends_on({2}) is ends
+
+
+@pytest.mark.parametrize(
+    ("row", "ids", "mask", "is_good"),
+    [
+        (SFT, [5, 6, 2], [0, 1, 1], True),
+        (PAIR, [5, 6, 7, 2], [0, 0, 1, 1], True),
+        (BINARY, [5, 6, 7, 2], [0, 0, 1, 1], False),
+        (BinaryRow(0, [5], [7], True), [5, 7], [0, 1], True),
+    ],
+)
+def test_each_row_has_one_answer_to_show(row: Row, ids: list[int], mask: list[int], is_good: bool) -> None:
+    assert (row.sequence.input_ids, row.sequence.completion_mask, row.is_good) == (ids, mask, is_good)

@@ -10,10 +10,11 @@ from finetune_api.job import FineTuneJob
 from finetune_api.plan import Defaults, Plan
 from finetune_api.render import render
 from finetune_trainer import methods
+from finetune_trainer.errors import GuardError
 from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.gpu.precision import Precision
 from finetune_trainer.methods import sft
-from finetune_trainer.methods.rows import SFTRow
+from finetune_trainer.methods.sft import SFTRow
 from finetune_trainer.train import record as training_record
 from tests.support.trainer_job import JOB
 
@@ -63,7 +64,7 @@ def trainer(batches: list[dict[str, Any]]) -> Any:
 
 def test_batches_with_prepares_rows_and_masks_pass() -> None:
     batch = {"input_ids": [[5, 9, 0], [5, 8, 2]], "labels": [[-100, 9, -100], [-100, 8, 2]]}
-    sft.check_batches(trainer([batch]), ROWS, [2, 1])
+    methods.of("SFT").check_batches(trainer([batch]), ROWS, [2, 1])
 
 
 @pytest.mark.parametrize(
@@ -77,8 +78,8 @@ def test_batches_with_prepares_rows_and_masks_pass() -> None:
     ids=["mask", "padding", "order", "dropped row"],
 )
 def test_a_library_that_changes_them_is_caught(batch: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(AssertionError, match=complaint):
-        sft.check_batches(trainer([batch]), ROWS, [2, 1])
+    with pytest.raises(GuardError, match=complaint):
+        methods.of("SFT").check_batches(trainer([batch]), ROWS, [2, 1])
 
 
 def test_metrics_name_the_rows_of_each_step_and_leave_out_the_summary() -> None:

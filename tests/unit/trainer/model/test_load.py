@@ -7,7 +7,6 @@ import pytest
 from finetune_api.job import FineTuneJob
 from finetune_api.plan import Defaults
 from finetune_api.render import render
-from finetune_api.training_spec import Method
 from finetune_trainer.errors import SettingsError
 from finetune_trainer.gpu.device import GPU
 from finetune_trainer.gpu.memory_settings import MemorySettings
@@ -45,8 +44,3 @@ def test_modules_without_an_adapter_are_refused_before_the_model_is_loaded(modul
     changed = plan.model_copy(update={"training": plan.training.model_copy(update={"lora": lora})})
     with pytest.raises(SettingsError, match=f"targetModules has {module}"):
         load_model.load(changed, tmp_path, H100, MemorySettings(1, "None"))
-
-
-@pytest.mark.parametrize(("method", "compiled"), [("SFT", True), ("ORPO", True), ("DPO", False), ("KTO", False)])
-def test_only_policy_and_reference_are_kept_from_being_compiled_apart(method: Method, compiled: bool) -> None:
-    assert load_model.compared_with_reference(method) is not compiled

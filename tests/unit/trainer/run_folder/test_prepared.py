@@ -8,7 +8,7 @@ import pytest
 
 from finetune_api.report import Report
 from finetune_api.training_spec import Method
-from finetune_trainer.methods import rows as training_rows
+from finetune_trainer import methods
 from finetune_trainer.run_folder.prepared import Prepared
 from tests.support.trainer_job import TrainerJob, write_rows
 
@@ -28,8 +28,8 @@ def _prepared(job: TrainerJob, rows: list[Any], method: Method) -> tuple[Path, P
 @pytest.mark.parametrize(("method", "rows"), [("SFT", _TEXTS), ("DPO", _PAIRS), ("ORPO", _PAIRS), ("KTO", _JUDGED)])
 def test_train_reads_what_prepare_counted(job: TrainerJob, method: Method, rows: list[Any]) -> None:
     run, prepared = _prepared(job, rows, method)
-    train = training_rows.read(run / "prepared/train.parquet", method)
-    held = training_rows.read(run / "prepared/holdout.parquet", method)
+    train = methods.of(method).read(run / "prepared/train.parquet")
+    held = methods.of(method).read(run / "prepared/holdout.parquet")
     assert (len(train), len(held)) == (100, 20)
     assert {r.row_id for r in train} | {r.row_id for r in held} == set(range(120))
     assert prepared.dataset.supervised_tokens == sum(r.supervised for r in train)
@@ -66,8 +66,8 @@ def test_report_has_the_data_and_stays_in_the_bucket(job: TrainerJob) -> None:
     assert report.data.split is not None
     assert (report.data.split.train, report.data.split.holdout) == (100, 20)
     assert report.data.lengths is not None
-    train = training_rows.read(run / "prepared/train.parquet", "DPO")
-    held = training_rows.read(run / "prepared/holdout.parquet", "DPO")
+    train = methods.of("DPO").read(run / "prepared/train.parquet")
+    held = methods.of("DPO").read(run / "prepared/holdout.parquet")
     assert report.data.lengths.maximum == max(row.length for row in (*train, *held))
     assert report.data.sample is not None
     assert "번은 좋아." in report.data.sample.segments[-1].text

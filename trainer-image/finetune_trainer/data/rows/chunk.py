@@ -56,34 +56,16 @@ def look(chunk: Chunk) -> Looked:
     invalid: list[Place] = []
     columns = Columns({})
     for offset, line in enumerate(chunk.lines):
-        parsed = line.fault or _parse(line.value, chunk.row_format, columns)
+        parsed = line.fault or formats.parse(line.value, chunk.row_format, columns)
         if isinstance(parsed, str):
             invalid.append(Place(source=chunk.source_name, number=line.number, unit=chunk.unit, reason=parsed))
             continue
-        examples.append(
-            Example(
-                chunk.source_name,
-                line.number,
-                chunk.first_row_id + offset,
-                parsed.messages,
-                parsed.context,
-                parsed.rejected,
-                parsed.label,
-                parsed.text,
-                chunk.unit,
-            )
-        )
+        row_id = chunk.first_row_id + offset
+        examples.append(Example(chunk.source_name, line.number, row_id, *parsed, unit=chunk.unit))
     if chunk.spool:
         spool.write(chunk.spool, chunk.index, examples)
     block, letters = analysis.analyse(chunk.source, examples)
     return Looked(chunk.source, len(chunk.lines), block, letters, len(invalid), invalid[:MAXIMUM_PLACES])
-
-
-def _parse(value: Any, row_format: Format, columns: Columns) -> formats.Parsed | str:
-    parsed = formats.parse(value, row_format, columns)
-    if not isinstance(parsed, str) and parsed.rejected and parsed.rejected == parsed.messages[-1]["content"]:
-        return "its chosen and rejected answers are the same"
-    return parsed
 
 
 def characters(value: Any) -> int:

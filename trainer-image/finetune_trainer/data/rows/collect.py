@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune_api.report import MAXIMUM_PLACES, Place
 from finetune_api.training_spec import Method
+from finetune_trainer import methods
 from finetune_trainer.data import readers
 from finetune_trainer.data.readers import Line, SourceNotes
 from finetune_trainer.data.rows import formats
@@ -26,7 +27,6 @@ _WORKERS = 2
 _AHEAD = 2 * _WORKERS
 # Below this, starting processes takes longer than the work itself.
 _WORTH_WORKERS_BYTES = 8 << 20
-_METHOD_OF: dict[Format, Method] = {"Preference": "DPO", "Binary": "KTO"}
 
 
 @dataclass
@@ -139,7 +139,7 @@ def _portions(found: Collected, source: Source, file: SourceFile, columns: Colum
 
 
 def _set_format(found: Collected, source: Source, row_format: Format) -> None:
-    found.method = found.method or _METHOD_OF.get(row_format, "SFT")
+    found.method = found.method or methods.learning_from(row_format)[0]
     formats.check_method(found.method, row_format, source.name)
     source.row_format = row_format
 

@@ -6,28 +6,13 @@ from typing import Any, Literal, NamedTuple
 
 from finetune_api.dataset_spec import COLUMNS
 from finetune_api.training_spec import Method
+from finetune_trainer import methods
 from finetune_trainer.data.rows.columns import Columns, is_name, shown
 from finetune_trainer.data.rows.example import Message, Unit, row_name
 from finetune_trainer.data.rows.text_rules import is_missing, text_fault, turn_fault
 from finetune_trainer.errors import DatasetError
 
 Format = Literal["Alpaca", "ShareGPT", "Messages", "PromptCompletion", "Text", "Preference", "Binary"]
-# The fields that tell a format, most particular first: preference data may have `messages` as well, Alpaca data `text`.
-_TOLD_BY: dict[Format, tuple[str, ...]] = {
-    "Preference": ("chosen", "rejected"),
-    "Binary": ("prompt", "completion", "label"),
-    "PromptCompletion": ("prompt", "completion"),
-    "Messages": ("messages",),
-    "ShareGPT": ("conversations",),
-    "Alpaca": ("instruction", "output"),
-    "Text": ("text",),
-}
-_FORMATS_OF: dict[Method, tuple[Format, ...]] = {
-    "SFT": ("Alpaca", "ShareGPT", "Messages", "PromptCompletion", "Text"),
-    "DPO": ("Preference",),
-    "ORPO": ("Preference",),
-    "KTO": ("Binary",),
-}
 _ROLES: dict[str, Literal["system", "user", "assistant"]] = {
     "system": "system",
     "user": "user",
@@ -54,14 +39,14 @@ def detect(source: str, number: int, value: dict[str, Any], columns: Columns, un
         DatasetError: it is none of ours.
     """
     renamed = columns.rename(value)
-    for found, told_by in _TOLD_BY.items():
-        if all(name in renamed for name in told_by):
+    for found, known in _FORMATS.items():
+        if all(name in renamed for name in known.told_by):
             return found
     # A wrong mapping is the likelier reason.
     columns.require(source, COLUMNS)
-    lacking = {f: [name for name in told_by if name not in renamed] for f, told_by in _TOLD_BY.items()}
+    lacking = {f: [name for name in known.told_by if name not in renamed] for f, known in _FORMATS.items()}
     near = min(
-        (f for f, told_by in _TOLD_BY.items() if len(lacking[f]) < len(told_by)),
+        (f for f, known in _FORMATS.items() if len(lacking[f]) < len(known.told_by)),
         key=lambda f: len(lacking[f]),
         default=None,
     )
@@ -76,7 +61,7 @@ def detect(source: str, number: int, value: dict[str, Any], columns: Columns, un
 
 def told_by(row_format: Format) -> tuple[str, ...]:
     """Return the fields that every row of the format has."""
-    return _TOLD_BY[row_format]
+    return _FORMATS[row_format].told_by
 
 
 def check_method(method: Method, row_format: Format, source: str) -> None:
@@ -85,10 +70,10 @@ def check_method(method: Method, row_format: Format, source: str) -> None:
     Raises:
         DatasetError: it cannot.
     """
-    wanted = _FORMATS_OF[method]
+    wanted = methods.of(method).formats
     if row_format in wanted:
         return
-    fitting = [m for m, formats in _FORMATS_OF.items() if row_format in formats]
+    fitting = methods.learning_from(row_format)
     raise DatasetError(
         f'source "{source}" has {row_format} rows, and training.method {method} learns from {_either(wanted)} rows; '
         f"set training.method to {_either(fitting)}, or use other data"
@@ -99,7 +84,7 @@ def parse(value: Any, row_format: Format, columns: Columns) -> Parsed | str:
     """Return what a row says, or the reason why it is invalid."""
     if not isinstance(value, dict):
         return "it is not a JSON object"
-    return _PARSERS[row_format](columns.rename(value))
+    return _FORMATS[row_format].parse(columns.rename(value))
 
 
 def _alpaca(row: Mapping[str, Any]) -> Parsed | str:
@@ -169,7 +154,11 @@ def _preference(row: Mapping[str, Any]) -> Parsed | str:
             return side.reason
         prompt = side
     parsed = _conversation(row, [*prompt, *chosen])
-    return parsed if isinstance(parsed, str) else parsed._replace(rejected=rejected[-1]["content"])
+    if isinstance(parsed, str):
+        return parsed
+    if rejected[-1]["content"] == parsed.messages[-1]["content"]:
+        return "its chosen and rejected answers are the same"
+    return parsed._replace(rejected=rejected[-1]["content"])
 
 
 class _Fault(NamedTuple):
@@ -243,12 +232,19 @@ def _either(names: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-_PARSERS: dict[Format, Callable[[Mapping[str, Any]], Parsed | str]] = {
-    "Alpaca": _alpaca,
-    "ShareGPT": _sharegpt,
-    "Messages": _messages,
-    "PromptCompletion": _prompt_completion,
-    "Text": _text,
-    "Preference": _preference,
-    "Binary": _binary,
+class _Format(NamedTuple):
+    # The fields that every row has, and that it is known by.
+    told_by: tuple[str, ...]
+    parse: Callable[[Mapping[str, Any]], Parsed | str]
+
+
+# Most particular first: preference data may have `messages` as well, Alpaca data `text`.
+_FORMATS: dict[Format, _Format] = {
+    "Preference": _Format(("chosen", "rejected"), _preference),
+    "Binary": _Format(("prompt", "completion", "label"), _binary),
+    "PromptCompletion": _Format(("prompt", "completion"), _prompt_completion),
+    "Messages": _Format(("messages",), _messages),
+    "ShareGPT": _Format(("conversations",), _sharegpt),
+    "Alpaca": _Format(("instruction", "output"), _alpaca),
+    "Text": _Format(("text",), _text),
 }

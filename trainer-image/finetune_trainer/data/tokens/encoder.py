@@ -5,20 +5,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from finetune_api.training_spec import Method
+from finetune_trainer import methods
 from finetune_trainer.data.rows.example import Example, Message
 from finetune_trainer.data.tokens.chat_template import ChatTemplate, RenderError, adds_bos, encode, render
-from finetune_trainer.data.tokens.stop_tokens import (
-    BinaryRow,
-    PreferenceRow,
-    Stops,
-    TokenizedRow,
-    messages_of,
-    require_eos,
-    special_tokens,
-)
+from finetune_trainer.data.tokens.stop_tokens import Stops, messages_of, require_eos, special_tokens
 from finetune_trainer.errors import ModelError, SettingsError, StageError
-
-Row = TokenizedRow | PreferenceRow | BinaryRow
+from finetune_trainer.methods.interface import Answers
+from finetune_trainer.methods.rows import Row
 
 
 class _Fault(Exception):  # noqa: N818 - it never leaves this module
@@ -39,7 +32,7 @@ class Encoder:
         template: ChatTemplate,
         stops: Stops,
         *,
-        method: Method = "SFT",
+        method: Method,
         system_prompt: str | None,
         maximum: int,
         responses_only: bool,
@@ -50,99 +43,32 @@ class Encoder:
             ModelError, SettingsError: nothing can be learned with this template, or it has no place for the system
                 prompt.
         """
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._template = template
         self._stops = frozenset(stops.ids)
-        self._method = method
+        self.method = methods.of(method)
         self._system_prompt = system_prompt
-        self._maximum = maximum
-        self._responses_only = responses_only
+        self.maximum = maximum
+        self.responses_only = responses_only
         self._special = re.compile("|".join(map(re.escape, special_tokens(tokenizer))) or r"(?!)")
         self._try_template()
 
     def encode(self, example: Example) -> Row | str:
         """Return the row of the method, or the reason why the example is invalid, without its text."""
-        if fault := _misfit(example, self._method) or self._control_token(example):
+        if fault := self._control_token(example):
             return fault
+        messages = messages_of(example, self._template.kind, self._system_prompt) if example.messages else []
         try:
-            if example.text is not None:
-                return self._text(example.row_id, example.text)
-            messages = messages_of(example, self._template.kind, self._system_prompt)
-            if example.rejected is not None:
-                return self._pair(example.row_id, messages, example.rejected)
-            if example.label is not None:
-                return self._judged(example.row_id, messages, example.label)
-            return self._conversation(example.row_id, messages)
+            return self.method.encode(example, _Conversation(self, messages))
         except _Fault as fault_found:
             return fault_found.of_row
 
-    def _text(self, row_id: int, text: str) -> TokenizedRow:
-        tokenizer = self._tokenizer
-        start = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
-        learned = [*tokenizer(text, add_special_tokens=False)["input_ids"], require_eos(tokenizer)]
-        ids = [*start, *learned]
-        mask = [0] * len(start) + [1] * len(learned)
-        limit = self._maximum
-        return TokenizedRow(row_id, ids[:limit], mask[:limit], len(ids) > limit)
+    def plain_text(self, text: str) -> tuple[list[int], list[int]]:
+        """See `methods.interface.Rendering`."""
+        start = [self.tokenizer.bos_token_id] if adds_bos(self.tokenizer) else []
+        return start, [*self.tokenizer(text, add_special_tokens=False)["input_ids"], require_eos(self.tokenizer)]
 
-    def _conversation(self, row_id: int, messages: Sequence[Message]) -> TokenizedRow | str:
-        ids, spans = self._spans(messages)
-        if spans[0][0] >= self._maximum:
-            return self._too_long(spans[0][0])
-        answers = sum(m["role"] == "assistant" for m in messages)
-        if self._responses_only:
-            mask = [0] * len(ids)
-            for start, end in spans:
-                mask[start:end] = [1] * (end - start)
-        else:
-            mask = [1] * len(ids)
-            if ids[0] == self._tokenizer.bos_token_id:
-                mask[0] = 0
-        limit = self._maximum
-        return TokenizedRow(
-            row_id,
-            ids[:limit],
-            mask[:limit],
-            len(ids) > limit,
-            answers - len(spans) if self._responses_only else 0,
-        )
-
-    def _pair(self, row_id: int, messages: Sequence[Message], rejected: str) -> PreferenceRow | str:
-        prompt, good = self._last_answer(messages)
-        _, bad = self._last_answer([*messages[:-1], {"role": "assistant", "content": rejected}])
-        room = self._maximum - len(prompt)
-        if room <= 0:
-            return self._too_long(len(prompt))
-        if good[:room] == bad[:room]:
-            return (
-                f"its two answers are the same in the first {self._maximum} tokens, which is "
-                "model.maxSequenceLength; correct it or raise that"
-                if max(len(good), len(bad)) > room
-                else "its two answers are the same to the model; correct it"
-            )
-        return PreferenceRow(row_id, prompt, good[:room], bad[:room], max(len(good), len(bad)) > room)
-
-    def _judged(self, row_id: int, messages: Sequence[Message], label: bool) -> BinaryRow | str:
-        prompt, answer = self._last_answer(messages)
-        room = self._maximum - len(prompt)
-        if room <= 0:
-            return self._too_long(len(prompt))
-        return BinaryRow(row_id, prompt, answer[:room], label, len(answer) > room)
-
-    def _last_answer(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
-        """Return what stands before the last answer, and the answer including its stop token."""
-        ids, spans = self._spans(messages, last_only=True)
-        return ids[: spans[-1][0]], ids[spans[-1][0] :]
-
-    def _too_long(self, tokens: int) -> str:
-        return (
-            f"its question alone has {tokens} tokens, and model.maxSequenceLength is {self._maximum}; "
-            "shorten it or raise that"
-        )
-
-    def _spans(
-        self, messages: Sequence[Message], *, last_only: bool = False
-    ) -> tuple[list[int], list[tuple[int, int]]]:
+    def spans(self, messages: Sequence[Message], *, last_only: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the ids up to the last stop token, and (start, end) of each answer including its stop token.
 
         An answer is learned as the model will give it: an earlier one that the template shows in another way by then,
@@ -175,7 +101,7 @@ class Encoder:
                 "as with a <think> part in it where thinking is off; leave that out or correct "
                 "dataset.chatTemplateKwargs",
             )
-        prompt, ids = encode(self._tokenizer, question), encode(self._tokenizer, whole)
+        prompt, ids = encode(self.tokenizer, question), encode(self.tokenizer, whole)
         if ids[: len(prompt)] != prompt:
             # The end of the question and the beginning of the answer, such as line breaks of both, would be one token.
             ids = [*prompt, *self._continuation(whole[len(question) :])]
@@ -184,10 +110,10 @@ class Encoder:
     def _continuation(self, text: str) -> list[int]:
         """Return the ids of text that does not begin where a text begins; a control token before it sees to that."""
         anchor = min(self._stops)
-        ids: list[int] = self._tokenizer(
-            self._tokenizer.convert_ids_to_tokens(anchor) + text, add_special_tokens=False
-        )["input_ids"]
-        if ids[0] != anchor or self._tokenizer.decode(ids[1:], clean_up_tokenization_spaces=False) != text:
+        ids: list[int] = self.tokenizer(self.tokenizer.convert_ids_to_tokens(anchor) + text, add_special_tokens=False)[
+            "input_ids"
+        ]
+        if ids[0] != anchor or self.tokenizer.decode(ids[1:], clean_up_tokenization_spaces=False) != text:
             what = "ends a question in the middle of a token"
             raise _Fault(what, f"{self._template.subject} {what}; remove white space where the answer begins")
         return ids[1:]
@@ -197,7 +123,7 @@ class Encoder:
         question = self._render(before, generate=True)
         if not whole.startswith(question):
             return None
-        prompt = encode(self._tokenizer, question)
+        prompt = encode(self.tokenizer, question)
         start = len(prompt)
         if ids[:start] != prompt:
             return None
@@ -210,11 +136,11 @@ class Encoder:
     def _is_shown_as_given(self, messages: Sequence[Message], whole: str, ids: Sequence[int]) -> bool:
         """Whether `ids`, up to the stop token of the last message, are what they are when nothing follows."""
         given = self._render(messages, generate=False)
-        return whole.startswith(given) or encode(self._tokenizer, given)[: len(ids)] == ids
+        return whole.startswith(given) or encode(self.tokenizer, given)[: len(ids)] == ids
 
     def _render(self, messages: Sequence[Message], *, generate: bool) -> str:
         try:
-            return render(self._tokenizer, self._template.jinja, messages, generate=generate)
+            return render(self.tokenizer, self._template.jinja, messages, generate=generate)
         except RenderError as error:
             roles = ", ".join(m["role"] for m in messages)
             # The template's own words may hold the row's text.
@@ -238,15 +164,15 @@ class Encoder:
         asked: Message = {"role": "user", "content": "What is a squat?"}
         answered: Message = {"role": "assistant", "content": "An exercise for the legs."}
         try:
-            ids, _ = self._spans([asked, answered])
+            ids, _ = self.spans([asked, answered])
         except _Fault as fault:
             raise self._template.error(fault.of_template) from fault
-        bos = self._tokenizer.bos_token_id
+        bos = self.tokenizer.bos_token_id
         if bos is not None and ids[:2] == [bos, bos]:
             raise self._template.error("begins with the beginning-of-text token twice")
         if self._system_prompt:
             try:
-                self._spans([{"role": "system", "content": self._system_prompt}, asked, answered])
+                self.spans([{"role": "system", "content": self._system_prompt}, asked, answered])
             except _Fault as fault:
                 raise self._no_system(fault) from fault
 
@@ -259,22 +185,40 @@ class Encoder:
         return ModelError(f"{sentence} or set dataset.promptTemplate to Alpaca")
 
 
-def _misfit(example: Example, method: Method) -> str | None:
-    """Return why the example is none of the method's."""
-    wanted = {
-        "SFT": example.rejected is None and example.label is None,
-        "DPO": example.rejected is not None,
-        "ORPO": example.rejected is not None,
-        "KTO": example.label is not None,
-    }
-    if wanted[method]:
-        return None
-    if example.rejected is not None:
-        return f"it has a rejected answer, which training.method {method} does not take; set that to DPO or ORPO"
-    if example.label is not None:
-        return f"it has a label, which training.method {method} does not take; set that to KTO"
-    need = "label" if method == "KTO" else "rejected answer"
-    return f"it has no {need}, which training.method {method} needs; add it or set that to SFT"
+class _Conversation:
+    """One example's messages: see `methods.interface.Rendering`."""
+
+    def __init__(self, encoder: Encoder, messages: Sequence[Message]) -> None:
+        self._encoder = encoder
+        self._messages = messages
+
+    @property
+    def maximum(self) -> int:
+        return self._encoder.maximum
+
+    @property
+    def responses_only(self) -> bool:
+        return self._encoder.responses_only
+
+    @property
+    def bos_token_id(self) -> int | None:
+        bos: int | None = self._encoder.tokenizer.bos_token_id
+        return bos
+
+    def answers(self) -> Answers:
+        ids, spans = self._encoder.spans(self._messages)
+        return Answers(ids, spans, sum(m["role"] == "assistant" for m in self._messages) - len(spans))
+
+    def last_answer(self, instead: str | None = None) -> tuple[list[int], list[int]]:
+        messages = list(self._messages)
+        if instead is not None:
+            messages[-1] = {"role": "assistant", "content": instead}
+        ids, spans = self._encoder.spans(messages, last_only=True)
+        start = spans[-1][0]
+        return ids[:start], ids[start:]
+
+    def plain_text(self, text: str) -> tuple[list[int], list[int]]:
+        return self._encoder.plain_text(text)
 
 
 def _texts(example: Example) -> Iterator[str]:

@@ -1,35 +1,22 @@
-"""Writes the rows that train reads, in batches: the columns are those of `prepared`."""
+"""Writes the rows that train reads, in batches: the columns are those of their method."""
 
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from finetune_api.training_spec import Method
-from finetune_trainer.data.tokens.encoder import Row
+from finetune_trainer.methods.interface import TrainingMethod
+from finetune_trainer.methods.rows import Row
 
 _BATCH = 1000
-
-
-def _schema(method: Method) -> Any:
-    import pyarrow as pa
-
-    ids = pa.list_(pa.int32())
-    columns = {
-        "SFT": [("input_ids", ids), ("completion_mask", pa.list_(pa.int8()))],
-        "DPO": [("prompt_ids", ids), ("chosen_ids", ids), ("rejected_ids", ids)],
-        "ORPO": [("prompt_ids", ids), ("chosen_ids", ids), ("rejected_ids", ids)],
-        "KTO": [("prompt_ids", ids), ("completion_ids", ids), ("label", pa.bool_())],
-    }
-    return pa.schema([*columns[method], ("row_id", pa.int64())])
 
 
 class RowWriter:
     """Writes one Parquet file."""
 
-    def __init__(self, path: Path, method: Method) -> None:
+    def __init__(self, path: Path, method: TrainingMethod[Any]) -> None:
         from pyarrow import parquet
 
-        self._schema = _schema(method)
+        self._schema = method.schema()
         self._file = parquet.ParquetWriter(path, self._schema)
         self._waiting: list[Row] = []
 

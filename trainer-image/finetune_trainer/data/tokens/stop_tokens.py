@@ -1,4 +1,4 @@
-"""What the tokenization of the training data gives, and the tokens at which a model stops."""
+"""The messages that are rendered, and the tokens at which a model stops."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,42 +7,6 @@ from typing import Any
 from finetune_trainer.data.rows.example import Example, Message
 from finetune_trainer.data.tokens.chat_template import ChatTemplate, RenderError, Template, encode, render
 from finetune_trainer.errors import ModelError
-
-
-@dataclass(frozen=True)
-class TokenizedRow:
-    """One row of SFT as train reads it."""
-
-    row_id: int
-    input_ids: list[int]
-    # 1: the token is learned.
-    completion_mask: list[int]
-    truncated: bool
-    # Answers of earlier turns that are context only, because the chat template shows them otherwise than the model
-    # gives them.
-    answers_left_out: int = 0
-
-
-@dataclass(frozen=True)
-class PreferenceRow:
-    """One row of DPO or ORPO: two continuations of one prompt, each to its stop token unless truncated."""
-
-    row_id: int
-    prompt_ids: list[int]
-    chosen_ids: list[int]
-    rejected_ids: list[int]
-    truncated: bool
-
-
-@dataclass(frozen=True)
-class BinaryRow:
-    """One row of KTO: a continuation of a prompt, to its stop token unless truncated, and whether it is a good one."""
-
-    row_id: int
-    prompt_ids: list[int]
-    completion_ids: list[int]
-    label: bool
-    truncated: bool
 
 
 @dataclass(frozen=True)

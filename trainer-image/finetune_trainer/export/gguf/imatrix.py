@@ -15,7 +15,7 @@ from finetune_trainer.errors import ModelError
 from finetune_trainer.export.llama_cpp import ggml_tensor
 from finetune_trainer.export.llama_cpp.api import LlamaModel
 from finetune_trainer.export.llama_cpp.ggml_tensor import GGMLTensor
-from finetune_trainer.methods.rows import BinaryRow, PreferenceRow, SFTRow
+from finetune_trainer.methods.rows import Row
 
 # llama.cpp refuses the smaller IQ types without one, and the other types of less than four bits gain by it.
 _NEEDED: frozenset[GGUFType] = frozenset(("IQ4_XS", "IQ3_M", "IQ2_M", "Q3_K_M", "Q2_K"))
@@ -44,10 +44,10 @@ class ImportanceMatrix:
     values: dict[str, Any]
 
 
-def choose(rows: Sequence[Any]) -> list[list[int]]:
+def choose(rows: Sequence[Row]) -> list[list[int]]:
     """Return the token ids of rows from all over the training data, some thousand tokens in all.
 
-    `rows` are the method's own of `training_rows`; of two answers the good one is taken.
+    Of two answers the better one is taken.
     """
     # Every n-th first, then the ones after each: as far as the tokens reach, the choice is spread over all sources.
     stride = max(1, len(rows) * _mean_length(rows) // _TOKENS)
@@ -57,23 +57,14 @@ def choose(rows: Sequence[Any]) -> list[list[int]]:
         for row in rows[start::stride]:
             if tokens >= _TOKENS:
                 return chosen
-            chosen.append(_token_ids(row)[: min(_LONGEST_ROW, _TOKENS - tokens)])
+            chosen.append(row.sequence.input_ids[: min(_LONGEST_ROW, _TOKENS - tokens)])
             tokens += len(chosen[-1])
     return chosen
 
 
-def _mean_length(rows: Sequence[Any]) -> int:
-    lengths: list[int] = [min(row.length, _LONGEST_ROW) for row in rows]
+def _mean_length(rows: Sequence[Row]) -> int:
+    lengths = [min(row.length, _LONGEST_ROW) for row in rows]
     return sum(lengths) // max(1, len(lengths))
-
-
-def _token_ids(row: Any) -> list[int]:
-    if isinstance(row, PreferenceRow):
-        return [*row.prompt_ids, *row.chosen_ids]
-    if isinstance(row, BinaryRow):
-        return [*row.prompt_ids, *row.completion_ids]
-    assert isinstance(row, SFTRow)
-    return row.input_ids
 
 
 def compute(f16: Path, rows: Sequence[Sequence[int]], advance: Callable[[int], None]) -> ImportanceMatrix:

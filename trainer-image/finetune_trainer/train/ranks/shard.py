@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from finetune_api.plan import Plan
-from finetune_trainer.methods.rows import SFTRow
+from finetune_trainer import methods
 from finetune_trainer.train.ranks.ranks import Ranks
 
 
@@ -20,7 +20,7 @@ def filled(
     whole = plan.training.batch_size
     if ranks.alone or all(len(step) == whole for step in steps):
         return rows, [list(step) for step in steps]
-    nothing = SFTRow(row_id=-1, input_ids=rows[0].input_ids[:2], completion_mask=[0, 0])
+    nothing = methods.of(plan.training.method).filler(rows[0])
     return [*rows, nothing], [[*step, *[len(rows)] * (whole - len(step))] for step in steps]
 
 

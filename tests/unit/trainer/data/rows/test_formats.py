@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from finetune_api.dataset_spec import DatasetFormat
 from finetune_api.training_spec import Method
+from finetune_trainer import methods
 from finetune_trainer.data.rows import formats
 from finetune_trainer.data.rows.columns import Columns
 from finetune_trainer.data.rows.example import Message
@@ -120,7 +121,7 @@ def test_formats_are_those_of_the_custom_resource() -> None:
 @pytest.mark.parametrize("method", get_args(Method))
 @pytest.mark.parametrize("row_format", _FORMATS)
 def test_each_method_takes_its_formats_only(method: Method, row_format: Format) -> None:
-    fits = {"Preference": ("DPO", "ORPO"), "Binary": ("KTO",)}.get(row_format, ("SFT",))
+    fits = [name for name in get_args(Method) if row_format in methods.of(name).formats]
     if method in fits:
         formats.check_method(method, row_format, "s")
     else:

@@ -7,9 +7,13 @@ import pytest
 
 from finetune_trainer.data.rows.example import Example, Message
 from finetune_trainer.data.tokens.chat_template import ALPACA_JINJA, ChatTemplate, render_prompt
-from finetune_trainer.data.tokens.encoder import Encoder, Row
-from finetune_trainer.data.tokens.stop_tokens import BinaryRow, PreferenceRow, TokenizedRow, find_stops
+from finetune_trainer.data.tokens.encoder import Encoder
+from finetune_trainer.data.tokens.stop_tokens import find_stops
 from finetune_trainer.errors import ModelError, SettingsError, StageError
+from finetune_trainer.methods.kto import BinaryRow
+from finetune_trainer.methods.preference import PreferenceRow
+from finetune_trainer.methods.rows import Row
+from finetune_trainer.methods.sft import SFTRow
 from finetune_trainer.prepare.template_choice import FOLD_SYSTEM
 
 BOS, END = 1, 2
@@ -32,7 +36,7 @@ def custom(jinja: str) -> ChatTemplate:
 
 
 def encoder(tokenizer: Any, template: ChatTemplate | None = None, **settings: Any) -> Encoder:
-    chosen = {"system_prompt": None, "maximum": 256, "responses_only": True} | settings
+    chosen = {"method": "SFT", "system_prompt": None, "maximum": 256, "responses_only": True} | settings
     found = template or ChatTemplate("Model", tokenizer.chat_template)
     return Encoder(tokenizer, found, find_stops(tokenizer, found, []), **chosen)
 
@@ -53,8 +57,8 @@ def pair(row: Row | str) -> PreferenceRow:
     return row
 
 
-def tokenized(row: Row | str) -> TokenizedRow:
-    assert isinstance(row, TokenizedRow)
+def tokenized(row: Row | str) -> SFTRow:
+    assert isinstance(row, SFTRow)
     return row
 
 
@@ -163,31 +167,6 @@ def test_a_text_begins_as_the_tokenizer_begins_texts(tokenizer: Any) -> None:
 def test_a_long_text_is_cut_and_told(tokenizer: Any) -> None:
     row = tokenized(encoder(tokenizer, maximum=64).encode(Example("s", 1, 7, (), text="word " * 300)))
     assert (len(row.input_ids), row.truncated, row.input_ids[-1] == END) == (64, True, False)
-
-
-PAIR = example("a", "b", rejected="c")
-JUDGED = example("a", "b", label=True)
-TEXT = Example("s", 1, 7, (), text="a")
-NO_PAIR = "it has no rejected answer, which training.method {} needs; add it or set that to SFT"
-NO_LABEL = "it has no label, which training.method KTO needs; add it or set that to SFT"
-IS_PAIR = "it has a rejected answer, which training.method {} does not take; set that to DPO or ORPO"
-IS_JUDGED = "it has a label, which training.method {} does not take; set that to KTO"
-
-
-@pytest.mark.parametrize(
-    ("method", "given", "fault"),
-    [
-        ("SFT", PAIR, IS_PAIR.format("SFT")),
-        ("SFT", JUDGED, IS_JUDGED.format("SFT")),
-        ("DPO", example("a", "b"), NO_PAIR.format("DPO")),
-        ("ORPO", TEXT, NO_PAIR.format("ORPO")),
-        ("DPO", JUDGED, IS_JUDGED.format("DPO")),
-        ("KTO", PAIR, IS_PAIR.format("KTO")),
-        ("KTO", TEXT, NO_LABEL),
-    ],
-)
-def test_examples_of_another_method_are_faults(tokenizer: Any, method: str, given: Example, fault: str) -> None:
-    assert encoder(tokenizer, method=method).encode(given) == fault
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from finetune_api.plan import DatasetPlan
 from finetune_trainer.data.rows.example import Example, Message
 from finetune_trainer.data.tokens.chat_template import adds_bos
 from finetune_trainer.data.tokens.encoder import Encoder
-from finetune_trainer.data.tokens.stop_tokens import TokenizedRow, find_stops
+from finetune_trainer.data.tokens.stop_tokens import find_stops
+from finetune_trainer.methods.sft import SFTRow
 from finetune_trainer.prepare.template_choice import choose
 from tests.support.tokenizer_families import FAMILIES, Family
 
@@ -49,10 +50,10 @@ def _encoder(family: Family, tokenizer: Any) -> Encoder:
     )
     template = choose(dataset, tokenizer, None, family.name)
     stops = find_stops(tokenizer, template, tokenizer.convert_tokens_to_ids(list(family.stops)))
-    return Encoder(tokenizer, template, stops, system_prompt=None, maximum=2048, responses_only=True)
+    return Encoder(tokenizer, template, stops, method="SFT", system_prompt=None, maximum=2048, responses_only=True)
 
 
-def _segments(tokenizer: Any, row: TokenizedRow) -> list[list[Any]]:
+def _segments(tokenizer: Any, row: SFTRow) -> list[list[Any]]:
     pairs = zip(row.completion_mask, row.input_ids, strict=True)
     return [
         [tokenizer.decode([i for _, i in group], skip_special_tokens=False), bool(learned)]
@@ -70,7 +71,7 @@ def encoded(family: Family, tokenizer: Any) -> Golden:
         if isinstance(row, str):
             found[name] = {"refused": row}
         else:
-            assert isinstance(row, TokenizedRow)
+            assert isinstance(row, SFTRow)
             found[name] = {"segments": _segments(tokenizer, row), "ids": row.input_ids}
     return found
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from finetune_trainer.data.rows.example import Example, Message
 from finetune_trainer.data.tokens.chat_template import ALPACA_JINJA, ChatTemplate, Template, render_prompt
 from finetune_trainer.data.tokens.encoder import Encoder
-from finetune_trainer.data.tokens.stop_tokens import TokenizedRow, answers_warning, find_stops, question_of
+from finetune_trainer.data.tokens.stop_tokens import answers_warning, find_stops, question_of
+from finetune_trainer.methods.sft import SFTRow
 
 START, END, NEWLINE = 1, 2, 198
 SYSTEM, USER, ASSISTANT = [9690], [4093], [520, 9531]
@@ -39,11 +40,11 @@ def _template(tokenizer: Any, kind: Template) -> ChatTemplate:
     return ChatTemplate(kind, ALPACA_JINJA if kind == "Alpaca" else tokenizer.chat_template)
 
 
-def _encode(tokenizer: Any, kind: Template, example: Example, **settings: Any) -> TokenizedRow:
-    chosen = {"system_prompt": None, "maximum": 256, "responses_only": True} | settings
+def _encode(tokenizer: Any, kind: Template, example: Example, **settings: Any) -> SFTRow:
+    chosen = {"method": "SFT", "system_prompt": None, "maximum": 256, "responses_only": True} | settings
     template = _template(tokenizer, kind)
     row = Encoder(tokenizer, template, find_stops(tokenizer, template, [2]), **chosen).encode(example)
-    assert isinstance(row, TokenizedRow)
+    assert isinstance(row, SFTRow)
     return row
 
 

@@ -11,7 +11,9 @@ from finetune_trainer.export.gguf import convert as gguf_convert
 from finetune_trainer.export.gguf import imatrix
 from finetune_trainer.export.gguf.imatrix import ImportanceMatrix
 from finetune_trainer.export.llama_cpp import api as llama_api
-from finetune_trainer.methods.rows import BinaryRow, PreferenceRow, SFTRow
+from finetune_trainer.methods.kto import BinaryRow
+from finetune_trainer.methods.preference import PreferenceRow
+from finetune_trainer.methods.sft import SFTRow
 from tests.support import tiny_gguf
 
 ROWS = [[1, 2, 3, 4, 5, 6], [7, 8, 9], [2, 40, 11, 63]]

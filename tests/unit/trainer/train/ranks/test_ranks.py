@@ -11,11 +11,11 @@ from finetune_api.job import FineTuneJob
 from finetune_api.plan import Defaults, Plan
 from finetune_api.render import render
 from finetune_trainer.data import step_order
-from finetune_trainer.gpu import memory_fit
 from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.methods import sft
 from finetune_trainer.methods.interface import Decision
-from finetune_trainer.methods.rows import SFTRow
+from finetune_trainer.methods.sft import SFTRow
+from finetune_trainer.model import memory_fit
 from finetune_trainer.runtime.node import ALONE, Node
 from finetune_trainer.runtime.sigterm import StopFlag
 from finetune_trainer.train.ranks import ranks

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from finetune_api import memory, shares
 from finetune_api.memory import Estimate, Shape
 from finetune_api.plan import Plan
+from finetune_trainer import methods
 from finetune_trainer.errors import OutOfGPUMemoryError
 from finetune_trainer.gpu.memory_settings import Checkpointing, MemorySettings
 
@@ -58,7 +59,7 @@ def estimate(
     """Return what a rung takes on each of `processes` GPUs for these steps (see `longest`)."""
     return memory.estimate(
         shape,
-        method=plan.training.method,
+        footprint=methods.of(plan.training.method).footprint,
         nf4=plan.model.quantization == "NF4",
         rank=plan.training.lora.rank,
         target_modules=plan.training.lora.target_modules,

@@ -5,8 +5,9 @@ import math
 import pytest
 
 from finetune_api.plan import PreferencePlan
-from finetune_trainer.evaluation import scores
-from finetune_trainer.methods.rows import BinaryRow, PreferenceRow
+from finetune_trainer.methods import dpo, kto, orpo
+from finetune_trainer.methods.kto import BinaryRow
+from finetune_trainer.methods.preference import PreferenceRow
 
 PAIR = PreferenceRow(0, [5], [6, 7], [8, 9, 10, 11])
 GOOD, BAD = BinaryRow(0, [5], [6, 7], True), BinaryRow(1, [8], [9], False)
@@ -18,23 +19,23 @@ def sigmoid(value: float) -> float:
 
 
 def test_the_dpo_loss_of_the_base_is_log_2() -> None:
-    made = scores.dpo((-10.0, -20.0), (-10.0, -20.0), 0.1)
+    made = dpo.score((-10.0, -20.0), (-10.0, -20.0), 0.1)
     assert made.loss == pytest.approx(math.log(2))
     assert (made.good_reward, made.bad_reward) == (0.0, 0.0)
 
 
 def test_the_dpo_loss_counts_what_changed_since_before() -> None:
-    made = scores.dpo((-8.0, -23.0), (-10.0, -20.0), 0.1)
+    made = dpo.score((-8.0, -23.0), (-10.0, -20.0), 0.1)
     assert (made.good_reward, made.bad_reward) == pytest.approx((0.2, -0.3))
     assert made.loss == pytest.approx(-math.log(sigmoid(0.5)))
 
 
 def test_a_very_wrong_preference_does_not_overflow() -> None:
-    assert scores.dpo((-10000.0, 0.0), (0.0, -10000.0), 1.0).loss == pytest.approx(20000.0)
+    assert dpo.score((-10000.0, 0.0), (0.0, -10000.0), 1.0).loss == pytest.approx(20000.0)
 
 
 def test_the_orpo_loss_is_the_plain_one_and_the_odds_ratio_of_mean_tokens() -> None:
-    made = scores.orpo(PAIR, (-2.0, -8.0), 0.1)
+    made = orpo.score(PAIR, (-2.0, -8.0), 0.1)
 
     def odds(log_probability: float) -> float:
         return math.exp(log_probability) / (1 - math.exp(log_probability))
@@ -45,18 +46,18 @@ def test_the_orpo_loss_is_the_plain_one_and_the_odds_ratio_of_mean_tokens() -> N
 
 
 def test_orpo_takes_an_answer_that_is_certain() -> None:
-    assert math.isfinite(scores.orpo(PAIR, (0.0, -8.0), 0.1).loss)
+    assert math.isfinite(orpo.score(PAIR, (0.0, -8.0), 0.1).loss)
 
 
 def test_the_kto_loss_of_the_base_is_half_the_weight() -> None:
     sums = [(-10.0, -30.0), (-20.0, -40.0)]
-    made = scores.kto([GOOD, BAD], sums, sums, SETTINGS)
+    made = kto.scores([GOOD, BAD], sums, sums, SETTINGS)
     assert [score.loss for score in made] == [1.0, 1.5]
 
 
 def test_the_kto_loss_is_relative_to_the_drift_on_mismatched_answers() -> None:
     before, now = [(-10.0, -30.0), (-20.0, -40.0)], [(-7.0, -28.0), (-21.0, -38.0)]
-    good, bad = scores.kto([GOOD, BAD], now, before, SETTINGS)
+    good, bad = kto.scores([GOOD, BAD], now, before, SETTINGS)
     assert good.loss == pytest.approx(2.0 * (1 - sigmoid(0.5 * (3.0 - 2.0))))
     assert bad.loss == pytest.approx(3.0 * (1 - sigmoid(0.5 * (2.0 + 1.0))))
     assert (good.good_reward, good.bad_reward, bad.good_reward, bad.bad_reward) == (1.5, None, None, -0.5)
@@ -64,9 +65,9 @@ def test_the_kto_loss_is_relative_to_the_drift_on_mismatched_answers() -> None:
 
 def test_a_negative_drift_counts_as_none() -> None:
     before, now = [(-10.0, -30.0)], [(-7.0, -35.0)]
-    (made,) = scores.kto([GOOD], now, before, SETTINGS)
+    (made,) = kto.scores([GOOD], now, before, SETTINGS)
     assert made.loss == pytest.approx(2.0 * (1 - sigmoid(0.5 * 3.0)))
 
 
 def test_no_hold_out_rows_have_no_scores() -> None:
-    assert scores.kto([], [], [], SETTINGS) == []
+    assert kto.scores([], [], [], SETTINGS) == []

@@ -9,8 +9,8 @@ from finetune_api.memory import Shape
 from finetune_api.plan import Defaults, Plan
 from finetune_api.render import render
 from finetune_trainer.errors import OutOfGPUMemoryError
-from finetune_trainer.gpu import memory_fit
 from finetune_trainer.gpu.memory_settings import MemorySettings
+from finetune_trainer.model import memory_fit
 from tests.support.trainer_job import JOB
 
 SHAPE = Shape(4096, 14336, 32, 4096, 1024, 128256, tied=False)
