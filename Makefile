@@ -19,7 +19,7 @@ help: ## Show this help
 
 .PHONY: demo
 demo: ## Run the main job end to end on a real Kubernetes on this machine (needs root)
-	@hack/prerequisites all
+	@hack/prerequisites demo
 	@hack/venv demo >/dev/null
 	@$(FINETUNE_CACHE)/venv/demo/bin/python hack/demo.py
 
