@@ -19,10 +19,9 @@ help: ## Show this help
 
 .PHONY: demo
 demo: ## Run the main job end to end on a real Kubernetes on this machine (needs root)
-	@hack/prerequisites all
-	@hack/venv dev >/dev/null
-	@hack/venv trainer >/dev/null
-	@$(TRAINER)/python hack/demo.py
+	@hack/prerequisites demo
+	@hack/venv demo >/dev/null
+	@$(FINETUNE_CACHE)/venv/demo/bin/python hack/demo.py
 
 .PHONY: down
 down: ## Stop the local cluster and remove every trace of it but the caches
