@@ -48,13 +48,15 @@ test-integration: programs venvs ## Run the operator against a real API server, 
 
 .PHONY: test-trainer
 test-trainer: programs venvs ## Train and export a real small model, and refuse bad inputs
-	$(TRAINER)/python $(PYTEST) $(PARALLEL) tests/bad_inputs
-	$(TRAINER)/python $(PYTEST) $(PARALLEL) tests/training
+	# The long files first, and the many short tests where a CPU is left.
+	$(TRAINER)/python $(PYTEST) $(PARALLEL) --no-loadscope-reorder tests/training tests/bad_inputs
 
 .PHONY: test-e2e
 test-e2e: programs venvs ## Run whole jobs in real pods (root only)
 ifeq ($(ROOT),yes)
-	$(TRAINER)/python $(PYTEST) --timeout 1800 tests/cluster tests/e2e
+	$(TRAINER)/python $(PYTEST) --timeout 1800 tests/cluster
+	# All at the same time, in one cluster: they wait for pods, most of the time.
+	$(TRAINER)/python $(PYTEST) --timeout 1800 --numprocesses 9 --dist loadgroup tests/e2e
 else
 	@echo "e2e tests skipped: kubelet and containerd need root"
 endif

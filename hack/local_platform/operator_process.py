@@ -24,7 +24,7 @@ SERVICE_HOST = f"{RELEASE}.{NAMESPACE}.svc"
 Found = TypeVar("Found")
 
 
-def eventually(look: Callable[[], Found], what: str, seconds: float = 30.0) -> Found:
+def eventually(look: Callable[[], Found], what: str, seconds: float = 120.0) -> Found:
     """Return what `look` finds as soon as that is true.
 
     Raises:
