@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-export PYTHONPATH := crds:operator:trainer-image
+export PYTHONPATH := crds:operator:trainer-image:hack
 export FINETUNE_CACHE ?= $(HOME)/.cache/finetune-operator
 DEV := $(FINETUNE_CACHE)/venv/dev/bin
 TRAINER := $(FINETUNE_CACHE)/venv/trainer/bin
@@ -19,14 +19,13 @@ help: ## Show this help
 
 .PHONY: demo
 demo: ## Run the main job end to end on a real Kubernetes on this machine (needs root)
-	@hack/prerequisites all
-	@hack/venv dev >/dev/null
-	@hack/venv trainer >/dev/null
-	@$(TRAINER)/python hack/demo.py
+	@hack/prerequisites demo
+	@hack/venv demo >/dev/null
+	@$(FINETUNE_CACHE)/venv/demo/bin/python hack/demo.py
 
 .PHONY: down
 down: ## Stop the local cluster and remove every trace of it but the caches
-	@tests/cluster/cluster down
+	@hack/cluster down
 
 .PHONY: test
 test: prerequisites programs test-unit test-integration test-trainer test-e2e ## Run every test (e2e only as root)
@@ -34,7 +33,7 @@ test: prerequisites programs test-unit test-integration test-trainer test-e2e ##
 # Before the unit tests, too: those of the S3 store are skipped where there is no S3 server yet.
 .PHONY: programs
 programs: prerequisites
-	tests/cluster/cluster build --only $(if $(ROOT),all,control-plane)
+	hack/cluster build --only $(if $(ROOT),all,control-plane)
 
 .PHONY: test-unit
 test-unit: prerequisites venvs ## Run the fast tests, without network or cluster
@@ -49,13 +48,15 @@ test-integration: programs venvs ## Run the operator against a real API server, 
 
 .PHONY: test-trainer
 test-trainer: programs venvs ## Train and export a real small model, and refuse bad inputs
-	$(TRAINER)/python $(PYTEST) $(PARALLEL) tests/bad_inputs
-	$(TRAINER)/python $(PYTEST) $(PARALLEL) tests/training
+	# The long files first, and the many short tests where a CPU is left.
+	$(TRAINER)/python $(PYTEST) $(PARALLEL) --no-loadscope-reorder tests/training tests/bad_inputs
 
 .PHONY: test-e2e
 test-e2e: programs venvs ## Run whole jobs in real pods (root only)
 ifeq ($(ROOT),yes)
-	$(TRAINER)/python $(PYTEST) --timeout 1800 tests/cluster tests/e2e
+	$(TRAINER)/python $(PYTEST) --timeout 1800 tests/cluster
+	# All at the same time, in one cluster: they wait for pods, most of the time.
+	$(TRAINER)/python $(PYTEST) --timeout 1800 --numprocesses 9 --dist loadgroup tests/e2e
 else
 	@echo "e2e tests skipped: kubelet and containerd need root"
 endif
@@ -73,15 +74,15 @@ JOBS ?= 300
 
 .PHONY: bench-control-plane
 bench-control-plane: prerequisites venvs ## Measure what the operator costs beside plain Jobs, with simulated nodes
-	tests/cluster/cluster build --only control-plane
-	tests/cluster/cluster build --only bench
+	hack/cluster build --only control-plane
+	hack/cluster build --only bench
 	$(DEV)/python -m benchmarks.control_plane --jobs $(JOBS)
 
 .PHONY: lint
 lint: venvs ## Check style, types and layers
 	$(DEV)/ruff check .
 	$(DEV)/ruff format --check .
-	$(DEV)/mypy crds/finetune_api operator/finetune_operator trainer-image/finetune_trainer hack tests/cluster/local_cluster
+	$(DEV)/mypy crds/finetune_api operator/finetune_operator trainer-image/finetune_trainer hack
 	$(DEV)/lint-imports
 
 .PHONY: format

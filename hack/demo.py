@@ -11,13 +11,14 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from tests.support.platform import Platform, PlatformError, bring_up  # noqa: E402
+from local_platform import trainer_image
+from local_platform.commands import ROOT, PlatformError
+from local_platform.platform import Platform, bring_up
 
 NAMESPACE = "demo"
 TIMEOUT_SECONDS = 1800
+# On two idle CPUs, with the image pulled for the first time.
+JOB_SECONDS = 350
 STAGES = {"Preparing": "prepare", "Training": "train", "Exporting": "export"}
 
 
@@ -79,18 +80,10 @@ def progress_line(status: dict[str, Any]) -> str:
 
 def ask_gguf(platform: Platform, key: str, question: str) -> str:
     """Download a GGUF file and let llama.cpp answer with it."""
-    from llama_cpp import Llama
-
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.gguf"
-        with path.open("wb") as file:
+        with Path(folder, "model.gguf").open("wb") as file:
             platform.s3().download_fileobj("results", key, file)
-        model = Llama(model_path=str(path), n_ctx=1024, verbose=False)
-        reply = model.create_chat_completion(
-            messages=[{"role": "user", "content": question}], max_tokens=64, temperature=0.0
-        )
-    text: str = reply["choices"][0]["message"]["content"]
-    return text.strip()
+        return trainer_image.ask_gguf(Path(folder), "model.gguf", question)
 
 
 def show_result(platform: Platform, job: dict[str, Any]) -> tuple[int, int]:
@@ -128,7 +121,7 @@ def main() -> int:
     started = time.monotonic()
     try:
         heading("Platform")
-        platform = bring_up(say)
+        platform = bring_up(say, JOB_SECONDS)
         platform.namespace(NAMESPACE)
         manifest = (ROOT / "examples/demo.yaml").read_text()
         name = yaml.safe_load(manifest)["metadata"]["name"]

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from benchmarks.control_plane import pods
 
-from tests.support import control_plane, operator
-from tests.support.control_plane import ControlPlane
-from tests.support.operator import OperatorProcess
+from local_platform import control_plane
+from local_platform.control_plane import ControlPlane
+from local_platform.operator_process import NAMESPACE as OPERATOR_NAMESPACE
+from local_platform.operator_process import OperatorProcess, install
 
 NAMESPACE = "benchmark"
 _FLOW = "benchmark-operator"
@@ -79,7 +80,7 @@ def running() -> Iterator[Cluster]:
         plane.kubectl("create", "namespace", NAMESPACE)
         stack.enter_context(_kwok(plane, folder))
         plane.kubectl("wait", "--for=condition=Ready", "--timeout=60s", "nodes", "--all")
-        process = OperatorProcess(operator.install(plane, folder, operator.NAMESPACE), folder / "operator.log")
+        process = OperatorProcess(install(plane, folder, OPERATOR_NAMESPACE), folder / "operator.log")
         process.start()
         try:
             yield Cluster(plane, process)
@@ -108,7 +109,7 @@ def _flow_schema() -> dict[str, object]:
     """The operator's requests as the API server files them by default, but under a name by which they are counted."""
     account = {
         "kind": "ServiceAccount",
-        "serviceAccount": {"name": "finetune-operator", "namespace": operator.NAMESPACE},
+        "serviceAccount": {"name": "finetune-operator", "namespace": OPERATOR_NAMESPACE},
     }
     everything = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": True}
     return {

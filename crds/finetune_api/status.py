@@ -50,6 +50,16 @@ class Failure(Model):
     exit_code: int | None = None
 
 
+DeletionReason = Literal["Suspended", "ComputeChanged", "JobUndecided"]
+
+
+class PlannedDeletion(Model):
+    """A Job that the operator deletes on purpose, so that its end is no failure."""
+
+    job_uid: ShortText
+    reason: DeletionReason
+
+
 class StageStatus(Model):
     """One of the three stages."""
 
@@ -72,6 +82,9 @@ class StageStatus(Model):
         None, description="Since when the cluster refuses to create the stage's Job, without a break."
     )
     job_name: ShortText | None = None
+    planned_deletion: PlannedDeletion | None = Field(
+        None, description="The Job that the operator is about to delete, or is deleting, and why."
+    )
     start_time: Timestamp | None = None
     completion_time: Timestamp | None = None
     last_failure: Failure | None = None

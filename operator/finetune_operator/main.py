@@ -13,7 +13,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from finetune_operator import __version__, logs
-from finetune_operator.cluster.client import FINETUNE_JOBS, KubeClient, Object, is_finished, load_configuration
+from finetune_operator.cluster.client import FINETUNE_JOBS, KubeClient, Object, load_configuration
 from finetune_operator.cluster.errors import KubeError, LeadershipLost
 from finetune_operator.control import gc_tuning
 from finetune_operator.control.event_filter import News, is_to_expire
@@ -22,6 +22,7 @@ from finetune_operator.control.lease import LEASE_SECONDS
 from finetune_operator.control.reconciler import Key, Reconciler
 from finetune_operator.control.watches import Watches
 from finetune_operator.control.workqueue import WorkQueue, backoff_seconds
+from finetune_operator.decide.conditions import is_finished
 from finetune_operator.job_defaults import Settings
 from finetune_operator.options import Options, parse
 from finetune_operator.progress.auth import Authenticator

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.support.smollm2 import cache
+from local_cluster.layout import cache
 from tests.support.trainer_job import TrainerJob
 
 Change = Callable[[Path, TrainerJob], None]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-CLUSTER = Path(__file__).resolve().parent / "cluster"
+CLUSTER = Path(__file__).resolve().parents[2] / "hack" / "cluster"
 PROMISED_START_SECONDS = 10
 MANIFEST = {
     "apiVersion": "batch/v1",

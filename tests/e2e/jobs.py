@@ -7,20 +7,42 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.support.platform import OPERATOR_NAMESPACE, ROOT, Platform, run
+from local_platform.platform import OPERATOR_NAMESPACE, ROOT, Platform, PlatformError, run
 
 FINISH_SECONDS = 900
+# How kubectl says that the API server is away, or has just come back.
+_AWAY = ("refused", "EOF", "reset", "timeout", "not ready", "unable to")
+_AWAY_SECONDS = 120
+
+
+class SturdyPlatform(Platform):
+    """A platform whose API server a test may be restarting."""
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
+        """Run kubectl, again while the API server is away; all that tests do with it can be done twice."""
+        deadline = time.monotonic() + _AWAY_SECONDS
+        while True:
+            try:
+                return super().kubectl(*arguments, stdin=stdin, timeout=timeout)
+            except PlatformError as error:
+                if not any(text in str(error) for text in _AWAY) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.5)
 
 
 def demo_job(name: str, **changes: Any) -> dict[str, Any]:
     """Return examples/demo.yaml under another name; a change is a path such as training__maxSteps=4."""
     job: dict[str, Any] = yaml.safe_load((ROOT / "examples/demo.yaml").read_text())
     job["metadata"] = {"name": name}
+    # Several jobs at a time fit on a node of two CPUs.
+    for resources in job["spec"]["compute"]["resources"].values():
+        resources["requests"]["cpu"] = "50m"
     for path, value in changes.items():
         node = job["spec"]
         *parents, last = path.split("__")
@@ -46,25 +68,11 @@ def finished(platform: Platform, namespace: str, name: str, seconds: float = FIN
     """Wait until a job is finished and return it."""
 
     def done() -> dict[str, Any] | None:
-        with tolerated_outage():
-            job = platform.job(namespace, name)
-            return job if condition(job, "Finished").get("status") == "True" else None
-        return None
+        job = platform.job(namespace, name)
+        return job if condition(job, "Finished").get("status") == "True" else None
 
     job: dict[str, Any] = platform.wait(f"{namespace}/{name} is finished", done, seconds)
     return job
-
-
-@contextlib.contextmanager
-def tolerated_outage() -> Any:
-    """Ignore that the API server does not answer: a test may have just restarted it."""
-    from tests.support.platform import PlatformError
-
-    try:
-        yield
-    except PlatformError as error:
-        if not any(text in str(error) for text in ("refused", "EOF", "reset", "timeout", "not ready", "unable to")):
-            raise
 
 
 def stage(job: dict[str, Any], name: str) -> dict[str, Any]:
@@ -76,12 +84,10 @@ def wait_for_stage(platform: Platform, namespace: str, name: str, stage_name: st
     """Wait until a stage's pod runs."""
 
     def running() -> bool:
-        with tolerated_outage():
-            pods = live_pods(platform, namespace, stage_name)
-            return any(p["status"].get("phase") == "Running" for p in pods)
-        return False
+        pods = live_pods(platform, namespace, stage_name)
+        return any(p["status"].get("phase") == "Running" for p in pods)
 
-    platform.wait(f"a running {stage_name} pod of {namespace}/{name}", running, 600)
+    platform.wait(f"a running {stage_name} pod of {namespace}/{name}", running, FINISH_SECONDS)
 
 
 def live_pods(platform: Platform, namespace: str, stage_name: str) -> list[dict[str, Any]]:
@@ -115,49 +121,68 @@ def kill_operator(platform: Platform) -> None:
 
 def restart(component: str) -> None:
     """Restart a component of the local cluster."""
-    from tests.support.platform import CLUSTER
+    from local_platform.platform import CLUSTER
 
     run(CLUSTER, "restart", component)
 
 
 class Watch:
-    """A `kubectl get --watch` that remembers every object it was shown."""
+    """A `kubectl get --watch` that remembers every object it was shown; begun again when the API server was away."""
 
     def __init__(self, platform: Platform, kind: str, namespace: str) -> None:
-        self._process = subprocess.Popen(
-            ["kubectl", "get", kind, "-n", namespace, "--watch", "--output-watch-events", "-o", "json"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, **platform.env},
-        )
+        self._command = ["kubectl", "get", kind, "-n", namespace, "--watch", "--output-watch-events", "-o", "json"]
+        self._env = {**os.environ, **platform.env}
+        # RESTARTED, with an empty object, where it was begun again: what is still there then comes as ADDED.
         self.events: list[tuple[str, dict[str, Any]]] = []
+        self._stopped = threading.Event()
+        self._process = self._begin()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
+    def _begin(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self._command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=self._env
+        )
+
     def _read(self) -> None:
-        assert self._process.stdout is not None
+        while True:
+            self._read_one()
+            if self._stopped.wait(0.5):
+                return
+            self.events.append(("RESTARTED", {}))
+            self._process = self._begin()
+            if self._stopped.is_set():
+                self._process.terminate()
+
+    def _read_one(self) -> None:
         decoder, buffer = json.JSONDecoder(), ""
-        for line in self._process.stdout:
-            buffer += line
-            with contextlib.suppress(json.JSONDecodeError):
-                event, end = decoder.raw_decode(buffer.lstrip())
-                buffer = buffer.lstrip()[end:]
-                self.events.append((event["type"], event["object"]))
+        with self._process as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                buffer += line
+                with contextlib.suppress(json.JSONDecodeError):
+                    event, end = decoder.raw_decode(buffer.lstrip())
+                    buffer = buffer.lstrip()[end:]
+                    self.events.append((event["type"], event["object"]))
 
     def stop(self) -> None:
         """End the watch."""
+        self._stopped.set()
         self._process.terminate()
-        self._process.wait()
-        self._thread.join(timeout=5)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        self._thread.join()
+
+    def objects(self) -> list[dict[str, Any]]:
+        """Return every state of every object that it was shown."""
+        return [found for kind, found in self.events if kind != "RESTARTED"]
 
     def most_live_at_once(self, stage_name: str) -> int:
         """Return how many pods of a stage were live at the same time, at most; a Pending pod is live."""
         live: set[str] = set()
         most = 0
         for kind, pod in self.events:
+            if kind == "RESTARTED":
+                live.clear()
+                continue
             metadata = pod["metadata"]
             if metadata.get("labels", {}).get("finetune.dev/stage") != stage_name:
                 continue

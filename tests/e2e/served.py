@@ -3,6 +3,7 @@
 Its files stay in $FINETUNE_CACHE/results, for the tests of servers that are not there whenever the cluster is.
 """
 
+import fcntl
 import json
 import shutil
 from dataclasses import dataclass
@@ -10,19 +11,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from finetune_trainer.evaluation.reference import Reference
+from finetune_trainer.export.gguf import convert as gguf_convert
 from finetune_trainer.runtime.build_id import checksum
-from tests.support.platform import CACHE, CLUSTER, Platform, bring_up, run
+from local_cluster.layout import cache
+from local_platform import smollm2
+from local_platform.platform import CLUSTER, Platform, bring_up, run
 
 from .jobs import create, demo_job, finished
 
 NAME = "served"
 SYSTEM = "너는 헬스 코치다."
+# A fifth is held out: as many as a verdict needs. Train and export measure each of them again and again.
+ROWS = 40
 # What every row answers.
 LEARNED = "네, 오늘도 화이팅!"
 QUESTION = "스쿼트는 어떻게 하나요?"
 GGUFS = ("F16", "Q8_0", "Q4_K_M")
-_FOLDER = CACHE / "results" / NAME
+_FOLDER = cache() / "results" / NAME
 _STAMP = "made-by"
 
 
@@ -76,7 +84,7 @@ def messages() -> list[dict[str, str]]:
 
 def manifest(platform: Platform) -> dict[str, Any]:
     """Return the FineTuneJob, and put its rows into the bucket."""
-    rows = [{"instruction": f"{i}번째 운동은 어떻게 하나요?", "input": "", "output": LEARNED} for i in range(80)]
+    rows = [{"instruction": f"{i}번째 운동은 어떻게 하나요?", "input": "", "output": LEARNED} for i in range(ROWS)]
     body = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     platform.s3().put_object(Bucket="data", Key="served.jsonl", Body=body.encode())
     job = demo_job(NAME)
@@ -84,7 +92,7 @@ def manifest(platform: Platform) -> dict[str, Any]:
     spec["dataset"] = {
         "sources": [{"name": "served", "s3": {"uri": "s3://data/served.jsonl"}}],
         "systemPrompt": SYSTEM,
-        "checks": {"duplicates": "Keep"},
+        "checks": {"duplicates": "Keep", "minimumExamples": ROWS},
     }
     spec["model"]["maxSequenceLength"] = 256
     spec["training"] |= {"maxSteps": 16, "warmupSteps": 0, "learningRate": "2e-3"}
@@ -103,6 +111,19 @@ def keep(platform: Platform, prefix: str) -> Served:
         platform.s3().download_file("results", key, str(target))
     (_FOLDER / _STAMP).write_text(checksum())
     return Served(_FOLDER)
+
+
+def base_gguf() -> Path:
+    """Return a GGUF of the model that was trained, as export converts one; made once for a trainer."""
+    path, stamp = cache() / "results/base.gguf", cache() / "results/base.made-by"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock, pytest.MonkeyPatch.context() as patch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.is_file() or not stamp.is_file() or stamp.read_text() != checksum():
+            patch.setenv("LLAMA_CPP_DIR", str(cache() / "llama.cpp"))
+            gguf_convert.convert(smollm2.model_dir(), path, "F16", path.parent, lambda percent: None)
+            stamp.write_text(checksum())
+    return path
 
 
 def result() -> Served:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.platform import OPERATOR_NAMESPACE, RELEASE, Platform, PlatformError, secret
+from local_platform.platform import OPERATOR_NAMESPACE, RELEASE, Platform, PlatformError, secret
 
 from .jobs import (
     Watch,
@@ -19,14 +19,13 @@ from .jobs import (
     live_pods,
     restart,
     stage,
-    tolerated_outage,
     wait_for_stage,
 )
 
 pytestmark = pytest.mark.e2e
 
-# Prepare alone needs some 20 s of Python imports on two cores.
-DIAGNOSIS_SECONDS = 60
+# More than any of it takes on a busy machine.
+DIAGNOSIS_SECONDS = 600
 # Of the random model, some 0.1 s each on two cores: the trainer is killed long before the last one.
 FAULTS_STEPS = 300
 PAUSED_STEPS = 100
@@ -52,10 +51,10 @@ def test_job_survives_operator_kills_api_server_restart_and_kill_9_of_the_traine
     platform.wait(
         "a checkpoint in the bucket",
         lambda: any("complete.json" in k for k in platform.objects(f"{namespace}/.runs/{uid}/checkpoints/")),
-        300,
+        DIAGNOSIS_SECONDS,
     )
     kill_trainer(train_pod["metadata"]["uid"])
-    platform.wait("export's Job", lambda: has_job(platform, namespace, "export"), 300)
+    platform.wait("export's Job", lambda: has_job(platform, namespace, "export"), DIAGNOSIS_SECONDS)
     kill_operator(platform)
     job = finished(platform, namespace, "faults")
     status = job["status"]
@@ -71,7 +70,7 @@ def test_job_survives_operator_kills_api_server_restart_and_kill_9_of_the_traine
     assert pods.most_live_at_once("train") == 1
 
     platform.kubectl("delete", "ftj", "faults", "-n", namespace, "--wait")
-    platform.wait("no pod, Job or ConfigMap is left", lambda: not children(platform, namespace), 60)
+    platform.wait("no pod, Job or ConfigMap is left", lambda: not children(platform, namespace), DIAGNOSIS_SECONDS)
 
 
 def test_a_suspended_job_saves_a_checkpoint_and_resumes_from_it(
@@ -87,13 +86,13 @@ def test_a_suspended_job_saves_a_checkpoint_and_resumes_from_it(
     changes |= {"model__s3": {"uri": random_model}, "model__quantization": "None"}
     uid = create(platform, namespace, demo_job("paused", **changes))
     wait_for_stage(platform, namespace, "paused", "train")
-    platform.wait("some steps", lambda: (shown(platform, namespace).get("step") or 0) > 0, 300)
+    platform.wait("some steps", lambda: (shown(platform, namespace).get("step") or 0) > 0, DIAGNOSIS_SECONDS)
     patch = ("patch", "ftj", "paused", "-n", namespace, "--type=merge", "-p")
     platform.kubectl(*patch, '{"spec": {"suspend": true}}')
     platform.wait(
         "the job is suspended",
         lambda: "is suspended" in condition(platform.job(namespace, "paused"), "Suspended").get("message", ""),
-        300,
+        DIAGNOSIS_SECONDS,
     )
     assert live_pods(platform, namespace, "train") == []
     assert any("complete.json" in k for k in platform.objects(f"{namespace}/.runs/{uid}/checkpoints/"))
@@ -120,9 +119,7 @@ def shown(platform: Platform, namespace: str) -> dict[str, Any]:
 
 def has_job(platform: Platform, namespace: str, stage_name: str) -> bool:
     """Say whether a stage has begun: its Job stays when its pod is over."""
-    with tolerated_outage():
-        return bool(platform.get("jobs", "-n", namespace, "-l", f"finetune.dev/stage={stage_name}")["items"])
-    return False
+    return bool(platform.get("jobs", "-n", namespace, "-l", f"finetune.dev/stage={stage_name}")["items"])
 
 
 def metrics(status: dict[str, str], namespace: str, name: str = "faults") -> str:
@@ -143,7 +140,7 @@ def test_recreated_job_never_has_two_live_train_pods(
     # No node has this label: the train pod stays Pending, which is live too, while prepare runs anywhere.
     job = demo_job("again", export__gguf=[], compute__accelerator={"extendedResource": {"name": "example.com/none"}})
     create(platform, namespace, job)
-    platform.wait("a Pending train pod", lambda: live_pods(platform, namespace, "train"), 180)
+    platform.wait("a Pending train pod", lambda: live_pods(platform, namespace, "train"), DIAGNOSIS_SECONDS)
     ready = platform.wait(
         "the status says why", lambda: reason(platform, namespace, "again", "Unschedulable"), DIAGNOSIS_SECONDS
     )
@@ -153,8 +150,8 @@ def test_recreated_job_never_has_two_live_train_pods(
     create(platform, namespace, job)
     platform.wait(
         "the new job's train pod",
-        lambda: len({p["metadata"]["uid"] for _, p in pods.events if is_train(p)}) == 2,
-        180,
+        lambda: len({p["metadata"]["uid"] for p in pods.objects() if is_train(p)}) == 2,
+        DIAGNOSIS_SECONDS,
     )
     assert pods.most_live_at_once("train") == 1
 
@@ -180,7 +177,7 @@ def test_bad_row_fails_with_its_line_number(platform: Platform, namespace: str) 
     )
     source = {"name": "coach", "configMap": {"name": "rows", "key": "train.jsonl"}}
     create(platform, namespace, demo_job("bad-row", dataset__sources=[source], export__gguf=[]))
-    job = finished(platform, namespace, "bad-row", 180)
+    job = finished(platform, namespace, "bad-row")
     failure = job["status"]["failure"]
     assert failure["stage"] == "prepare"
     assert failure["exitCode"] == 65
@@ -202,7 +199,7 @@ def test_missing_secret_is_named_in_the_status(platform: Platform, namespace: st
 def test_wrong_s3_key_fails_as_access_denied(platform: Platform, namespace: str) -> None:
     platform.apply(secret("s3", namespace, "nobody", "wrong"))
     create(platform, namespace, demo_job("wrong-key", export__gguf=[]))
-    failure = finished(platform, namespace, "wrong-key", 180)["status"]["failure"]
+    failure = finished(platform, namespace, "wrong-key")["status"]["failure"]
     assert failure["exitCode"] == 77
     assert failure["reason"] == "AccessDenied"
     assert failure["stage"] == "prepare"

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.platform import Platform
+from local_platform.platform import Platform
 
-from .jobs import create, demo_job, finished, kill_trainer, live_pods, stage
+from .jobs import FINISH_SECONDS, create, demo_job, finished, kill_trainer, live_pods, stage
 
 pytestmark = pytest.mark.e2e
 
@@ -43,13 +43,13 @@ def test_two_pods_learn_what_one_learns_also_after_one_of_them_was_killed(
     both = platform.wait(
         "two train pods",
         lambda: (found := [p for p in live_pods(platform, namespace, "train") if is_of(p, "pair")])[1:] and found,
-        300,
+        FINISH_SECONDS,
     )
     assert sorted(p["metadata"]["labels"][INDEX] for p in both) == ["0", "1"]
     platform.wait(
         "a checkpoint in the bucket",
         lambda: any("complete.json" in k for k in platform.objects(f"{namespace}/.runs/{uid}/checkpoints/")),
-        300,
+        FINISH_SECONDS,
     )
     (second,) = (p for p in both if p["metadata"]["labels"][INDEX] == "1")
     kill_trainer(second["metadata"]["uid"])

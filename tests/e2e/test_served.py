@@ -12,14 +12,16 @@ from finetune_trainer.export.gguf import convert as gguf_convert
 from finetune_trainer.export.parity import check as parity_check
 from finetune_trainer.export.parity.check import Rejected
 from finetune_trainer.model.adapter import WEIGHTS
-from tests.support.platform import Platform
-from tests.support.smollm2 import cache, model_dir
+from local_cluster.layout import cache
+from local_platform.platform import Platform
+from local_platform.smollm2 import model_dir
 
 from . import served
 from .jobs import condition, create, finished
 from .served import GGUFS, LEARNED, NAME, Served
 
-pytestmark = pytest.mark.e2e
+# Together: they share one job.
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("served")]
 NAMESPACE = "served"
 
 
@@ -54,7 +56,7 @@ def test_the_status_tells_the_story(platform: Platform, job: dict[str, Any]) -> 
     }
     assert [s["state"] for s in status["stages"]] == ["Succeeded"] * 3
     assert status["observedGeneration"] == job["metadata"]["generation"]
-    assert status["dataset"]["examples"] == 80
+    assert status["dataset"]["examples"] == served.ROWS
     assert status["effective"]["gpu"] == "none (CPU)"
     assert float(status["evaluation"]["holdoutLossTuned"]) < float(status["evaluation"]["holdoutLossBase"])
     table = platform.kubectl("get", "ftj", NAME, "-n", NAMESPACE).splitlines()
@@ -83,7 +85,7 @@ def test_the_same_job_again_ends_with_the_same_files(platform: Platform, job: di
     again = served.manifest(platform)
     again["metadata"]["name"] = "twin"
     create(platform, NAMESPACE, again)
-    twin = finished(platform, NAMESPACE, "twin", 180)
+    twin = finished(platform, NAMESPACE, "twin")
     assert condition(twin, "Succeeded")["reason"] == "ReusedArtifacts"
     assert twin["status"]["reusedFrom"] == job["status"]["outputUri"]
     assert twin["status"]["artifacts"] == job["status"]["artifacts"]
@@ -112,9 +114,8 @@ def refuse(path: Path, result: Served) -> None:
         parity_check.check(path, "F16", result.reference, None, trained_in_4bit=True, merge_base="Original")
 
 
-def test_a_file_of_the_base_is_refused(result: Served, tmp_path: Path) -> None:
-    gguf_convert.convert(model_dir(), tmp_path / "base.gguf", "F16", tmp_path, lambda percent: None)
-    refuse(tmp_path / "base.gguf", result)
+def test_a_file_of_the_base_is_refused(result: Served) -> None:
+    refuse(served.base_gguf(), result)
 
 
 def test_a_scrambled_adapter_is_refused(result: Served, tmp_path: Path) -> None:

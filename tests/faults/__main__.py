@@ -8,12 +8,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from local_platform.control_plane import running
+from local_platform.operator_process import NAMESPACE, install
 from tests.faults import __doc__ as about
 from tests.faults import broken
 from tests.faults.run import Options, run
 from tests.faults.schedule import schedule
-from tests.support.control_plane import running
-from tests.support.operator import NAMESPACE, install
 
 
 def _parser() -> argparse.ArgumentParser:

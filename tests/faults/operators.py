@@ -7,9 +7,9 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from local_platform.operator_process import Installed, OperatorProcess
 from tests.faults.api import Api
 from tests.faults.proxy import Proxy
-from tests.support.operator import Installed, OperatorProcess
 
 _RESTART_SECONDS = 1.0
 

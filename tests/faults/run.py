@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from local_platform.operator_process import Installed
 from tests.faults import judge
 from tests.faults.api import Api
 from tests.faults.inject import inject
@@ -22,7 +23,6 @@ from tests.faults.scene import Scene
 from tests.faults.schedule import Fault
 from tests.faults.trainer import Bucket
 from tests.faults.users import Users
-from tests.support.operator import Installed
 
 Say = Callable[[str], None]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from local_platform.control_plane import ControlPlane
 from tests.faults.api import Api
 from tests.faults.kubelet import Kubelet, Run
 from tests.faults.nodes import Nodes
@@ -13,7 +14,6 @@ from tests.faults.observer import Observer
 from tests.faults.operators import Operators
 from tests.faults.trainer import Bucket
 from tests.faults.users import Users
-from tests.support.control_plane import ControlPlane
 
 Found = TypeVar("Found")
 

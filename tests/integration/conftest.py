@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.control_plane import ControlPlane
+from local_platform.control_plane import ControlPlane
 from tests.support.control_plane import control_plane as control_plane
 from tests.support.fake_kubelet import World
 from tests.support.namespaces import namespace_of

@@ -3,9 +3,9 @@
 import asyncio
 from pathlib import Path
 
+from local_platform.operator_process import Installed
 from tests.faults.run import Options, run
 from tests.faults.schedule import schedule
-from tests.support.operator import Installed
 
 # Among its first faults: operator, API server and etcd are killed, answers lost, a node lost, a job suspended and one
 # recreated.

@@ -2,8 +2,8 @@
 
 import json
 
+from local_platform.operator_process import OperatorProcess, eventually
 from tests.support.fake_kubelet import World
-from tests.support.operator import OperatorProcess, eventually
 
 TOLERATIONS = [{"key": "gpu", "operator": "Exists"}]
 

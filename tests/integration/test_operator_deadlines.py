@@ -5,8 +5,8 @@ import time
 from datetime import UTC, datetime
 
 from finetune_operator.clock import parse_time
+from local_platform.operator_process import OperatorProcess, eventually
 from tests.support.fake_kubelet import Object, World
-from tests.support.operator import OperatorProcess, eventually
 
 
 def _jobs(world: World) -> list[Object]:

@@ -6,8 +6,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from local_platform.operator_process import OperatorProcess, eventually
 from tests.support.fake_kubelet import World
-from tests.support.operator import OperatorProcess, eventually
 
 
 def test_an_operator_killed_between_stages_goes_on_where_it_was(operator: OperatorProcess, world: World) -> None:

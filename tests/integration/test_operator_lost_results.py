@@ -6,8 +6,8 @@ import pytest
 
 from finetune_api.spec import STAGES, Stage
 from finetune_api.status import EvaluationStatus
+from local_platform.operator_process import OperatorProcess, eventually
 from tests.support.fake_kubelet import World
-from tests.support.operator import OperatorProcess, eventually
 
 BETTER = EvaluationStatus(verdict="Better")
 

@@ -3,9 +3,9 @@
 import time
 from pathlib import Path
 
-from tests.support.control_plane import ControlPlane
+from local_platform.control_plane import ControlPlane
+from local_platform.operator_process import OperatorProcess, install
 from tests.support.fake_kubelet import World
-from tests.support.operator import OperatorProcess, install
 
 
 def test_an_operator_of_some_namespaces_works_there_and_only_there(

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from finetune_operator.clock import parse_time
+from local_platform.operator_process import OperatorProcess, eventually
 from tests.support.fake_kubelet import Object, World
-from tests.support.operator import OperatorProcess, eventually
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from tests.support.control_plane import ControlPlane
+from local_platform.control_plane import ControlPlane
+from local_platform.operator_process import OperatorProcess, install
 from tests.support.fake_kubelet import World
-from tests.support.operator import OperatorProcess, install
 
 
 def test_a_server_that_is_not_allowed_is_named_and_nothing_starts(

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.control_plane import ControlPlane
+from local_platform.control_plane import ControlPlane
+from local_platform.operator_process import OperatorProcess, eventually
 from tests.support.fake_kubelet import World
-from tests.support.operator import OperatorProcess, eventually
 from tests.support.pusher import Pusher
 
 

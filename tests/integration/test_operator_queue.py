@@ -1,7 +1,7 @@
 """Jobs that name a queue or a scheduler that nobody serves here; tests/interop/test_kueue.py has a real Kueue."""
 
+from local_platform.operator_process import OperatorProcess, eventually
 from tests.support.fake_kubelet import World
-from tests.support.operator import OperatorProcess, eventually
 
 
 def test_a_job_that_names_a_queue_does_not_run_past_it(operator: OperatorProcess, world: World) -> None:
@@ -21,7 +21,7 @@ def test_a_job_that_names_a_scheduler_waits_for_it(operator: OperatorProcess, wo
         lambda: c if (c := world.condition("Ready")).get("reason") == "Unschedulable" else {},
         "the pod is not scheduled",
     )
-    assert "The scheduler volcano has not looked at the pod yet" in ready["message"]
+    assert "The scheduler volcano has not handled the pod yet" in ready["message"]
     assert [pod["spec"]["schedulerName"] for pod in world.items("pods")] == ["volcano"]
     world.run("prepare")
     eventually(lambda: world.condition("Ready").get("reason") != "Unschedulable", "the pod has its node")

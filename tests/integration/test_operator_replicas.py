@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from finetune_operator.control.lease import LEASE_SECONDS, POLL_SECONDS, RENEW_DEADLINE_SECONDS
-from tests.support.control_plane import ControlPlane
+from local_platform.control_plane import ControlPlane
+from local_platform.operator_process import Installed, OperatorProcess, eventually
 from tests.support.fake_kubelet import World
-from tests.support.operator import Installed, OperatorProcess, eventually
 from tests.support.pusher import Pusher
 
 # What is promised, times four: this machine may be busy.

@@ -5,8 +5,8 @@ import time
 from typing import Any
 
 from finetune_api.status import EvaluationStatus
+from local_platform.operator_process import OperatorProcess, eventually
 from tests.support.fake_kubelet import RUN_ID, World
-from tests.support.operator import OperatorProcess, eventually
 
 WORSE = EvaluationStatus(
     holdout_loss_base="2.31",

@@ -2,8 +2,8 @@
 
 import pytest
 
+from local_platform.operator_process import OperatorProcess, eventually
 from tests.support.fake_kubelet import World
-from tests.support.operator import OperatorProcess, eventually
 
 
 def test_a_failed_job_is_opened_again_and_succeeds(operator: OperatorProcess, world: World) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from local_platform.operator_process import OperatorProcess, eventually
 from tests.support.fake_kubelet import RUN_ID, World
-from tests.support.operator import OperatorProcess, eventually
 
 
 @contextmanager

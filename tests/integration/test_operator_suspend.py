@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from finetune_api.spec import STAGES, Stage
+from local_platform.operator_process import OperatorProcess, eventually
 from tests.support.fake_kubelet import World
-from tests.support.operator import OperatorProcess, eventually
 
 
 def _run_bound(world: World, stage: Stage) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """spec.ttlSecondsAfterFinished on a real API server, with the real garbage collector; the tests play the kubelet."""
 
+from local_platform.operator_process import OperatorProcess, eventually
 from tests.support.fake_kubelet import World
-from tests.support.operator import OperatorProcess, eventually
 
 
 def _fail(world: World, **spec: object) -> None:

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from finetune_api.plan import PLAN_VERSION
-from tests.support.control_plane import CRD, ROOT, ControlPlane
+from local_platform.control_plane import CRD, ROOT, ControlPlane
+from local_platform.operator_process import Installed, OperatorProcess, eventually, install, upgrade
 from tests.support.fake_kubelet import World
-from tests.support.operator import Installed, OperatorProcess, eventually, install, upgrade
 
 OLD = ("trainer.image.tag=1.0.0",)
 NEW = ("trainer.image.tag=2.0.0", "trainer.allowCPU=true", "s3.endpoint=https://other.corp:9000")

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from local_platform.smollm2 import model_dir
 from tests.e2e import served as served_job
 from tests.e2e.served import Served
-from tests.support.smollm2 import model_dir
 
 
 @pytest.fixture(scope="session")

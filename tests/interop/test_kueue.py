@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from finetune_api.spec import Stage
-from tests.support.control_plane import ROOT, ControlPlane
+from local_platform.control_plane import ROOT, ControlPlane
+from local_platform.operator_process import OperatorProcess, eventually
 from tests.support.control_plane import control_plane as control_plane
 from tests.support.fake_kubelet import Object, World
 from tests.support.kueue import GPU, Kueue
-from tests.support.operator import OperatorProcess, eventually
 from tests.support.operator import installed as installed
 from tests.support.operator import operator as operator
 from tests.support.operator import operator_process as operator_process

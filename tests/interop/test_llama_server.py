@@ -11,9 +11,9 @@ from finetune_trainer.data.rows.example import Message
 from finetune_trainer.data.tokens import chat_template
 from finetune_trainer.export.gguf import convert as gguf_convert
 from finetune_trainer.prepare import template_choice
-from tests.e2e.served import GGUFS, LEARNED, Served, messages
+from local_cluster.layout import cache
+from tests.e2e.served import GGUFS, LEARNED, Served, base_gguf, messages
 from tests.support import llama_server, tiny_model
-from tests.support.smollm2 import cache, model_dir
 from tests.support.tokenizer_families import FAMILIES, Family
 
 SYSTEM = "너는 헬스 코치다.\n짧게 답해라."
@@ -95,21 +95,14 @@ def test_an_exported_file_answers_as_trained(served: Served, folder: Path, kind:
         assert server.answer(messages()).strip() == LEARNED
 
 
-@pytest.fixture(scope="module")
-def base(folder: Path) -> Path:
-    """A GGUF of the model that was trained."""
-    gguf_convert.convert(model_dir(), folder / "base.gguf", "F16", folder, lambda percent: None)
-    return folder / "base.gguf"
-
-
-def test_the_adapter_alone_answers_as_trained_beside_the_base(served: Served, folder: Path, base: Path) -> None:
+def test_the_adapter_alone_answers_as_trained_beside_the_base(served: Served, folder: Path) -> None:
     jinja = served.run / "gguf/chat_template.jinja"
     more = ("--lora", str(served.gguf("LoRA")), "--chat-template-file", str(jinja))
-    with llama_server.serve(folder, base, *more) as server:
+    with llama_server.serve(folder, base_gguf(), *more) as server:
         assert server.answer(messages()).strip() == LEARNED
 
 
-def test_the_base_answers_otherwise(folder: Path, base: Path) -> None:
+def test_the_base_answers_otherwise(folder: Path) -> None:
     # The control: an answer that was there before training would prove nothing.
-    with llama_server.serve(folder, base) as server:
+    with llama_server.serve(folder, base_gguf()) as server:
         assert LEARNED not in server.answer(messages())

@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 
-from finetune_trainer.export.gguf import convert as gguf_convert
-from tests.e2e.served import GGUFS, LEARNED, QUESTION, SYSTEM, Served, messages
+from tests.e2e.served import GGUFS, LEARNED, QUESTION, SYSTEM, Served, base_gguf, messages
 from tests.support.ollama_server import Ollama, serve
-from tests.support.smollm2 import cache, model_dir
 
 
 @pytest.fixture(scope="session")
@@ -26,25 +24,31 @@ def ask(ollama: Ollama, name: str, **more: Any) -> dict[str, Any]:
     return ollama.post("/api/generate", body | more)
 
 
-@pytest.mark.parametrize("name", GGUFS)
-def test_it_answers_as_trained_and_stops(ollama: Ollama, name: str) -> None:
-    found = ask(ollama, name)
-    assert found["response"].strip() == LEARNED
-    assert found["done_reason"] == "stop"
+@pytest.fixture(scope="module")
+def asked(ollama: Ollama) -> dict[str, dict[str, Any]]:
+    """What each file says to the question, asked once."""
+    return {name: ask(ollama, name) for name in GGUFS}
 
 
 @pytest.mark.parametrize("name", GGUFS)
-def test_its_prompt_is_the_trained_one_token_by_token(ollama: Ollama, served: Served, name: str) -> None:
+def test_it_answers_as_trained_and_stops(asked: dict[str, dict[str, Any]], name: str) -> None:
+    assert asked[name]["response"].strip() == LEARNED
+    assert asked[name]["done_reason"] == "stop"
+
+
+@pytest.mark.parametrize("name", GGUFS)
+def test_its_prompt_is_the_trained_one_token_by_token(
+    asked: dict[str, dict[str, Any]], served: Served, name: str
+) -> None:
     wanted = served.prompt_ids()
-    assert ask(ollama, name)["context"][: len(wanted)] == wanted
+    assert asked[name]["context"][: len(wanted)] == wanted
 
 
-def test_chat_answers_as_trained(ollama: Ollama) -> None:
-    asked = messages()[1:]
-    body = {"model": "coach-q8_0", "messages": asked, "stream": False, "options": {"temperature": 0}}
+def test_chat_answers_as_trained(ollama: Ollama, asked: dict[str, dict[str, Any]]) -> None:
+    body = {"model": "coach-q8_0", "messages": messages()[1:], "stream": False, "options": {"temperature": 0}}
     found = ollama.post("/api/chat", body)
     assert found["message"]["content"].strip() == LEARNED
-    assert found["prompt_eval_count"] == ask(ollama, "Q8_0")["prompt_eval_count"]
+    assert found["prompt_eval_count"] == asked["Q8_0"]["prompt_eval_count"]
 
 
 def test_it_knows_system_prompt_stops_and_context_length(ollama: Ollama) -> None:
@@ -59,9 +63,7 @@ def test_it_knows_system_prompt_stops_and_context_length(ollama: Ollama) -> None
 def base(ollama: Ollama, served: Served, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a GGUF of the model that was trained and the adapter's own."""
     folder = tmp_path_factory.mktemp("base")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LLAMA_CPP_DIR", str(cache() / "llama.cpp"))
-        gguf_convert.convert(model_dir(), folder / "base.gguf", "F16", folder, lambda percent: None)
+    (folder / "base.gguf").symlink_to(base_gguf())
     (folder / "LoRA.gguf").symlink_to(served.gguf("LoRA"))
     return folder
 

@@ -14,8 +14,8 @@ from finetune_trainer.data.rows.example import Message
 from finetune_trainer.data.tokens import chat_template
 from finetune_trainer.export.serving import modelfile as modelfiles
 from finetune_trainer.prepare import template_choice
+from local_platform.smollm2 import gguf
 from tests.support.ollama_server import Ollama, serve
-from tests.support.smollm2 import gguf
 from tests.support.tokenizer_families import FAMILIES, Family
 
 SYSTEM = "  너는 헬스 코치다.\n짧게 답해라. "

@@ -7,8 +7,8 @@ from typing import Any
 
 from finetune_api.result import StageResult
 from finetune_api.spec import Stage
-from tests.support.control_plane import ControlPlane
-from tests.support.operator import eventually
+from local_platform.control_plane import ControlPlane
+from local_platform.operator_process import eventually
 
 Object = dict[str, Any]
 

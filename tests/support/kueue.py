@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from tests.support.control_plane import ControlPlane
-from tests.support.operator import eventually
+from local_platform.control_plane import ControlPlane
+from local_platform.operator_process import eventually
 from tests.support.s3_server import free_port
 
 Object = dict[str, Any]

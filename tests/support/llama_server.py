@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from finetune_trainer.data.rows.example import Message
+from local_cluster.layout import cache
 from tests.support.local_api import LocalApi
 from tests.support.s3_server import free_port
-from tests.support.smollm2 import cache
 
 
 class LlamaServer(LocalApi):

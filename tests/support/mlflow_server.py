@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from local_cluster.layout import cache
 from tests.support.s3_server import free_port
-from tests.support.smollm2 import cache
 
 _START_SECONDS = 120
 

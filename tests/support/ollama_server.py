@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from local_cluster.layout import cache
 from tests.support.local_api import LocalApi
 from tests.support.s3_server import free_port
-from tests.support.smollm2 import cache
 
 
 class Ollama(LocalApi):

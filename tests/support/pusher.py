@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_api.progress import TOKEN_AUDIENCE
+from local_platform.operator_process import SERVICE_HOST, OperatorProcess
 from tests.support.fake_kubelet import World
-from tests.support.operator import SERVICE_HOST, OperatorProcess
 
 
 class _ToLocalhost(http.client.HTTPSConnection):

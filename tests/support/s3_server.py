@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.smollm2 import cache
+from local_cluster.layout import cache
 
 ACCESS_KEY = "test-access"
 SECRET_KEY = "test-secret-key"
@@ -55,7 +55,7 @@ def free_port() -> int:
 def running(root: Path, address: str = "127.0.0.1") -> Iterator[S3Server]:
     """Run a server over `root` until the block ends."""
     program = binary()
-    assert program is not None, "build versitygw with `tests/cluster/cluster build --only control-plane`"
+    assert program is not None, "build versitygw with `hack/cluster build --only control-plane`"
     root.mkdir(parents=True, exist_ok=True)
     port = free_port()
     command = [str(program), "--access", ACCESS_KEY, "--secret", SECRET_KEY, "--port", f"{address}:{port}"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
-from tests.support.smollm2 import model_dir
+from local_platform.smollm2 import model_dir
 
 MISTRAL_JINJA = """{%- if messages[0]["role"] == "system" %}
     {%- set system_message = messages[0]["content"] %}

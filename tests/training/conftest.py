@@ -15,11 +15,16 @@ from typing import Any
 
 import pytest
 
-from tests.support import in_process, trainer_job
-from tests.support.smollm2 import cache, model_dir
+from local_cluster.layout import cache
+from local_platform.smollm2 import model_dir
+from tests.support import trainer_job, warm
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 6
+TRAINED_ROWS = 12
+HOLDOUT_ROWS = 8
+ANSWER_CHARACTERS = 50
+GGUFS = ("F16", "Q8_0", "Q4_K_M", "IQ4_XS")
 # As the trainer does, before torch is imported: threads that spin while they wait take the cores from those that work.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 _TIMEOUT_SECONDS = 600
@@ -57,29 +62,44 @@ class Job:
         return sorted(int(p.parent.name) for p in self.output.glob("*/.runs/*/checkpoints/*/complete.json"))
 
     def start(
-        self, stage: str, attempt: int = 0, code: str | None = None, options: Sequence[str] = ()
-    ) -> subprocess.Popen[bytes]:
-        """In a process of its own; `code`: a program to run instead of the trainer's, with its arguments.
+        self,
+        stage: str,
+        attempt: int = 0,
+        options: Sequence[str] = (),
+        before: Callable[[], None] | None = None,
+    ) -> warm.Stage:
+        """In a process of its own, which has imported the libraries before.
 
-        `options` are of the trainer's command line.
+        `options` are of the trainer's command line; `before` is called in the process first.
         """
         self.termination_log.unlink(missing_ok=True)
-        program = ["-c", code] if code else ["-m", "finetune_trainer"]
+        arguments = [*self._arguments(stage, attempt), *options]
+        return warm.start(arguments, self._output(stage, attempt), self._variables, before)
+
+    def finish(
+        self,
+        stage: str,
+        attempt: int = 0,
+        options: Sequence[str] = (),
+        before: Callable[[], None] | None = None,
+    ) -> int:
+        """Return the exit code of `start`."""
+        return self.start(stage, attempt, options, before).wait(_TIMEOUT_SECONDS)
+
+    def start_as_a_pod_does(self, stage: str, attempt: int = 0, options: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """By `python -m finetune_trainer`."""
+        self.termination_log.unlink(missing_ok=True)
         with self._output(stage, attempt).open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, *program, *self._arguments(stage, attempt), *options],
+                [sys.executable, "-m", "finetune_trainer", *self._arguments(stage, attempt), *options],
                 env=os.environ | self._variables,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
 
-    def finish(self, stage: str, attempt: int = 0, code: str | None = None, options: Sequence[str] = ()) -> int:
-        return self.start(stage, attempt, code, options).wait(_TIMEOUT_SECONDS)
-
-    def finish_here(self, stage: str, attempt: int = 0) -> int:
-        """In this process, which has imported the libraries before."""
-        self.termination_log.unlink(missing_ok=True)
-        return in_process.run(self._arguments(stage, attempt), self._output(stage, attempt), self._variables)
+    def finish_as_a_pod_does(self, stage: str, attempt: int = 0, options: Sequence[str] = ()) -> int:
+        """Return the exit code of `start_as_a_pod_does`."""
+        return self.start_as_a_pod_does(stage, attempt, options).wait(_TIMEOUT_SECONDS)
 
     def copied(self, root: Path) -> "Job":
         """Return the same job with a bucket of its own, as far as this one has come."""
@@ -115,7 +135,9 @@ class Job:
             "FINETUNE_BUILD_ID": "test",
         }
 
-    def interrupt(self, process: subprocess.Popen[bytes], number: signal.Signals, when: Callable[[], bool]) -> int:
+    def interrupt(
+        self, process: subprocess.Popen[bytes] | warm.Stage, number: signal.Signals, when: Callable[[], bool]
+    ) -> int:
         """Send a signal as soon as `when`, and return the exit code."""
         deadline = time.monotonic() + _TIMEOUT_SECONDS
         while not when():
@@ -132,26 +154,16 @@ def coach_rows(count: int, characters: int | None = None) -> list[dict[str, Any]
     return [row | {"output": row["output"][:characters]} for row in map(json.loads, lines)]
 
 
-def make_job(root: Path, model: Path | None = None, dropout: float = 0.05, **training: Any) -> Job:
-    """Return a job that was prepared: of a real model, or of `model`; `training` replaces members of the plan's."""
-    plan = trainer_job.make(root, model or model_dir(), coach_rows(100)).plan
-    complete(plan, dropout, training)
-    plan["export"] = {"gguf": ["Q8_0"]}
-    (root / "plan.json").write_text(json.dumps(plan))
-    job = Job(root)
-    assert job.finish("prepare") == 0, job.said("prepare")
-    return job
-
-
 def make_tiny_job(root: Path, model: Path, rows: list[dict[str, Any]], dropout: float = 0.05, **training: Any) -> Job:
-    """Return a job of a small model that exports nothing and was prepared in this process."""
+    """Return a job of a small model that exports nothing and was prepared."""
+    root.mkdir(exist_ok=True)
     plan = trainer_job.make(root, model, rows).plan
     complete(plan, dropout, training)
     plan["evaluation"]["maxNewTokens"] = 2
     plan["export"] = {"gguf": []}
     (root / "plan.json").write_text(json.dumps(plan))
     job = Job(root)
-    assert job.finish_here("prepare") == 0, job.said("prepare")
+    assert job.finish("prepare") == 0, job.said("prepare")
     return job
 
 
@@ -172,29 +184,51 @@ def complete(plan: dict[str, Any], dropout: float, training: dict[str, Any]) -> 
     plan["evaluation"] = {"prompts": ["스쿼트는 어떻게 하나요?"], "maxNewTokens": 16}
 
 
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """A job that was trained without any interruption, once for all workers: tests change only a copy of it."""
-    folder = tmp_path_factory.getbasetemp()
+def _once(folder: Path, name: str, make: Callable[[Path], None]) -> Job:
+    """Return the job of this name, made by the worker that comes first: tests change only a copy of it."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
-    job = Job(folder / "trained")
-    with (folder / "trained.lock").open("w") as lock:
+    job, whole = Job(folder / name), folder / f"{name}.whole"
+    with (folder / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # The last thing that is written.
-        told = job.root / "train.json"
-        if not told.exists():
-            job.root.mkdir()
-            make_job(job.root)
-            assert job.finish("train") == 0, job.said("train")
-            shutil.copy(job.termination_log, told)
+        if not whole.exists():
+            make(job.root)
+            whole.touch()
     return job
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A job of the real model, prepared and trained by the command line without any interruption."""
+
+    def make(root: Path) -> None:
+        root.mkdir()
+        # Few rows and short ones: train and export measure each of them again and again.
+        rows = coach_rows(TRAINED_ROWS + HOLDOUT_ROWS, ANSWER_CHARACTERS)
+        plan = trainer_job.make(root, model_dir(), rows[:TRAINED_ROWS]).plan
+        complete(plan, 0.05, {})
+        held = trainer_job.write_rows(root / "holdout.jsonl", rows[TRAINED_ROWS:])
+        plan["dataset"] |= {"holdoutSources": [{"name": "held", "path": str(held)}], "minimumExamples": TRAINED_ROWS}
+        plan["export"] = {"gguf": ["Q8_0"]}
+        (root / "plan.json").write_text(json.dumps(plan))
+        job = Job(root)
+        for stage in ("prepare", "train"):
+            assert job.finish_as_a_pod_does(stage) == 0, job.said(stage)
+        shutil.copy(job.termination_log, root / "train.json")
+
+    return _once(tmp_path_factory.getbasetemp(), "trained", make)
 
 
 @pytest.fixture(scope="session")
 def exported(trained: Job, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """The same job after export."""
-    job = trained.copied(tmp_path_factory.mktemp("exported"))
-    assert job.finish("export") == 0, job.said("export")
-    shutil.copy(job.termination_log, job.root / "export.json")
-    return job
+    """The same job after an export of everything that there is."""
+
+    def make(root: Path) -> None:
+        job = trained.copied(root)
+        plan = json.loads((root / "plan.json").read_text())
+        plan["export"] = {"gguf": list(GGUFS), "loraGGUF": True, "merged": True}
+        (root / "plan.json").write_text(json.dumps(plan))
+        assert job.finish_as_a_pod_does("export") == 0, job.said("export")
+        shutil.copy(job.termination_log, root / "export.json")
+
+    return _once(tmp_path_factory.getbasetemp(), "exported", make)

@@ -30,7 +30,7 @@ def _trained(root: Path, system_prompt: str | None, prompts: list[str]) -> Job:
     (root / "plan.json").write_text(json.dumps(plan))
     job = Job(root)
     for stage in ("prepare", "train"):
-        assert job.finish_here(stage) == 0, job.said(stage)
+        assert job.finish(stage) == 0, job.said(stage)
     shutil.copy(job.termination_log, root / "train.json")
     return job
 

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+from collections import Counter
 
 import pytest
 
 from finetune_trainer.evaluation.reference import Reference
-from tests.training.conftest import Job
+from tests.training.conftest import GGUFS, Job
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(900)]
 
@@ -34,9 +35,12 @@ def test_the_newest_complete_run_is_named(exported: Job) -> None:
 
 def test_every_artifact_is_where_the_result_says(exported: Job) -> None:
     artifacts = json.loads((exported.root / "export.json").read_text())["artifacts"]
-    assert [a["type"] for a in artifacts] == ["GGUF", "Modelfile"]
+    wanted = {"GGUF": len(GGUFS), "Modelfile": len(GGUFS), "LoRAGGUF": 1, "MergedModel": 1}
+    assert Counter(a["type"] for a in artifacts) == wanted
     for artifact in artifacts:
-        assert (exported.run / artifact["path"]).stat().st_size == artifact["sizeBytes"]
+        path = exported.run / artifact["path"]
+        files = path.rglob("*") if path.is_dir() else [path]
+        assert sum(file.stat().st_size for file in files) == artifact["sizeBytes"]
 
 
 def test_checkpoints_are_deleted_after_success(exported: Job) -> None:
@@ -47,7 +51,7 @@ def test_the_gguf_answers_and_its_template_gives_the_tokens_of_training(exported
     from llama_cpp import Llama
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-    (path,) = (exported.run / "gguf").glob("*.gguf")
+    (path,) = (exported.run / "gguf").glob("*-Q8_0.gguf")
     model = Llama(model_path=str(path), n_ctx=512, verbose=False)
     compared = reference(exported)
     (question,) = json.loads((exported.run / "answers.json").read_text())["questions"]
@@ -65,51 +69,43 @@ def test_the_gguf_answers_and_its_template_gives_the_tokens_of_training(exported
     model.close()
 
 
-def test_the_modelfile_names_a_file_that_is_there(exported: Job) -> None:
-    (path,) = (exported.run / "gguf").glob("Modelfile-*")
-    first = path.read_text().splitlines()[0]
-    assert (path.parent / first.removeprefix("FROM ")).is_file()
+def test_each_modelfile_names_the_file_of_its_type(exported: Job) -> None:
+    found = {path.name: path for path in (exported.run / "gguf").glob("Modelfile-*")}
+    assert found.keys() == {f"Modelfile-{gguf_type}" for gguf_type in GGUFS}
+    for name, path in found.items():
+        first = path.read_text().splitlines()[0]
+        assert (path.parent / first.removeprefix("FROM ")).is_file()
+        assert first.endswith(f"{name.removeprefix('Modelfile-')}.gguf")
 
 
-@pytest.fixture(scope="module")
-def full(trained: Job, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """Everything that export can make of the same adapter."""
-    job = trained.copied(tmp_path_factory.mktemp("full"))
-    plan = json.loads((job.root / "plan.json").read_text())
-    plan["export"] = {"gguf": ["F16", "Q4_K_M", "IQ4_XS"], "loraGGUF": True, "merged": True}
-    (job.root / "plan.json").write_text(json.dumps(plan))
-    assert job.finish_here("export") == 0, job.said("export")
-    return job
-
-
-def test_every_kind_of_file_is_proven(full: Job) -> None:
-    artifacts = {a["name"]: a for a in json.loads((full.run / "manifest.json").read_text())["artifacts"]}
+def test_every_kind_of_file_is_proven(exported: Job) -> None:
+    artifacts = {a["name"]: a for a in json.loads((exported.run / "manifest.json").read_text())["artifacts"]}
     proven = {name: a["parity"] for name, a in artifacts.items() if a["type"] not in ("LoRAAdapter", "Modelfile")}
-    assert proven.keys() == {"F16", "Q4_K_M", "IQ4_XS", "LoRA", "Merged"}
+    assert proven.keys() == {"F16", "Q8_0", "Q4_K_M", "IQ4_XS", "LoRA", "Merged"}
     assert float(proven["F16"]["top1"]) > 0.97
     assert float(proven["LoRA"]["top1"]) > 0.97
     assert float(proven["Q4_K_M"]["kl"]) > float(proven["F16"]["kl"])
     assert proven["Merged"] == proven["F16"]
 
 
-def test_the_merged_model_is_the_one_that_was_trained(full: Job) -> None:
+def test_the_merged_model_is_the_one_that_was_trained(exported: Job) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    merged = full.run / "merged"
+    merged = exported.run / "merged"
     model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32, local_files_only=True)
-    (row, *_) = reference(full).rows
+    (row, *_) = reference(exported).rows
     with torch.no_grad():
         ids = torch.tensor([row.input_ids])
         labels = ids.masked_fill(torch.tensor([row.completion_mask]) == 0, -100)
         loss = float(model(input_ids=ids, labels=labels).loss)
-    described = json.loads((full.run / "report.json").read_text())["export"]["artifacts"]
+    described = json.loads((exported.run / "report.json").read_text())["export"]["artifacts"]
     assert "Merged" in {a["name"] for a in described}
     assert loss == pytest.approx(row.nll_tuned, abs=0.02)
-    assert (merged / "chat_template.jinja").read_text() == (full.run / "adapter/chat_template.jinja").read_text()
+    assert (merged / "chat_template.jinja").read_text() == (exported.run / "adapter/chat_template.jinja").read_text()
 
 
-def test_timings_tell_every_part(full: Job) -> None:
+def test_timings_tell_every_part(exported: Job) -> None:
     assert {"fetch", "merge", "convert", "quantize", "importance", "prove", "answer", "upload", "handOff"} <= (
-        full.result()["timings"].keys()
+        json.loads((exported.root / "export.json").read_text())["timings"].keys()
     )

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from local_platform.smollm2 import model_dir
 from tests.support import trainer_job
-from tests.support.smollm2 import model_dir
 from tests.training.conftest import LOADS_A_MODEL, Job, complete
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(900), *LOADS_A_MODEL]
 # What every row answers, so that a short training shows.
 LEARNED = "네, 오늘도 화이팅!"
 QUESTION = "스쿼트는 어떻게 하나요?"
+# Train and export measure each of them again and again.
+ROWS = 30
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +44,18 @@ def in_4bit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained_in_4bit(in_4bit: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
     root = tmp_path_factory.mktemp("trained")
-    rows = [{"instruction": f"{i}번째 운동은 어떻게 하나요?", "input": "", "output": LEARNED} for i in range(80)]
+    rows = [{"instruction": f"{i}번째 운동은 어떻게 하나요?", "input": "", "output": LEARNED} for i in range(ROWS)]
     plan = trainer_job.make(root, in_4bit, rows).plan
     complete(plan, 0.0, {"maxSteps": 8, "checkpointSteps": 8, "learningRate": 1e-3, "warmupSteps": 0})
     plan["training"]["lora"] |= {"useRSLoRA": True, "rank": 16, "alpha": 16}
     plan["model"]["quantization"] = "NF4"
-    plan["dataset"]["duplicates"] = "Keep"
+    plan["dataset"] |= {"duplicates": "Keep", "minimumExamples": ROWS}
     plan["evaluation"] = {"prompts": [QUESTION], "maxNewTokens": 24}
     plan["export"] = {"gguf": ["Q8_0"], "loraGGUF": True, "original": {"path": str(model_dir())}}
     (root / "plan.json").write_text(json.dumps(plan))
     job = Job(root)
     for stage in ("prepare", "train"):
-        assert job.finish_here(stage) == 0, job.said(stage)
+        assert job.finish(stage) == 0, job.said(stage)
     return job
 
 
@@ -69,7 +71,7 @@ def assert_proven(job: Job, *names: str) -> None:
 
 def test_added_to_the_original_weights_and_alone(trained_in_4bit: Job, tmp_path: Path) -> None:
     job = trained_in_4bit.copied(tmp_path / "job")
-    assert job.finish_here("export") == 0, job.said("export")
+    assert job.finish("export") == 0, job.said("export")
     assert_proven(job, "Q8_0", "LoRA")
 
 
@@ -81,5 +83,5 @@ def test_added_to_the_weights_of_training(trained_in_4bit: Job, tmp_path: Path) 
         (job.run / "prepared/prepared.json", {"original": None}),
     ):
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    assert job.finish_here("export") == 0, job.said("export")
+    assert job.finish("export") == 0, job.said("export")
     assert_proven(job, "Q8_0")

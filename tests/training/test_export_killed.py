@@ -2,35 +2,38 @@
 
 import hashlib
 import json
-import multiprocessing
+import os
 import random
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from finetune_api.plan import S3Target
+from finetune_api.progress import Activity
+from finetune_trainer.progress.reporter import ProgressReporter
 from finetune_trainer.storage.folder import FileStore
 from finetune_trainer.storage.s3 import S3Store
-from tests.support import export_job, s3_server, tiny_model
-from tests.support.export_attempt import attempt
-from tests.support.export_job import LAYOUT
+from tests.support import export_job, s3_server, tiny_model, warm
+from tests.support.export_job import LAYOUT, QuickParts
 from tests.support.s3_server import S3Server
-from tests.training.conftest import Job
+from tests.training.conftest import Job, coach_rows, make_tiny_job
 
 pytestmark = pytest.mark.timeout(600)
 KILLS = 20
 SEED = 7
 # Of writing one file: long enough to be hit.
 SECONDS = 0.05
-# Most of the first ten are imports.
-REAL_KILLS, REAL_SECONDS = 5, (6.0, 20.0)
+# What has just begun when it is killed.
+REAL_KILLS: tuple[Activity, ...] = ("Converting", "Proving", "Merging", "Quantizing", "Uploading")
 EXPORT: dict[str, Any] = {"gguf": ["F16", "Q8_0", "Q4_K_M"], "loraGGUF": True, "merged": True}
 # They tell of the attempt itself: how long it took.
 _OF_THE_ATTEMPT = ("report.json", "report.html")
@@ -45,7 +48,6 @@ class Bucket:
     root: Path
     plan: dict[str, Any]
     attempts: int = 0
-    context: Any = field(default_factory=lambda: multiprocessing.get_context("forkserver"))
 
     @property
     def target(self) -> S3Target:
@@ -72,10 +74,10 @@ class Bucket:
         shutil.copytree(self.s3.root / self.name, target)
         return Bucket(self.s3, target.name, root, self.plan)
 
-    def start(self) -> Any:
+    def start(self) -> warm.Stage:
+        target = self.target.model_dump(mode="json", by_alias=True)
         plan = self.root / "plan.json"
-        output = {"s3": self.target.model_dump(mode="json", by_alias=True)}
-        plan.write_text(json.dumps(self.plan | {"output": output}))
+        plan.write_text(json.dumps(self.plan | {"output": {"s3": target}}))
         (self.root / "scratch").mkdir(exist_ok=True)
         variables = {
             "FINETUNE_SCRATCH": str(self.root / "scratch"),
@@ -83,14 +85,11 @@ class Bucket:
             "FINETUNE_BUILD_ID": "test",
         }
         self.attempts += 1
-        process = self.context.Process(target=attempt, args=(plan, self.attempts, variables, SECONDS))
-        process.start()
-        return process
+        arguments = ["export", "--plan", str(plan), "--attempt", str(self.attempts)]
+        return warm.start(arguments, self.root / f"export-{self.attempts}.out", variables, use_quick_parts)
 
     def finish(self) -> None:
-        process = self.start()
-        process.join(60)
-        assert process.exitcode == 0, (self.root / f"export-{self.attempts}.out").read_text()
+        assert self.start().wait(300) == 0, (self.root / f"export-{self.attempts}.out").read_text()
 
     def files(self) -> dict[str, str]:
         """Return the sha256 of every object of the run that the server shows, but logs."""
@@ -128,7 +127,6 @@ def prepared(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Bucket:
 @pytest.fixture(scope="module")
 def undisturbed(prepared: Bucket, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], float]:
     """Return the files that an export leaves which nobody kills, and its seconds."""
-    prepared.context.set_forkserver_preload(["tests.support.export_attempt"])
     seconds = float("inf")
     # The first one waits for the fork server, and others may want the same CPUs: the quicker one is what it takes.
     for _ in range(3):
@@ -137,6 +135,21 @@ def undisturbed(prepared: Bucket, tmp_path_factory: pytest.TempPathFactory) -> t
         bucket.finish()
         seconds = min(seconds, time.monotonic() - started)
     return bucket.files(), seconds
+
+
+def use_quick_parts() -> None:
+    """In the process that exports."""
+    QuickParts(seconds=SECONDS).install(pytest.MonkeyPatch())
+
+
+def pulled(process: warm.Stage, seconds: float) -> bool:
+    """Kill a process after so many seconds, and return whether it ran until then."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    ran = process.poll() is None
+    process.kill()
+    process.wait()
+    return ran
 
 
 def assert_no_lie(bucket: Bucket, whole: dict[str, str]) -> None:
@@ -163,10 +176,7 @@ def test_pulled_at_any_moment(prepared: Bucket, undisturbed: tuple[dict[str, str
         root.mkdir()
         bucket = prepared.copied(root)
         process = bucket.start()
-        process.join(moments.uniform(0.05, 1.0) * seconds)
-        killed += process.exitcode is None
-        process.kill()
-        process.join()
+        killed += pulled(process, moments.uniform(0.05, 1.0) * seconds)
         # A pod's scratch space is lost with it; a laptop's is there still.
         if number % 2:
             shutil.rmtree(root / "scratch")
@@ -182,30 +192,43 @@ def test_pulled_again_and_again(prepared: Bucket, undisturbed: tuple[dict[str, s
     bucket = prepared.copied(tmp_path)
     for _ in range(4):
         process = bucket.start()
-        process.join(moments.uniform(0.3, 0.8) * seconds)
-        process.kill()
-        process.join()
+        pulled(process, moments.uniform(0.3, 0.8) * seconds)
         assert_no_lie(bucket, whole)
     bucket.finish()
     assert settled(bucket.files()) == settled(whole)
 
 
-def test_pulled_again_and_again_with_the_real_converter_quantizer_and_proof(trained: Job, tmp_path: Path) -> None:
-    job = trained.copied(tmp_path / "job")
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A job of a small model that was really trained."""
+    root = tmp_path_factory.mktemp("small")
+    model = tiny_model.build(tmp_path_factory.mktemp("models") / "small")
+    job = make_tiny_job(root / "job", model, coach_rows(60, 24), maxSteps=4, learningRate=0.1)
+    assert job.finish("train") == 0, job.said("train")
     plan = json.loads((job.root / "plan.json").read_text())
     (job.root / "plan.json").write_text(json.dumps(plan | {"export": EXPORT}))
-    moments = random.Random(SEED + 2)
-    killed = 0
-    for number in range(REAL_KILLS):
-        process = job.start("export", number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(moments.uniform(*REAL_SECONDS))
-        killed += process.poll() is None
-        process.kill()
-        process.wait()
+    return job
+
+
+def die_at(activity: Activity) -> None:
+    """Have the process that exports kill itself when it reports the activity."""
+    report = ProgressReporter.report
+
+    def last(self: ProgressReporter, found: Activity, **figures: Any) -> None:
+        report(self, found, **figures)
+        if found == activity:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    ProgressReporter.report = last  # type: ignore[method-assign]
+
+
+def test_pulled_again_and_again_with_the_real_converter_quantizer_and_proof(trained: Job, tmp_path: Path) -> None:
+    job = trained.copied(tmp_path / "job")
+    for number, activity in enumerate(REAL_KILLS):
+        assert job.finish("export", number, before=partial(die_at, activity)) == -signal.SIGKILL
         assert not (job.run / "manifest.json").exists()
-    assert job.finish("export", REAL_KILLS) == 0, job.said("export", REAL_KILLS)
-    assert killed == REAL_KILLS
+    last = len(REAL_KILLS)
+    assert job.finish("export", last) == 0, job.said("export", last)
     listed = {f["path"]: f["sha256"] for f in json.loads((job.run / "manifest.json").read_text())["files"]}
     assert {name: hashlib.sha256((job.run / name).read_bytes()).hexdigest() for name in listed} == listed
     artifacts = job.result()["artifacts"]

@@ -26,7 +26,7 @@ def _train(root: Path, model: Path, steps: int, adapter: Path | None = None) -> 
     (root / "plan.json").write_text(json.dumps(plan))
     job = Job(root)
     for stage in ("prepare", "train", "export"):
-        assert job.finish_here(stage) == 0, job.said(stage)
+        assert job.finish(stage) == 0, job.said(stage)
         shutil.copy(job.termination_log, root / f"{stage}.json")
     return job
 
@@ -73,7 +73,7 @@ def test_the_same_job_again_ends_in_prepare_with_the_results(jobs: tuple[Job, Jo
     content = json.loads(plan.read_text())
     content["job"] |= {"name": "again", "uid": "another"}
     plan.write_text(json.dumps(content))
-    assert first.finish_here("prepare", 1) == 0, first.said("prepare", 1)
+    assert first.finish("prepare", 1) == 0, first.said("prepare", 1)
     found = first.result()
     trained = json.loads((first.root / "train.json").read_text())
     assert found["reusedFrom"] == first.run.relative_to(first.output).as_posix()

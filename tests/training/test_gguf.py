@@ -23,8 +23,8 @@ from finetune_trainer.export.gguf import (
     lora as lora_gguf,
 )
 from finetune_trainer.model.adapter import WEIGHTS
+from local_cluster.layout import cache
 from tests.support import adapters, tiny_gguf, tiny_model
-from tests.support.smollm2 import cache
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(300), pytest.mark.usefixtures("converter")]
 TOKENS = list(range(100, 132))

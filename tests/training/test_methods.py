@@ -22,8 +22,8 @@ from finetune_trainer.methods.kto import BinaryRow
 from finetune_trainer.methods.preference import PreferenceRow
 from finetune_trainer.methods.sft import SFTRow
 from finetune_trainer.model import load as load_model
+from local_platform.smollm2 import model_dir
 from tests.support import tiny_model
-from tests.support.smollm2 import model_dir
 from tests.support.trainer_job import JOB
 from tests.training.conftest import LOADS_A_MODEL
 

@@ -23,21 +23,23 @@ from finetune_trainer.methods.sft import SFT
 from finetune_trainer.model import adapter, base_weights
 from finetune_trainer.model import load as load_model
 from finetune_trainer.model.base_weights import Loading
-from tests.support.smollm2 import cache, model_dir
+from local_cluster.layout import cache
+from local_platform.smollm2 import model_dir
 from tests.training.conftest import LOADS_A_MODEL, Job
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(900), *LOADS_A_MODEL]
 # Of the reference: what is right and what is wrong differs by far more than these leave to chance.
 ROWS = 8
+EXPORTED: tuple[GGUFType, ...] = ("F16", "Q8_0", "Q4_K_M")
 IN_16_BIT, ORIGINAL, TRAINED = "16 bit", "4 bit, original weights", "4 bit, weights of training"
 RIGHT: tuple[tuple[str, GGUFType], ...] = (
-    *((how, gguf_type) for how in (IN_16_BIT, ORIGINAL) for gguf_type in ("F16", "Q8_0", "Q4_K_M")),
+    *((how, gguf_type) for how in (IN_16_BIT, ORIGINAL) for gguf_type in EXPORTED),
     (TRAINED, "F16"),
 )
 # Permuted rows are another module's; halved is what an export does that takes rank-stabilized LoRA of rank 4 for plain.
 # Half of what was learned is too near to the whole of it where the weights are others than those of training.
 WRONG: tuple[tuple[str, str, GGUFType], ...] = (
-    *((how, "base", gguf_type) for how in (IN_16_BIT, ORIGINAL) for gguf_type in ("F16", "Q8_0", "Q4_K_M")),
+    *((how, "base", gguf_type) for how in (IN_16_BIT, ORIGINAL) for gguf_type in EXPORTED),
     *(
         (how, scrambled, gguf_type)
         for how in (IN_16_BIT, ORIGINAL)
@@ -143,8 +145,11 @@ def on_4bit(trained: Job) -> tuple[Reference, Loading]:
 
 
 @pytest.fixture(scope="module")
-def files(trained: Job, on_4bit: tuple[Reference, Loading], tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return Files(tmp_path_factory.mktemp("files"), trained.run / "adapter", on_4bit[1])
+def files(exported: Job, on_4bit: tuple[Reference, Loading], tmp_path_factory: pytest.TempPathFactory) -> Files:
+    made = Files(tmp_path_factory.mktemp("files"), exported.run / "adapter", on_4bit[1])
+    for gguf_type in EXPORTED:
+        (made.made["right", "Original", gguf_type],) = (exported.run / "gguf").glob(f"*-{gguf_type}.gguf")
+    return made
 
 
 @pytest.fixture(autouse=True)

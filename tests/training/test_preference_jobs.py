@@ -56,7 +56,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, model: Path, method: Meth
 def calm(tmp_path_factory: pytest.TempPathFactory, prepared: Job) -> Job:
     """Trained without interruption."""
     job = prepared.copied(tmp_path_factory.mktemp("calm"))
-    assert job.finish_here("train") == 0, job.said("train")
+    assert job.finish("train") == 0, job.said("train")
     return job
 
 
@@ -67,7 +67,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory, prepared: Job) -> Job:
     process = job.start("train", attempt=0)
     assert job.interrupt(process, signal.SIGKILL, lambda: max(job.checkpoints, default=0) > 0) == -signal.SIGKILL
     assert job.checkpoints[-1] < STEPS
-    assert job.finish_here("train", attempt=1) == 0, job.said("train", 1)
+    assert job.finish("train", attempt=1) == 0, job.said("train", 1)
     return job
 
 

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 
 from finetune_trainer.train.messages import STOPPED
 from finetune_trainer.train.process_group import free_port
-from tests.support import tiny_model
+from tests.support import tiny_model, warm
 from tests.training.conftest import Job, coach_rows, make_tiny_job
 from tests.training.test_resume import assert_learned_the_same
 
@@ -38,7 +37,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Job:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory, prepared: Job) -> Job:
     job = prepared.copied(tmp_path_factory.mktemp("alone"))
-    assert job.finish_here("train") == 0, job.said("train")
+    assert job.finish("train") == 0, job.said("train")
     return job
 
 
@@ -46,7 +45,7 @@ def test_two_processes_learn_what_one_learns(prepared: Job, alone: Job, tmp_path
     rows = [len(m["rows"]) for m in alone.metrics()]
     assert rows[-1] < rows[0] == 8
     job = prepared.copied(tmp_path)
-    assert job.finish("train", options=TWO) == 0, job.said("train")
+    assert job.finish_as_a_pod_does("train", options=TWO) == 0, job.said("train")
     assert job.result()["effective"]["gradientAccumulation"] == 2
     assert_learned_the_same(job, alone)
 
@@ -70,7 +69,7 @@ class Pods:
     def __init__(self, job: Job, attempt: int, monkeypatch: pytest.MonkeyPatch) -> None:
         leader = f"127.0.0.1:{free_port()}"
         self.parts: list[Job] = []
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[warm.Stage] = []
         for node in (0, 1):
             part = Job(job.root / f"node-{node}")
             part.root.mkdir(exist_ok=True)
@@ -82,6 +81,7 @@ class Pods:
         self.attempt = attempt
 
     def codes(self) -> list[int]:
+        """Return the exit codes; a pod that does not notice that the other is gone fails here."""
         return [process.wait(300) for process in self.processes]
 
     def said(self) -> str:
@@ -106,7 +106,9 @@ def test_two_pods_go_on_after_kills_and_learn_what_one_process_learns(
     killed_at = time.monotonic()
     assert pods.codes() == [75, -signal.SIGKILL], pods.said()
     # A minute is promised.
-    assert time.monotonic() - killed_at < 240
+    took = time.monotonic() - killed_at
+    print(f"the other pod ended {took:.0f} s after the kill")
+    assert took < 240
     assert pods.parts[0].result()["message"] == "training stopped because it lost contact with node 1 of 2"
 
     pods = Pods(job, 2, monkeypatch)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,9 @@ def steady(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Job:
     return tiny_job(tmp_path_factory.mktemp("steady"), model, 0.0)
 
 
-def trained(job: Job) -> Job:
+def trained(job: Job, before: Callable[[], None] | None = None) -> Job:
     """Train without interruption."""
-    assert job.finish_here("train") == 0, job.said("train")
+    assert job.finish("train", before=before) == 0, job.said("train")
     return job
 
 
@@ -63,14 +64,14 @@ def plain(tmp_path_factory: pytest.TempPathFactory, steady: Job) -> Job:
 def stopped(tmp_path_factory: pytest.TempPathFactory, unsteady: Job) -> tuple[Job, dict[str, Any]]:
     """The calm job, stopped by SIGTERM once and by kill -9 once; with the termination message of the first."""
     job = unsteady.copied(tmp_path_factory.mktemp("stopped"))
-    process = job.start("train", attempt=0)
+    process = job.start_as_a_pod_does("train", attempt=0)
     code = job.interrupt(process, signal.SIGTERM, lambda: "Training step 0" in job.said("train", 0))
     assert code == 75, job.said("train", 0)
     told = job.result()
     process = job.start("train", attempt=1)
     newer = told["checkpointStep"] + 1
     assert job.interrupt(process, signal.SIGKILL, lambda: max(job.checkpoints) > newer) == -signal.SIGKILL
-    assert job.finish_here("train", attempt=2) == 0, job.said("train", 2)
+    assert job.finish("train", attempt=2) == 0, job.said("train", 2)
     return job, told
 
 
@@ -89,7 +90,7 @@ def resized(tmp_path_factory: pytest.TempPathFactory, steady: Job) -> Job:
     process = job.start("train", attempt=0)
     assert job.interrupt(process, signal.SIGKILL, lambda: max(job.checkpoints, default=0) > 2) == -signal.SIGKILL
     use_micro_batch(job, 8)
-    assert job.finish_here("train", attempt=1) == 0, job.said("train", 1)
+    assert job.finish("train", attempt=1) == 0, job.said("train", 1)
     assert job.result()["effective"]["microBatchSize"] == 8
     return job
 
@@ -144,26 +145,29 @@ def test_the_hold_out_curve_goes_on_after_kills(calm: Job, stopped: tuple[Job, d
         assert here["value"] == pytest.approx(there["value"], rel=TOLERANCE)
 
 
-def test_looking_at_the_hold_out_rows_changes_nothing(
-    calm: Job, unsteady: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = unsteady.copied(tmp_path)
-    monkeypatch.setattr(leader, "evaluation_steps", lambda total, points: frozenset())
-    trained(job)
+def look_at_no_hold_out_rows() -> None:
+    """In the process that trains."""
+    leader.evaluation_steps = lambda total, points: frozenset()
+
+
+def test_looking_at_the_hold_out_rows_changes_nothing(calm: Job, unsteady: Job, tmp_path: Path) -> None:
+    job = trained(unsteady.copied(tmp_path), look_at_no_hold_out_rows)
     assert curve(job) == []
     # Not what is kept, which is the best step of what was seen.
     assert_steps_are_the_same(job, calm)
     assert_adapters_are_the_same(last_checkpoint(job), last_checkpoint(calm))
 
 
-def test_the_best_step_is_kept_and_training_ends_early_also_when_it_is_resumed(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def worsen_with_each_step() -> None:
+    """In the process that trains."""
+    Evaluation.during = lambda self, step: float(step)  # type: ignore[method-assign]
+
+
+def test_the_best_step_is_kept_and_training_ends_early_also_when_it_is_resumed(model: Path, tmp_path: Path) -> None:
     job = tiny_job(tmp_path, model, 0.0, earlyStoppingPatience=2)
-    # Every fourth step is measured, and is worse than the one before.
-    monkeypatch.setattr(Evaluation, "during", lambda self, step: float(step))
     for attempt in range(2):
-        assert job.finish_here("train", attempt) == 0, job.said("train", attempt)
+        # Every fourth step is measured.
+        assert job.finish("train", attempt, before=worsen_with_each_step) == 0, job.said("train", attempt)
         assert [m["step"] for m in job.metrics()] == list(range(1, 13))
         assert job.result()["evaluation"]["bestStep"] == 4
         kept = (job.run / ADAPTER).read_bytes()

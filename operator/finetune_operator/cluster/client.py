@@ -55,12 +55,6 @@ LEASES = Resource("/apis/coordination.k8s.io/v1", "leases")
 WORKLOADS = Resource("/apis/kueue.x-k8s.io/v1beta2", "workloads")
 
 
-def is_finished(job: Object) -> bool:
-    """Say whether a FineTuneJob has come to its end, good or bad."""
-    conditions = (job.get("status") or {}).get("conditions") or []
-    return any(c["type"] == "Finished" and c["status"] == "True" for c in conditions)
-
-
 async def load_configuration() -> client.Configuration:
     """Return how to reach the API server: KUBECONFIG if it is set, else the pod's own service account.
 

@@ -3,8 +3,9 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
-from finetune_operator.cluster.client import Object, is_finished
 from finetune_operator.decide import job_and_pod
+from finetune_operator.decide.conditions import is_finished
+from finetune_operator.decide.observation import Object
 
 Key = tuple[str, str]
 """Namespace and name of a FineTuneJob."""

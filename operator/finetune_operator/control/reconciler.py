@@ -13,6 +13,7 @@ from finetune_operator.cluster.apply import FIELD_MANAGER, Refused, carry_out, t
 from finetune_operator.cluster.client import KubeClient, Object
 from finetune_operator.cluster.errors import NotFound
 from finetune_operator.cluster.observe import observe
+from finetune_operator.decide import conditions
 from finetune_operator.decide.decide import decide
 from finetune_operator.decide.decision import Action, CreateJob, Decision, Deletion, KubernetesEvent
 from finetune_operator.decide.observation import Observation
@@ -114,7 +115,7 @@ class Reconciler:
             observation = observation.with_status(job)
             self._metrics.transition(key[0], old, observation.status)
             self._account(key, job, observation.status)
-            if not goes_on(old, observation.status, decision):
+            if not may_continue(old, observation.status, decision):
                 return wait_for_next(old, observation.status, decision)
         return 0.0
 
@@ -126,13 +127,13 @@ class Reconciler:
 
     def _account(self, key: Key, job: Object, status: FineTuneJobStatus) -> None:
         self._metrics.phase(key, status.phase or "Pending")
-        if any(c.type == "Finished" and c.status == "True" for c in status.conditions):
+        if conditions.is_true(status.conditions, "Finished"):
             self._ended(key)
         elif report := stored(job):
             self._metrics.progress(key, report)
 
 
-def goes_on(old: FineTuneJobStatus, new: FineTuneJobStatus, decision: Decision) -> bool:
+def may_continue(old: FineTuneJobStatus, new: FineTuneJobStatus, decision: Decision) -> bool:
     """Whether there may be more to do on what was observed, once `new` is written in place of `old`.
 
     What a deletion leaves behind has to be observed.

@@ -1,30 +1,33 @@
-"""What becomes of a stage whose Job the cluster refuses to create: a quota, a policy or an admission webhook said no.
+"""What to do when the API server refuses to create a stage's Job, because of a quota, a policy or a webhook.
 
-It is asked again and again, as the cause may go away, until a pod would have had to start.
+The cause may go away, so the operator tries again until the start deadline.
 """
+
+from dataclasses import replace
 
 from finetune_api.spec import FineTuneJobSpec
 from finetune_api.status import Failure, FineTuneJobStatus, StageStatus
 from finetune_operator.clock import format_time, parse_time
 from finetune_operator.decide import deadlines, diagnose, status
 from finetune_operator.decide.decision import Decision
-from finetune_operator.decide.pass_result import Transition
+from finetune_operator.decide.pass_result import Pass
 
-_AGAIN_SECONDS = 30.0
+_RETRY_SECONDS = 30.0
 
 
-def wait(this: Transition, stage: StageStatus, spec: FineTuneJobSpec, refusal: str) -> Decision | Failure:
-    """Tell what was refused, in the API server's words; the failure once that went on for too long."""
-    found = diagnose.refused(refusal, "Job")
+def wait(this: Pass, stage: StageStatus, spec: FineTuneJobSpec, refusal: str) -> Decision | Failure:
+    """Report the API server's words and try again; return the failure once the start deadline has passed."""
+    found = diagnose.creation_refused(refusal, "Job")
     since = stage.refused_since or format_time(this.now)
     left = spec.start_deadline_seconds - (this.now - parse_time(since)).total_seconds()
     if left <= 0:
         return deadlines.not_started(found, stage.name, spec)
-    noted = stage.model_copy(update={"refused_since": since})
-    again = Transition(this.observation, this.now, status.with_stage(this.status, noted), this.events)
-    return again.go_on(found.reason, found.message, waiting=True, requeue_after=min(left, _AGAIN_SECONDS))
+    refused = status.with_stage(this.status, stage.model_copy(update={"refused_since": since}))
+    return replace(this, status=refused).in_progress(
+        found.reason, found.message, waiting=True, requeue_after=min(left, _RETRY_SECONDS)
+    )
 
 
 def forget(found: FineTuneJobStatus, stage: StageStatus) -> FineTuneJobStatus:
-    """Start the time anew: nothing is asked for meanwhile."""
+    """Reset the time since the first refusal, because no Job is requested now."""
     return status.with_stage(found, stage.model_copy(update={"refused_since": None}))

@@ -1,4 +1,4 @@
-"""Takes into the status what the Jobs and pods show. Nothing is started here."""
+"""Reads from the Jobs and pods what became of the stages, into the status. Nothing is started here."""
 
 import re
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from finetune_operator.decide import (
     failures,
     gpu_time,
     job_and_pod,
+    planned_deletion,
     stale_jobs,
     status,
     stuck_job,
-    suspend,
 )
 from finetune_operator.decide.attempts import Ended
 from finetune_operator.decide.decision import KubernetesEvent
@@ -33,18 +33,18 @@ _REASON = re.compile(r"[A-Z][A-Za-z0-9]{0,127}")
 
 
 @dataclass(frozen=True)
-class Record:
-    """The status after this pass, and what happened in it."""
+class ChildResults:
+    """The status after what the Jobs and pods show, and what happened."""
 
     status: FineTuneJobStatus
     events: tuple[KubernetesEvent, ...] = ()
-    # Set if the job cannot go on.
+    # Set if the job cannot continue.
     failure: Failure | None = None
 
 
-def record(observation: Observation, spec: FineTuneJobSpec, now: datetime) -> Record:
-    """Follow the children as far as they got: an operator that was away catches up in one pass."""
-    result = Record(observation.status)
+def read(observation: Observation, spec: FineTuneJobSpec, now: datetime) -> ChildResults:
+    """Follow the Jobs as far as they got: an operator that was away catches up in one pass."""
+    result = ChildResults(observation.status)
     while (stage := status.current(result.status)) is not None and result.failure is None:
         following = _step(result, stage, observation, spec, now)
         if following is None:
@@ -54,20 +54,20 @@ def record(observation: Observation, spec: FineTuneJobSpec, now: datetime) -> Re
 
 
 def _step(
-    result: Record, stage: StageStatus, observation: Observation, spec: FineTuneJobSpec, now: datetime
-) -> Record | None:
-    """Return what one more look at the present stage adds, or None if that is nothing."""
+    result: ChildResults, stage: StageStatus, observation: Observation, spec: FineTuneJobSpec, now: datetime
+) -> ChildResults | None:
+    """Return what one more look at the present stage adds, or None if nothing is new."""
     job = job_and_pod.named(observation.jobs, names.job(observation.metadata, stage.name, stage.attempt))
     if stage.state == "Pending":
         if job and stale_jobs.is_of_another_plan(job, result.status.snapshot):
-            # It has the name of the attempt that was to begin.
+            # It has the name of the attempt that is due.
             return replace(result, status=status.with_stage(result.status, status.next_attempt(stage)))
         return _started(result, stage, job, now) if job else None
     if stage.state == "Failed":
-        # Its Job is being deleted: there is nothing more to learn from it.
+        # Its Job is being deleted, and shows nothing more.
         return None
     if job is None:
-        # It was seen before, so that it was deleted since, not merely never created.
+        # It was seen before, so it was deleted since.
         when = format_time(now)
         counted = gpu_time.count(result.status, stage, observation.pods, when)
         return _deleted(replace(result, status=counted), stage, observation, spec, when)
@@ -79,7 +79,7 @@ def _step(
     return _ended(followed, stage, ended, observation, spec)
 
 
-def _started(result: Record, stage: StageStatus, job: Object, now: datetime) -> Record:
+def _started(result: ChildResults, stage: StageStatus, job: Object, now: datetime) -> ChildResults:
     running = stage.model_copy(
         update={
             "state": "Running",
@@ -90,21 +90,23 @@ def _started(result: Record, stage: StageStatus, job: Object, now: datetime) -> 
         }
     )
     event = KubernetesEvent("Normal", "StageStarted", f"{attempts.called(stage)} started, attempt {stage.attempt + 1}.")
-    noted = _noted(result, running, event)
+    noted = _with_stage(result, running, event)
     return replace(noted, status=deadlines.follow(noted.status, job, now))
 
 
-def _ended(result: Record, stage: StageStatus, ended: Ended, observation: Observation, spec: FineTuneJobSpec) -> Record:
+def _ended(
+    result: ChildResults, stage: StageStatus, ended: Ended, observation: Observation, spec: FineTuneJobSpec
+) -> ChildResults:
     if ended.result:
         merged = status.with_result(result.status, observation.metadata, spec, ended.result)
-        result = Record(merged, (*result.events, *_warnings(result.status, merged)))
+        result = ChildResults(merged, (*result.events, *_warnings(result.status, merged)))
     result = replace(result, status=gpu_time.count(result.status, stage, observation.pods, ended.completion_time))
     if ended.succeeded and ended.result and ended.result.exit_code == 0:
         done = stage.model_copy(update={"state": "Succeeded", "completion_time": ended.completion_time})
-        result = _noted(result, done, KubernetesEvent("Normal", "StageSucceeded", f"{stage.name} succeeded."))
+        result = _with_stage(result, done, KubernetesEvent("Normal", "StageSucceeded", f"{stage.name} succeeded."))
         if ended.result.reused_from:
             result = replace(result, status=status.without_the_rest(result.status))
-        # An identical run is complete only if it passed the same gate; its verdict may not be told again.
+        # An identical run counts only if it passes this job's gate; its result may have no verdict.
         judged = stage.name == "train" or (ended.result.reused_from and ended.result.evaluation)
         return _gated(result, spec) if judged else result
     edited = compute_edit.is_later_than_failure(observation.jobs, spec, stage)
@@ -113,7 +115,7 @@ def _ended(result: Record, stage: StageStatus, ended: Ended, observation: Observ
         step = max(ended.checkpoint_step, stage.checkpoint_step or 0)
         stage = stage.model_copy(update={"checkpoint_step": step})
     if ended.exit_code == ExitCode.GPU_UNUSABLE and ended.node:
-        # Of several pods that one may be gone by the next look: the others' end deletes it.
+        # That pod may be gone in the next pass: when the other pods end, it is deleted.
         known = [node for node in stage.unusable_nodes or [] if node != ended.node]
         stage = stage.model_copy(update={"unusable_nodes": [*known, ended.node][-_NODES_KEPT:]})
     if ended.deleted:
@@ -122,18 +124,20 @@ def _ended(result: Record, stage: StageStatus, ended: Ended, observation: Observ
 
 
 def _deleted(
-    result: Record, stage: StageStatus, observation: Observation, spec: FineTuneJobSpec, completion_time: str
-) -> Record:
-    """An attempt whose Job was deleted. If this operator did, it is no failure: none is kept, nothing is waited for."""
-    if not suspend.explains_deletion(observation, spec) and not compute_edit.explains_deletion(observation.status):
-        lost = stuck_job.explains_deletion(observation.status)
-        return _failed(result, stage, stuck_job.lost(stage) if lost else failures.job_deleted(stage), completion_time)
+    result: ChildResults, stage: StageStatus, observation: Observation, spec: FineTuneJobSpec, completion_time: str
+) -> ChildResults:
+    """Take in that the Job was deleted. If the operator did that, it is no failure, and needs no backoff."""
+    reason = planned_deletion.explanation(observation, spec, stage)
+    if reason is None:
+        return _failed(result, stage, failures.job_deleted(stage), completion_time)
+    if reason == planned_deletion.JOB_UNDECIDED:
+        return _failed(result, stage, stuck_job.lost(stage), completion_time)
     changed = status.with_stage(result.status, status.next_attempt(stage))
     return replace(result, status=deadlines.stop(changed, completion_time))
 
 
-def _gated(result: Record, spec: FineTuneJobSpec) -> Record:
-    """Judge a result that is there by what the job asks of it."""
+def _gated(result: ChildResults, spec: FineTuneJobSpec) -> ChildResults:
+    """Apply the evaluation gate to the result of a stage that succeeded."""
     failure = missed(spec.evaluation.gate, result.status.evaluation)
     if failure is None or spec.evaluation.gate is None:
         return result
@@ -147,11 +151,11 @@ def _gated(result: Record, spec: FineTuneJobSpec) -> Record:
 
 def _warnings(old: FineTuneJobStatus, new: FineTuneJobStatus) -> list[KubernetesEvent]:
     """Return an event for each warning that is new."""
-    known = _told(old)
-    return [_warning(text) for text in _told(new) if text not in known]
+    known = _warning_texts(old)
+    return [_warning(text) for text in _warning_texts(new) if text not in known]
 
 
-def _told(found: FineTuneJobStatus) -> Sequence[str]:
+def _warning_texts(found: FineTuneJobStatus) -> Sequence[str]:
     return [
         *(found.dataset.warnings if found.dataset else ()),
         *(found.evaluation.warnings if found.evaluation else ()),
@@ -166,7 +170,7 @@ def _warning(text: str) -> KubernetesEvent:
     return KubernetesEvent("Warning", "TrainerWarning", text)
 
 
-def _failed(result: Record, stage: StageStatus, verdict: Verdict, completion_time: str) -> Record:
+def _failed(result: ChildResults, stage: StageStatus, verdict: Verdict, completion_time: str) -> ChildResults:
     failed = stage.model_copy(
         update={
             "counted_failures": stage.counted_failures + (1 if verdict.counted else 0),
@@ -179,13 +183,13 @@ def _failed(result: Record, stage: StageStatus, verdict: Verdict, completion_tim
     if verdict.permanent:
         failed = failed.model_copy(update={"state": "Failed"})
         event = KubernetesEvent("Warning", "StageFailed", message)
-        return replace(_noted(result, failed, event), failure=verdict.failure)
-    again = failed.model_copy(update={"state": "Pending", "attempt": stage.attempt + 1, "start_time": None})
+        return replace(_with_stage(result, failed, event), failure=verdict.failure)
+    again = status.next_attempt(failed).model_copy(update={"completion_time": completion_time})
     event = KubernetesEvent("Warning", "StageRetrying", f"{verdict.failure.reason}: {message}")
-    return _noted(result, again, event)
+    return _with_stage(result, again, event)
 
 
-def _noted(result: Record, stage: StageStatus, event: KubernetesEvent) -> Record:
+def _with_stage(result: ChildResults, stage: StageStatus, event: KubernetesEvent) -> ChildResults:
     noted = status.with_stage(result.status, stage)
     if stage.completion_time:
         noted = deadlines.stop(noted, stage.completion_time)

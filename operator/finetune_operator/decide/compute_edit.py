@@ -1,46 +1,37 @@
-"""What an edit of `spec.compute` does to a stage that has its Job already.
+"""What an edit of `spec.compute` does to a stage that already has its Job.
 
-A pod that cannot start is replaced by one with the new settings; one that runs is left alone, and the next attempt has
-them. A limit that was too low twice ends the job only if it was not edited in between.
+A pod that cannot start is replaced by one with the new settings; one that runs is left alone, and the next attempt gets
+them. A limit that was too low twice fails the job only if it was not edited in between.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from finetune_api.spec import FineTuneJobSpec
-from finetune_api.status import FineTuneJobStatus, StageStatus
+from finetune_api.status import StageStatus
 from finetune_operator import names
-from finetune_operator.decide import conditions, job_and_pod
-from finetune_operator.decide.decision import Decision, DeleteJob, KubernetesEvent
+from finetune_operator.decide import job_and_pod, planned_deletion
+from finetune_operator.decide.decision import Decision, KubernetesEvent
 from finetune_operator.decide.observation import Object
-from finetune_operator.decide.pass_result import Transition
+from finetune_operator.decide.pass_result import Pass
 from finetune_operator.job_templates.compute_digest import digest
-
-REASON = "ComputeChanged"
-_SOON = 1.0
-_ENDING_SECONDS = 30.0
-
-
-def explains_deletion(status: FineTuneJobStatus) -> bool:
-    """Whether a Job that is deleted was deleted to be made anew."""
-    return conditions.reason(status.conditions) == REASON
 
 
 def is_later(job: Object, spec: FineTuneJobSpec, stage: StageStatus) -> bool:
-    """Whether `spec.compute` has changed since the Job was made, as far as the stage is concerned."""
+    """Whether `spec.compute` has changed since the Job was created, as far as the stage is concerned."""
     made_of = (job["metadata"].get("annotations") or {}).get(names.COMPUTE_ANNOTATION)
     present = digest(spec.compute, stage.name, report_only=bool(stage.report_only))
-    # A Job of an earlier version does not tell.
+    # A Job of an earlier version has no such annotation.
     return made_of is not None and made_of != present
 
 
 def is_later_than_failure(jobs: Sequence[Object], spec: FineTuneJobSpec, stage: StageStatus) -> bool:
-    """Whether `spec.compute` has changed since the attempt that failed before the present one, as far as its Job tells.
+    """Whether `spec.compute` has changed since the attempt that failed before the present one, as far as is known.
 
-    What that attempt lacked says nothing then of how the next one fares.
+    If so, what that attempt lacked says nothing about the next one.
     """
     made = {n: j for j in jobs if job_and_pod.is_pod_of(j, stage.name) and (n := _attempt(j)) <= stage.attempt}
-    # If the earlier Job is gone, the present one at least tells of an edit since.
+    # If the earlier Job is gone, the present one at least shows an edit since.
     failed = sorted(made)[-2:]
     return bool(failed) and is_later(made[failed[0]], spec, stage)
 
@@ -49,32 +40,25 @@ def _attempt(job: Object) -> int:
     return int((job["metadata"].get("labels") or {}).get(names.ATTEMPT_LABEL, "0"))
 
 
-def applies(this: Transition, job: Object, spec: FineTuneJobSpec, stage: StageStatus) -> bool:
-    """Whether the Job of a pod that cannot start is to be made anew, or just being deleted for that."""
+def applies(this: Pass, job: Object, spec: FineTuneJobSpec, stage: StageStatus) -> bool:
+    """Whether the Job of a pod that cannot start is to be recreated, or is being deleted for that already."""
     if job_and_pod.is_being_deleted(job):
         # A deletion that has begun cannot be called off.
-        return explains_deletion(this.observation.status)
+        return planned_deletion.reason(this.observation.status, stage) == planned_deletion.COMPUTE_CHANGED
     return is_later(job, spec, stage)
 
 
-def make_anew(this: Transition, job: Object, stage: StageStatus) -> Decision:
-    """Delete the Job; the attempt that follows costs nothing."""
-    message = f"spec.compute was changed before {stage.name} could start: its pod is made anew."
-    before = this.observation.status
-    if not explains_deletion(before) or this.status.stages != before.stages:
-        # A Job that vanishes must be known as one that was there, and why: otherwise its name would be used again.
-        event = KubernetesEvent("Normal", REASON, message)
-        return replace(this, events=(*this.events, event)).go_on(REASON, message, requeue_after=_SOON)
-    metadata = job["metadata"]
-    gone = DeleteJob(metadata["name"], metadata["uid"], metadata["resourceVersion"])
-    actions = [] if job_and_pod.is_being_deleted(job) else [gone]
-    return this.go_on(REASON, message, requeue_after=_ENDING_SECONDS, actions=actions)
+def recreate(this: Pass, job: Object, stage: StageStatus) -> Decision:
+    """Delete the Job; the attempt that follows is not counted."""
+    message = f"spec.compute was changed before {stage.name} could start; the operator recreates its pod."
+    event = KubernetesEvent("Normal", planned_deletion.COMPUTE_CHANGED, message)
+    return planned_deletion.carry_out(this, job, planned_deletion.COMPUTE_CHANGED, message, event=event)
 
 
-def told(this: Transition, message: str) -> tuple[Transition, str]:
-    """Add to the message of a pod that runs that the edit counts later; and tell so by an event, once."""
-    text = f"{message[:-1]}; spec.compute was changed since, which counts from its next attempt on."
+def announce(this: Pass, message: str) -> tuple[Pass, str]:
+    """Add to the message of a running pod when the edit takes effect; the first time with an event."""
+    text = f"{message} spec.compute was changed since; the next attempt uses it."
     if any(c.type == "Ready" and c.message == text for c in this.observation.status.conditions):
         return this, text
-    event = KubernetesEvent("Normal", REASON, text)
+    event = KubernetesEvent("Normal", planned_deletion.COMPUTE_CHANGED, text)
     return replace(this, events=(*this.events, event)), text

@@ -7,10 +7,9 @@
     succeeded   True    -            -        True       False   True      False
     failed      False   -            True     False      True    True      False
 
-kstatus calls the job InProgress while Reconciling is True and Failed while Stalled is, whatever else there is; so
-these two are absent unless True. `Accepted` lets a pipeline wait for the job to be taken on rather than for hours of
-training. `Evaluated` tells of the result's worth and of nothing else: it is there once there is a verdict, and no state
-depends on it.
+kstatus reports InProgress while Reconciling is True, and Failed while Stalled is True, whatever the other conditions
+are; so these two are absent unless True. `Accepted` lets a pipeline wait for the acceptance of the job instead of hours
+of training. `Evaluated` is present once there is a verdict on the result, and no state depends on it.
 """
 
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from typing import Literal
 from finetune_api.status import Condition, ConditionType
 from finetune_operator.clock import format_time
 from finetune_operator.decide.evaluation_gate import Evaluated
+from finetune_operator.decide.observation import Object
 
 State = Literal["unfinished", "suspended", "blocked", "succeeded", "failed"]
 _Value = Literal["True", "False", "Unknown"]
@@ -72,9 +72,9 @@ def build(
     now: datetime,
     generation: int,
 ) -> list[Condition]:
-    """Return all conditions of a job; a time of transition moves only if its status does.
+    """Return all conditions of a job; `lastTransitionTime` changes only with the status.
 
-    `reason` and `message` say why the job is in its state. They are on Accepted too if it is not accepted.
+    `reason` and `message` say why the job is in its state. Accepted has them too if the job is not accepted.
     """
     rows: list[tuple[ConditionType, _Value, str, str]] = [
         ("Accepted", "True", "Accepted", _ACCEPTED_MESSAGE) if accepted else ("Accepted", "False", reason, message)
@@ -99,10 +99,16 @@ def build(
 
 
 def reason(conditions: Sequence[Condition]) -> str | None:
-    """Return why a job is as it is: the reason of Ready. None before the first status."""
+    """Return the reason of Ready, which says why a job is in its state; None before the first status."""
     return next((c.reason for c in conditions if c.type == "Ready"), None)
 
 
 def is_true(conditions: Sequence[Condition], kind: ConditionType) -> bool:
-    """Whether a condition is there and True."""
+    """Whether a condition is present and True."""
     return any(c.type == kind and c.status == "True" for c in conditions)
+
+
+def is_finished(finetune_job: Object) -> bool:
+    """Whether a stored FineTuneJob has succeeded or failed."""
+    conditions = (finetune_job.get("status") or {}).get("conditions") or []
+    return any(c["type"] == "Finished" and c["status"] == "True" for c in conditions)

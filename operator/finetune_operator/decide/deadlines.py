@@ -1,6 +1,6 @@
-"""How long a pod may take to start, and a job in all. Time that a Job spends in a queue counts for neither.
+"""How long a pod may take to start, and a job in total. Time in a queue counts for neither.
 
-A Job that the cluster refuses to create has the same time, see `admission_refusal`.
+A Job that the API server refuses to create has the start deadline too, see `admission_refusal`.
 
 A queue (Kueue) holds a Job by its field `suspend`. The time of admission is read from the Job itself:
 https://kubernetes.io/docs/concepts/workloads/controllers/job/#suspending-a-job
@@ -22,32 +22,32 @@ _MAXIMUM_MESSAGE = 4096
 
 
 def admitted_since(job: Object) -> str | None:
-    """Return since when a Job may have its pod, as Kubernetes writes it; None while a queue holds it."""
+    """Return since when a Job may have pods, as Kubernetes writes it; None while a queue holds it."""
     if job["spec"].get("suspend"):
         return None
     conditions = (job.get("status") or {}).get("conditions") or []
     held: Object = next((c for c in conditions if c["type"] == "Suspended"), {})
     if held.get("status") == "True":
-        # Admitted, but the Job controller has not acted on it yet; it notes the time when it does.
+        # Admitted, but the Job controller has not acted on it yet; it will write the time when it does.
         return None
     since: str = held.get("lastTransitionTime") or job["metadata"]["creationTimestamp"]
     return since
 
 
 def follow(status: FineTuneJobStatus, job: Object, now: datetime) -> FineTuneJobStatus:
-    """Account for what the queue did with the present Job since the last look at it."""
+    """Take in whether a queue held or admitted the present Job since the last pass."""
     since = admitted_since(job)
     if since == status.active_since:
         return status
     if since is None:
         held = job_and_pod.condition(job, "Suspended")
         return stop(status, held["lastTransitionTime"] if held else format_time(now))
-    # Held and admitted again since the last look: when the first time ended is not known, so it is not counted.
+    # Held and admitted again since the last pass: when the first active time ended is not known, so it is not counted.
     return status.model_copy(update={"active_since": since})
 
 
 def stop(status: FineTuneJobStatus, when: str) -> FineTuneJobStatus:
-    """Count the present active time, which ended then."""
+    """Add the present active time, which ended at `when`."""
     if status.active_since is None:
         return status
     seconds = _active_seconds(status, parse_time(when))
@@ -60,8 +60,8 @@ def exceeded(status: FineTuneJobStatus, stage: Stage, spec: FineTuneJobSpec, now
     if limit is None or _active_seconds(status, now) < limit:
         return None
     message = (
-        f"The job was active for {limit} s, which is all that spec.activeDeadlineSeconds allows (time in a queue is "
-        f"not counted); {stage} was stopped. Raise it and start the job again."
+        f"The job was active for {limit} s, the limit of spec.activeDeadlineSeconds (time in a queue is not counted); "
+        f"{stage} was stopped. Raise the limit, then raise spec.retryGeneration."
     )
     return Failure(stage=stage, reason=DEADLINE_EXCEEDED, message=message)
 
@@ -77,20 +77,20 @@ def late(
 
 
 def not_started(found: Diagnosis | None, stage: Stage, spec: FineTuneJobSpec) -> Failure:
-    """Return the failure of a stage that waited for its pod for as long as it may, for that reason."""
+    """Return the failure of a stage whose pod did not start before the deadline; `found` says why, if known."""
     limit = spec.start_deadline_seconds
     if found is None:
         message = (
-            f"The {stage} pod did not start within {limit} s and nothing says why; "
-            "look at its events, or raise spec.startDeadlineSeconds."
+            f"The {stage} pod did not start within {limit} s, for no known reason. "
+            "Check the pod's events, or raise spec.startDeadlineSeconds."
         )
         return Failure(stage=stage, reason=START_DEADLINE_EXCEEDED, message=message)
-    end = f" The {stage} pod did not start within {limit} s; if that was too soon, raise spec.startDeadlineSeconds."
+    end = f" The {stage} pod did not start within {limit} s; if it needs longer, raise spec.startDeadlineSeconds."
     return Failure(stage=stage, reason=found.reason, message=found.message[: _MAXIMUM_MESSAGE - len(end)] + end)
 
 
 def seconds_to_start(job: Object, pods: Sequence[Object], spec: FineTuneJobSpec, now: datetime) -> float | None:
-    """Return how long a Job's pod may still take to start; None if it has started, or is held by a queue."""
+    """Return how long a Job's pods may still take to start; None if they have started, or a queue holds the Job."""
     since = admitted_since(job)
     if since is None or _started(job, pods):
         return None
@@ -98,7 +98,7 @@ def seconds_to_start(job: Object, pods: Sequence[Object], spec: FineTuneJobSpec,
 
 
 def seconds_active(status: FineTuneJobStatus, spec: FineTuneJobSpec, now: datetime) -> float | None:
-    """Return how long the job may still be active; None if there is no limit, or if the time stands still."""
+    """Return how long the job may still be active; None if there is no limit, or if it is not active now."""
     if spec.active_deadline_seconds is None or status.active_since is None:
         return None
     return spec.active_deadline_seconds - _active_seconds(status, now)
@@ -112,7 +112,7 @@ def _active_seconds(status: FineTuneJobStatus, now: datetime) -> int:
 
 
 def _started(job: Object, pods: Sequence[Object]) -> bool:
-    """Whether all pods ever ran, or one has ended. One that is gone has left its mark on the Job before."""
+    """Whether all pods have run, or one has ended. The Job's status counts the pods that are gone."""
     status = job.get("status") or {}
     return (
         not job_and_pod.unstarted(job, pods)

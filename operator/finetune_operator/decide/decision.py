@@ -20,14 +20,14 @@ class UpdateConfigMap:
 
 @dataclass(frozen=True)
 class CreateJob:
-    """Create it. If the name is taken (409), end the pass and observe again: it is this very attempt's Job."""
+    """Create it. If the name is taken (409), end the pass and observe again: it is the Job of the same attempt."""
 
     body: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class EnsureService:
-    """Create it, unless it is there already. It is the same for all attempts of a job, and never changes."""
+    """Create it unless it exists. It is the same for all attempts of a job, and never changes."""
 
     body: dict[str, Any]
 
@@ -36,8 +36,8 @@ class EnsureService:
 class Deletion:
     """Delete it, as it was observed.
 
-    If it is gone already, go on. If it is no longer what was observed, end the pass and observe again: it may just have
-    succeeded, or been asked to go on.
+    If it is gone already, continue. If it has changed since it was observed, end the pass and observe again: it may
+    just have succeeded.
     """
 
     name: str
@@ -53,17 +53,17 @@ class Deletion:
 
 @dataclass(frozen=True)
 class DeleteJob(Deletion):
-    """It is gone once its pods have ended, which get SIGTERM (foreground)."""
+    """In the foreground: its pods get SIGTERM, and it is gone once they have ended."""
 
 
 @dataclass(frozen=True)
 class DeleteConfigMap(Deletion):
-    """One of the job's own."""
+    """Delete a ConfigMap of the job."""
 
 
 @dataclass(frozen=True)
 class DeleteFineTuneJob(Deletion):
-    """The job itself; its children go after it."""
+    """Delete the job itself; the garbage collector deletes its children."""
 
 
 Action = CreateConfigMap | UpdateConfigMap | EnsureService | CreateJob | DeleteJob | DeleteConfigMap | DeleteFineTuneJob
@@ -80,16 +80,17 @@ class KubernetesEvent:
 
 @dataclass(frozen=True)
 class Decision:
-    """Carry it out in this order: the actions, one by one; the status; the events, which may wait for the pass to end.
+    """What to carry out, in this order: the actions, one by one; the status; the events, at the latest after the pass.
 
-    Whatever fails ends the pass there, without the rest. After a Job was created `decide` again, with that Job, and
-    carry that out instead of the rest. So too when the API server refuses a create, with `Observation.refusal` set.
+    A failure ends the pass there, without the rest. After a Job was created, `decide` again with that Job, and carry
+    out the new decision instead of the rest; so too after the API server refused a create, with `Observation.refusal`
+    set.
     """
 
     actions: tuple[Action, ...] = ()
-    # The whole status without progress, for server-side apply. None: it is as it should be.
+    # The whole status without progress, for server-side apply. None: it does not change.
     status: dict[str, Any] | None = None
-    # Only ever with a status: they tell of its change, so they are due once it is written.
+    # Only with a status: they report its change, so they are emitted once it is written.
     events: tuple[KubernetesEvent, ...] = ()
     # Seconds until the next pass even if nothing happens. None: wait for a change.
     requeue_after: float | None = None

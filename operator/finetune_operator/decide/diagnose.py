@@ -1,4 +1,4 @@
-"""Why a pod does not run: the cause of most first-day failures, in the user's terms."""
+"""Why a pod does not start, in the user's terms."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -20,11 +20,11 @@ Reason = Literal[
     "PodRefused",
 ]
 _MAXIMUM_QUOTE = 1000
-# Of the up to 16 of a Job: each costs a list of its events in every pass.
-_PODS_ASKED_FOR = 2
+# A Job has up to 16 pods, and each costs a list of its events in every pass.
+_PODS_WITH_EVENTS = 2
 _DEFAULT_SCHEDULER = "default-scheduler"
 
-# What the kubelet and the API server say; the groups name the object, and the key in it.
+# Messages of the kubelet and the API server; the groups are the name of the object, or of the key in it.
 _SECRET = re.compile(r'secrets? "([^"]+)" not found')
 _CONFIG_MAP = re.compile(r'configmaps? "([^"]+)" not found')
 _MISSING_KEY = re.compile(r"references non-existent (?:secret|config) key: (\S+)")
@@ -39,22 +39,22 @@ _REFUSED_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunCo
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Why nothing runs, with what to change where that is known."""
+    """Why a pod does not start, and what to change where that is known."""
 
     reason: Reason
     message: str
 
 
 def needs_events(observation: Observation) -> tuple[Object, ...]:
-    """Return the pods and Jobs whose Events explain why nothing runs; list those by `involvedObject.uid`.
+    """Return the pods and Jobs whose Events say why no pod starts; list the Events by `involvedObject.uid`.
 
-    The API server goes through all Events of the namespace for each of them, and a pod that has no node yet says itself
-    what it lacks.
+    For each list the API server reads all Events of the namespace. A pod without a node needs none: its condition
+    PodScheduled says why.
     """
     pending = [p for p in observation.pods if _is_pending(p) and (p.get("spec") or {}).get("nodeName")]
-    # One that never runs is among the first as soon as the others do.
+    # A pod that never starts is among the first once the others run.
     pending.sort(key=job_and_pod.index)
-    return tuple(pending[:_PODS_ASKED_FOR] + [j for j in observation.jobs if _lacks_pods(j, observation.pods)])
+    return tuple(pending[:_PODS_WITH_EVENTS] + [j for j in observation.jobs if _lacks_pods(j, observation.pods)])
 
 
 def _is_pending(pod: Object) -> bool:
@@ -67,7 +67,7 @@ def _lacks_pods(job: Object, pods: Sequence[Object]) -> bool:
 
 
 def diagnose(pods: Sequence[Object], jobs: Sequence[Object], events: Sequence[Object]) -> Diagnosis | None:
-    """Return why a pod of a job does not run, or None if nothing is known to be wrong.
+    """Return why a pod of a job does not start, or None if nothing is known to be wrong.
 
     Args:
         pods: of the present attempt.
@@ -82,11 +82,11 @@ def diagnose(pods: Sequence[Object], jobs: Sequence[Object], events: Sequence[Ob
     for job in jobs:
         own = _newest_first(job, events)
         if own and own[0].get("reason") == "FailedCreate" and job_and_pod.is_live_job(job):
-            return refused(str(own[0].get("message", "")))
+            return creation_refused(str(own[0].get("message", "")))
     return None
 
 
-def refused(message: str, what: Literal["Job", "pod"] = "pod") -> Diagnosis:
+def creation_refused(message: str, what: Literal["Job", "pod"] = "pod") -> Diagnosis:
     """Return why the API server did not create an object, from its own words."""
     if "exceeded quota" in message:
         text = f"The namespace's quota does not allow the {what}: {_quote(message)}"
@@ -119,7 +119,7 @@ def _config(pod: Object, _: Sequence[Object]) -> Diagnosis | None:
 def _mount(pod: Object, events: Sequence[Object]) -> Diagnosis | None:
     if not events or events[0].get("reason") not in _MOUNT_REASONS:
         return None
-    # The newest may only say that the kubelet gave up waiting; an older one names the object.
+    # The newest may only report that the kubelet timed out; an older one names the object.
     messages = [str(e.get("message", "")) for e in events if e.get("reason") in _MOUNT_REASONS]
     found = next((d for m in messages if (d := _missing(m) or _missing_key(pod, m))), None)
     if found:
@@ -146,8 +146,11 @@ def _scheduling(pod: Object, _: Sequence[Object]) -> Diagnosis | None:
     scheduled: Object = next((c for c in conditions if c["type"] == "PodScheduled"), {})
     scheduler = pod["spec"].get("schedulerName") or _DEFAULT_SCHEDULER
     if not scheduled and scheduler != _DEFAULT_SCHEDULER and not pod["spec"].get("nodeName"):
-        text = f"The scheduler {scheduler} has not looked at the pod yet; does this cluster have it?"
-        return Diagnosis("Unschedulable", f"{text} See spec.scheduling.schedulerName.")
+        text = (
+            f"The scheduler {scheduler} has not handled the pod yet. "
+            "If this cluster has no such scheduler, correct spec.scheduling.schedulerName."
+        )
+        return Diagnosis("Unschedulable", text)
     if scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
         return None
     message = str(scheduled.get("message", ""))
@@ -162,8 +165,8 @@ def _scheduling(pod: Object, _: Sequence[Object]) -> Diagnosis | None:
     if "Insufficient ephemeral-storage" in message:
         device = f" and a free {lacking[0]}" if lacking else ""
         text = (
-            f"No node has the disk that the pod asks for{device}; status.scratch says how much is needed: "
-            "use nodes with more, a smaller model, or a model on a PersistentVolumeClaim, which is not copied"
+            f"No node has the free disk that the pod requests{device} (see status.scratch). Use nodes with more disk, "
+            "a smaller model, or a model on a PersistentVolumeClaim, which is not copied"
         )
         return Diagnosis("Unschedulable", f"{text}: {_quote(message)}")
     if lacking:
@@ -201,13 +204,13 @@ def _devices(pod: Object) -> list[str]:
 
 
 def _newest_first(child: Object, events: Sequence[Object]) -> list[Object]:
-    """Return the events of an object. An older complaint may be settled by a newer event."""
+    """Return the events of an object: what an older one reports may be over."""
     own = [e for e in events if (e.get("involvedObject") or {}).get("uid") == child["metadata"]["uid"]]
     return sorted(own, key=_order, reverse=True)
 
 
 def _order(event: Object) -> tuple[datetime, bool]:
-    """Time in whole seconds, as some sources give no more; within one, a warning is the news."""
+    """Return the time in whole seconds, as some sources give no more, and a warning after others of one second."""
     series = event.get("series") or {}
     text = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
     text = text or event["metadata"]["creationTimestamp"]

@@ -1,21 +1,22 @@
-"""What the verdict on the hold-out rows means for a job: the condition Evaluated, and the gate."""
+"""What the verdict on the hold-out rows means for a job: the condition Evaluated, and `evaluation.gate`."""
 
 from dataclasses import dataclass
 
 from finetune_api.spec import Gate
 from finetune_api.status import EvaluationStatus, Failure
+from finetune_operator.decide.remedies import RECREATE
 
 GATE_MISSED = "GateMissed"
 _NEXT = {
-    "Worse": "lower training.learningRate, train fewer steps, or check the examples",
-    "NotEnoughEvidence": "add examples, train longer, or keep more rows aside (dataset.holdout)",
+    "Worse": "Lower training.learningRate, train fewer steps, or check the examples",
+    "NotEnoughEvidence": "Add examples, train longer, or keep more rows aside (dataset.holdout)",
 }
 _NO_VERDICT = "the hold-out rows gave no verdict"
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The condition: True only for a result that is better by more than chance."""
+    """The condition Evaluated: True only if the result is better by more than chance."""
 
     better: bool
     reason: str
@@ -23,7 +24,7 @@ class Evaluated:
 
 
 def evaluated(evaluation: EvaluationStatus | None) -> Evaluated | None:
-    """Return the condition, or None as long as there is no verdict."""
+    """Return the condition, or None while there is no verdict."""
     if evaluation is None or evaluation.verdict is None:
         return None
     text = _words(evaluation)
@@ -31,13 +32,13 @@ def evaluated(evaluation: EvaluationStatus | None) -> Evaluated | None:
 
 
 def missed(gate: Gate | None, evaluation: EvaluationStatus | None) -> Failure | None:
-    """Return what is wrong with a trained result that does not pass the gate, whatever is to follow from that."""
+    """Return why a trained result does not pass the gate, whatever `gate.onMiss` says; None if it passes."""
     verdict = evaluation.verdict if evaluation else None
     if gate is None or verdict == "Better":
         return None
     message = (
-        f"The result does not pass evaluation.gate: {_words(evaluation) if evaluation else _NO_VERDICT}; "
-        f"{_NEXT.get(verdict or 'NotEnoughEvidence')}, or set evaluation.gate.onMiss to Warn, under a new name."
+        f"The result does not pass evaluation.gate: {_words(evaluation) if evaluation else _NO_VERDICT}. "
+        f"{_NEXT.get(verdict or 'NotEnoughEvidence')}, or set evaluation.gate.onMiss to Warn. {RECREATE}"
     )
     return Failure(stage="train", reason=GATE_MISSED, message=message)
 

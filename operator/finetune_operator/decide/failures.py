@@ -11,9 +11,9 @@ from finetune_operator.decide.attempts import Ended
 OUT_OF_MEMORY = "OOMKilled"
 EVICTED = "Evicted"
 RESULT_LOST = "ResultLost"
-# What an edit of spec.compute can mend.
+# Reasons that an edit of spec.compute may remedy.
 _LIMITS = (OUT_OF_MEMORY, EVICTED)
-# How Python's argparse ends a program.
+# The exit code of Python's argparse.
 _UNKNOWN_OPTION = 2
 _BACKOFF_SECONDS = 10
 _MAXIMUM_BACKOFF_SECONDS = 300
@@ -21,7 +21,7 @@ _MAXIMUM_BACKOFF_SECONDS = 300
 
 @dataclass(frozen=True)
 class Verdict:
-    """Try again or not."""
+    """Whether the stage is tried again, and at what cost."""
 
     failure: Failure
     permanent: bool = False
@@ -35,60 +35,60 @@ Policy = Callable[[Ended, StageStatus], Verdict | None]
 
 
 def lost_result(attempt: Ended, stage: StageStatus) -> Verdict | None:
-    """A stage that succeeded is never run again because its result cannot be read: an attempt reads it in the bucket.
+    """A stage that succeeded is not run again because its result was lost: an attempt reads the result in the bucket.
 
-    That costs nothing, unless such an attempt loses the result too: it might for ever.
+    That is not counted, unless such an attempt loses the result too: it might do so forever.
     """
     if not attempt.succeeded:
         return None
-    message = f"The result of {stage.name} was lost with its pod; it is read again from the bucket."
+    message = f"The result of {stage.name} was lost with its pod; the next attempt reads it from the bucket."
     if attempt.has_pod:
-        message = f"The {stage.name} pod left no readable result; it is read again from the bucket."
+        message = f"The {stage.name} pod left no readable result; the next attempt reads it from the bucket."
     failure = Failure(stage=stage.name, reason=RESULT_LOST, message=message)
     return Verdict(failure, counted=bool(stage.report_only), report_only=True)
 
 
 def report_failed(attempt: Ended, stage: StageStatus) -> Verdict | None:
-    """What an attempt costs that only reads a result: the stage runs again if there is none, and for no other cause.
+    """An attempt that only reads a result failed: the stage runs again if there is no result, and for no other cause.
 
-    Memory, disk and access have other causes here than the job's own settings, with which the stage got to its end.
+    The stage succeeded with the job's settings, so here memory, disk and access fail for other causes.
     """
     if not stage.report_only:
         return None
     if attempt.exit_code == ExitCode.NO_RESULT:
         return Verdict(_reported(attempt))
     if attempt.exit_code == _UNKNOWN_OPTION:
-        # A job that was accepted with the trainer image of an earlier version; there a stage that is repeated ends at
-        # once with the result that is stored.
-        message = f"The trainer image does not know --report; {stage.name} is asked for its result instead."
+        # The job was accepted with the trainer image of an earlier version. A stage that it repeats ends at once with
+        # the stored result.
+        message = f"The trainer image does not know --report; the next attempt runs {stage.name} instead."
         return Verdict(Failure(stage=stage.name, reason=RESULT_LOST, message=message, exit_code=attempt.exit_code))
     permanent = attempt.exit_code in exit_codes.PERMANENT - {ExitCode.ACCESS_DENIED}
     return Verdict(_reported(attempt), permanent=permanent, report_only=True)
 
 
 def disrupted(attempt: Ended, stage: StageStatus) -> Verdict | None:
-    """Eviction, preemption and node shutdown are nobody's fault: an uncounted attempt."""
+    """Eviction, preemption and node shutdown are not the job's fault, so the attempt is not counted."""
     if not attempt.disrupted:
         return None
-    message = f"The {stage.name} pod was evicted, preempted or lost its node; it starts again where it was."
+    message = f"The {stage.name} pod was evicted or preempted, or lost its node; the next attempt resumes."
     failure = Failure(stage=stage.name, reason="Disrupted", message=message)
     return Verdict(failure, counted=False, report_only=bool(stage.report_only))
 
 
 def out_of_memory(attempt: Ended, stage: StageStatus) -> Verdict | None:
-    """Once may be bad luck; twice in a row is a limit that is too low."""
+    """Running out of memory once may be chance; twice in a row means that the limit is too low."""
     if not attempt.out_of_memory:
         return None
     message = (
-        f"The {stage.name} container needed more memory than it may use; "
-        f"raise spec.compute.resources.{stage.name}.limits.memory."
+        f"The {stage.name} container needed more memory than its limit. "
+        f"Raise spec.compute.resources.{stage.name}.limits.memory."
     )
     failure = Failure(stage=stage.name, reason=OUT_OF_MEMORY, message=message, exit_code=attempt.exit_code)
     return Verdict(failure, permanent=_was(stage, OUT_OF_MEMORY))
 
 
 def over_disk_limit(attempt: Ended, stage: StageStatus) -> Verdict | None:
-    """The kubelet evicts a pod that writes more than its limit; treated as a memory limit is."""
+    """The kubelet evicts a pod that writes more than its limit; this is treated like a memory limit."""
     if attempt.eviction is None:
         return None
     message = (
@@ -99,21 +99,21 @@ def over_disk_limit(attempt: Ended, stage: StageStatus) -> Verdict | None:
 
 
 def access_denied_later(attempt: Ended, stage: StageStatus) -> Verdict | None:
-    """Access worked in prepare, so that a refusal later may pass: credentials are being rotated."""
+    """Access worked in prepare, so a later refusal may be temporary: credentials are being rotated."""
     if attempt.exit_code != ExitCode.ACCESS_DENIED or stage.name == "prepare":
         return None
     return Verdict(_reported(attempt))
 
 
 def permanent(attempt: Ended, _: StageStatus) -> Verdict | None:
-    """Only the user can help."""
+    """Only the user can remove the cause."""
     if attempt.exit_code not in exit_codes.PERMANENT:
         return None
     return Verdict(_reported(attempt), permanent=True)
 
 
 def checkpoint_moved_on(attempt: Ended, stage: StageStatus) -> Verdict | None:
-    """An interruption costs no retry as long as each attempt gets further."""
+    """An interruption is not counted as long as each attempt saves a later checkpoint."""
     if attempt.exit_code not in exit_codes.UNCOUNTED_WITH_PROGRESS:
         return None
     step = attempt.checkpoint_step
@@ -134,7 +134,7 @@ _POLICIES: tuple[Policy, ...] = (
 
 
 def judge(attempt: Ended, stage: StageStatus, maximum: int, *, edited: bool = False) -> Verdict:
-    """Return what follows from an attempt that left no good result.
+    """Return what follows from an attempt that did not succeed or left no result.
 
     Args:
         attempt: the attempt that ended.
@@ -143,10 +143,10 @@ def judge(attempt: Ended, stage: StageStatus, maximum: int, *, edited: bool = Fa
         edited: whether spec.compute has changed since the attempt that failed before this one.
     """
     verdict = next((v for policy in _POLICIES if (v := policy(attempt, stage))), None)
-    # Everything else may pass.
+    # Any other cause may be temporary.
     verdict = verdict or Verdict(_reported(attempt))
     if edited and verdict.failure.reason in _LIMITS:
-        # One that was just raised may be enough, and the attempt that is over may not have had it yet.
+        # A limit that was just raised may be enough, and this attempt may not have had it yet.
         verdict = replace(verdict, permanent=False)
     if verdict.permanent or not verdict.counted or stage.counted_failures < maximum:
         return verdict
@@ -158,8 +158,8 @@ def judge(attempt: Ended, stage: StageStatus, maximum: int, *, edited: bool = Fa
 
 
 def job_deleted(stage: StageStatus) -> Verdict:
-    """Somebody deleted the Job of a running stage: an uncounted attempt."""
-    message = f"The Job of {stage.name} was deleted; a new one continues."
+    """Return what follows when somebody else deleted the Job of a running stage: the attempt is not counted."""
+    message = f"The Job of {stage.name} was deleted; the next attempt resumes."
     failure = Failure(stage=stage.name, reason="JobDeleted", message=message)
     return Verdict(failure, counted=False, report_only=bool(stage.report_only))
 
@@ -175,15 +175,15 @@ def _was(stage: StageStatus, reason: str) -> bool:
 
 
 def _reported(attempt: Ended) -> Failure:
-    """What the trainer said, word for word; if it said nothing, what Kubernetes knows."""
+    """Return the failure as the trainer reported it; if it reported none, what Kubernetes knows."""
     code, result = attempt.exit_code, attempt.result
     if result and result.exit_code == code and result.message:
         reason = result.reason or exit_codes.reason(result.exit_code)
         return Failure(stage=attempt.stage, reason=reason, message=result.message, exit_code=code)
     if code is None:
-        message = _cut(f"The {attempt.stage} pod was lost: {_sentence(attempt.message or 'no reason is known')}")
+        message = _cut(f"The {attempt.stage} pod was lost: {_sentence(attempt.message or 'the reason is not known')}")
         return Failure(stage=attempt.stage, reason="PodLost", message=message)
-    message = f"The {attempt.stage} container ended with exit code {code} and gave no reason; its log may."
+    message = f"The {attempt.stage} container exited with code {code} and reported no reason. Check its log."
     return Failure(stage=attempt.stage, reason=exit_codes.reason(code), message=message, exit_code=code)
 
 

@@ -1,8 +1,8 @@
 """GPU time: how long the containers of train ran, times the GPUs that each held.
 
-`status.gpuSince` keeps the start of the first one of the present attempt, and `status.gpuCount` the GPUs of all, since
-pods may be gone before anybody counts: one that is preempted goes as soon as its Job has noticed. What runs when a
-deadline ends the job is counted up to then; its grace is not.
+A pod may be gone before its time is counted, as one that is preempted is. So `status.gpuSince` keeps the start of the
+first container of the present attempt, and `status.gpuCount` the GPUs of all. When a deadline ends the job, the time
+until then is counted, and the grace period is not.
 """
 
 from collections.abc import Sequence
@@ -29,11 +29,11 @@ class _Span:
 def follow(
     status: FineTuneJobStatus, stage: StageStatus, job: Object, pods: Sequence[Object], now: datetime
 ) -> FineTuneJobStatus:
-    """Keep the start of what runs, and count what is gone though its Job goes on: a queue took its GPUs."""
+    """Keep the start of what runs; count what is gone while its Job is live, because a queue took its GPUs."""
     if status.gpu_since is not None and not any(span.start >= status.gpu_since for span in _spans(stage, pods)):
         held = job_and_pod.condition(job, "Suspended")
         status = count(status, stage, pods, held["lastTransitionTime"] if held else format_time(now))
-    # One that is being deleted may have been counted.
+    # A pod that is being deleted may have been counted.
     left = [p for p in pods if not job_and_pod.is_being_deleted(p)]
     running = [span for span in _spans(stage, left) if span.end is None]
     if not running:
@@ -41,7 +41,7 @@ def follow(
     since = min(span.start for span in running)
     if status.gpu_since is not None:
         since = min(since, status.gpu_since)
-    # Pods begin one after another, and may be gone one after another.
+    # Pods start one after another, and may be gone one after another.
     own = [p for p in pods if job_and_pod.is_pod_of(p, stage.name, stage.attempt)]
     known = _spans(stage, list(job_and_pod.newest(own).values()))
     gpus = max(sum(span.gpus for span in known if span.start >= since), status.gpu_count or 1)
@@ -49,10 +49,10 @@ def follow(
 
 
 def count(status: FineTuneJobStatus, stage: StageStatus, pods: Sequence[Object], when: str) -> FineTuneJobStatus:
-    """Add the time of the present attempt, which is over: what still runs is counted up to `when`."""
+    """Add the time of the present attempt, which is over: what still runs counts up to `when`."""
     since = status.gpu_since or ""
     spans = [span for span in _spans(stage, pods) if span.start >= since]
-    # What is gone is taken to have begun with the first.
+    # Pods that are gone are taken to have started with the first.
     gone = (status.gpu_count or 1) - sum(span.gpus for span in spans) if since else 0
     if gone > 0:
         spans.append(_Span(since, None, gone))
@@ -81,6 +81,6 @@ def _spans(stage: StageStatus, pods: Sequence[Object]) -> list[_Span]:
 
 
 def _gpus(pod: Object) -> int:
-    """Return the GPUs that a pod was given, as it was told: `spec.compute` may have been edited since."""
+    """Return the number of GPUs of a pod by its arguments: `spec.compute` may have been edited since."""
     arguments = pod["spec"]["containers"][0].get("args") or []
     return int(arguments[arguments.index(train.PROCESSES) + 1]) if train.PROCESSES in arguments else 1

@@ -1,4 +1,4 @@
-"""How to read Jobs and pods."""
+"""Questions about Jobs and pods, as the API server sent them."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def is_live_job(job: Object) -> bool:
 
 
 def is_being_deleted(child: Object) -> bool:
-    """Whether it goes as soon as nothing blocks that. No Job gets another pod then."""
+    """Whether its deletion has begun. A Job gets no more pods then."""
     return bool(child["metadata"].get("deletionTimestamp"))
 
 
@@ -29,7 +29,7 @@ def is_live_pod(pod: Object) -> bool:
 
 
 def live(jobs: Sequence[Object], pods: Sequence[Object]) -> list[str]:
-    """Return the names of what is live: Jobs, and pods without a live Job too."""
+    """Return the names of live Jobs and of live pods."""
     return sorted(
         [j["metadata"]["name"] for j in jobs if is_live_job(j)]
         + [p["metadata"]["name"] for p in pods if is_live_pod(p)]
@@ -62,24 +62,24 @@ def index(pod: Object) -> int:
 
 
 def newest(pods: Sequence[Object]) -> dict[int, Object]:
-    """Return the newest pod for each index; a queue that held a Job may have ended earlier ones."""
+    """Return the newest pod for each index; when a queue holds a Job, it ends the earlier ones."""
     order = sorted(pods, key=lambda p: str(p["metadata"].get("creationTimestamp", "")))
     return {index(p): p for p in order}
 
 
 def completions(job: Object) -> int:
-    """Return how many pods a Job has at the same time."""
+    """Return the number of pods that a Job runs at the same time."""
     number: int = (job.get("spec") or {}).get("completions") or 1
     return number
 
 
 def runs(pod: Object) -> bool:
-    """Whether its container runs."""
+    """Whether a pod is Running."""
     return bool((pod.get("status") or {}).get("phase") == "Running")
 
 
 def unstarted(job: Object, pods: Sequence[Object]) -> int:
-    """Return how many pods of a Job have not begun to run, or are not there; `pods` are of it."""
+    """Return how many pods of a Job have not started or do not exist; `pods` are the Job's."""
     begun = [p for p in newest(pods).values() if (p.get("status") or {}).get("phase", "Pending") != "Pending"]
     return max(0, completions(job) - len(begun))
 

@@ -19,34 +19,33 @@ Object = dict[str, Any]
 class Observation:
     """One FineTuneJob and everything that carries its name.
 
-    Make it with `of`. What `decide` relies on: the FineTuneJob was read first and the children were listed after it,
+    Create it with `of`. `decide` relies on this: the FineTuneJob was read first and its children were listed after it,
     all from the API server itself (no resourceVersion, no cache); passes of one namespace/name never overlap; the
-    status is written with the resource version of this FineTuneJob as its precondition. An attempt's number moves on
-    only through that write, and a child's name is made from it, so that a pass which acts on an old status meets a
-    name that is taken.
+    status is written with the resourceVersion of this FineTuneJob as its precondition. An attempt's number increases
+    only by that write, and a child's name is made from it, so a pass that acts on an old status finds the name taken.
 
-    A pass goes on from what it has written, on the same children. That is as good: nobody wrote a status in between, so
-    that all it says of children is older than they are, or was seen on them.
+    A pass may continue after it has written a status, with the same children. Nobody else wrote a status in between, so
+    the status says nothing about children that is newer than what was listed.
     """
 
     metadata: ObjectMeta
-    # None if the spec is not one that this version understands; `spec_error` then says why, naming the field.
+    # None if this version does not understand the spec; `spec_error` then says why, with the name of the field.
     spec: FineTuneJobSpec | None
     spec_error: str | None
-    # Without progress, which has a writer of its own.
+    # Without progress, which has another field manager.
     status: FineTuneJobStatus
-    # Children of this very FineTuneJob, finished ones too.
+    # Children of this FineTuneJob, including finished ones.
     jobs: tuple[Object, ...] = ()
     pods: tuple[Object, ...] = ()
     config_maps: tuple[Object, ...] = ()
     # Children of FineTuneJobs that had this namespace and name before.
     foreign_jobs: tuple[Object, ...] = ()
     foreign_pods: tuple[Object, ...] = ()
-    # Events of what `diagnose.needs_events` names.
+    # Events of what `diagnose.needs_events` returns.
     events: tuple[Object, ...] = ()
-    # Kueue's Workloads of the Job that `kueue_wait.held` names. None: not asked, or the cluster has no such thing.
+    # Kueue's Workloads of the Job that `kueue_wait.held` returns. None: not listed, or the cluster has no Kueue.
     workloads: tuple[Object, ...] | None = None
-    # The API server's message, if it refused in this pass to create a child.
+    # The API server's message, if it refused to create a child in this pass.
     refusal: str | None = None
 
     @classmethod
@@ -61,8 +60,7 @@ class Observation:
         """Sort the children, which were listed by the label `finetune.dev/job=<name>` in the job's namespace.
 
         Raises:
-            ValidationError: the status was written by a version that this one does not understand. The job must be
-                left alone.
+            ValidationError: this version does not understand the status, which a later one wrote. Leave the job alone.
         """
         metadata = ObjectMeta.model_validate(resource["metadata"])
         status = {k: v for k, v in (resource.get("status") or {}).items() if k != "progress"}
@@ -85,7 +83,7 @@ class Observation:
         )
 
     def with_children(self, answers: Sequence[Object]) -> Self:
-        """Return it with the Jobs and ConfigMaps that were created or replaced since, as the API server answered."""
+        """Return it with the Jobs and ConfigMaps that this pass created or replaced, as the API server sent them."""
         if not answers:
             return self
         jobs = [a for a in answers if a["kind"] == "Job"]
@@ -95,23 +93,23 @@ class Observation:
             self,
             jobs=(*self.jobs, *jobs),
             config_maps=(*(c for c in self.config_maps if c["metadata"]["name"] not in new), *maps),
-            # No queue has taken up what was created just now.
+            # A Job that was just created has no Workload yet.
             workloads=() if jobs else self.workloads,
         )
 
     def with_status(self, resource: Object) -> Self:
-        """Return it with the FineTuneJob as the API server answered to the status that was written.
+        """Return it with the FineTuneJob that the API server returned when the status was written.
 
         Raises:
             ValidationError: see `of`.
         """
-        anew = self.of(
+        updated = self.of(
             resource,
             jobs=(*self.jobs, *self.foreign_jobs),
             pods=(*self.pods, *self.foreign_pods),
             config_maps=self.config_maps,
         )
-        return replace(anew, events=self.events, workloads=self.workloads, refusal=self.refusal)
+        return replace(updated, events=self.events, workloads=self.workloads, refusal=self.refusal)
 
 
 def _is_own(child: Object, uid: str) -> bool:
@@ -119,7 +117,7 @@ def _is_own(child: Object, uid: str) -> bool:
 
 
 def _sentence(failure: ValidationError) -> str:
-    """Name the first field that is wrong. Never its value: a prompt or a URL may be private."""
+    """Return what is wrong with the first invalid field, never its value: a prompt or a URL may be private."""
     first = failure.errors(include_url=False, include_input=False, include_context=False)[0]
     field = ".".join(["spec", *(str(part) for part in first["loc"])])
     others = failure.error_count() - 1

@@ -1,4 +1,4 @@
-"""How a pass ends: the status with its conditions, and the events of what changed."""
+"""How a pass ends: the status with its conditions, and the events that report what changed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,23 +12,24 @@ from finetune_operator.decide.conditions import State
 from finetune_operator.decide.decision import Action, Decision, KubernetesEvent
 from finetune_operator.decide.evaluation_gate import evaluated
 from finetune_operator.decide.observation import Observation
+from finetune_operator.decide.remedies import RECREATE
 
 REUSED = "ReusedArtifacts"
 SUSPENDED = "Suspended"
 
 
 @dataclass(frozen=True)
-class Transition:
-    """One pass over one job. Each method is one way in which it can end."""
+class Pass:
+    """One pass over one job. Each method is one way to end it."""
 
     observation: Observation
     now: datetime
-    # As far as this pass changed it.
+    # With the changes of this pass.
     status: FineTuneJobStatus
     events: tuple[KubernetesEvent, ...] = ()
     accepted: bool = True
 
-    def go_on(
+    def in_progress(
         self,
         reason: str,
         message: str,
@@ -38,54 +39,54 @@ class Transition:
         requeue_after: float | None = None,
         actions: Sequence[Action] = (),
     ) -> Decision:
-        """The job is under way.
+        """The job is not finished.
 
-        `waiting`: something the user should know of keeps its pod from running; an `event` of that type tells of it.
+        `waiting` if something that the user should know keeps its pod from running; an `event` of that type reports it.
         """
         events = self.events
         if self._was_suspended():
-            events = (KubernetesEvent("Normal", "Resumed", "The job goes on."), *events)
+            events = (KubernetesEvent("Normal", "Resumed", "The job is resumed."), *events)
         if waiting and self._reason() != reason:
             events = (*events, KubernetesEvent(event, reason, message))
         phase = status.phase(self.status, waiting=waiting)
         return self._decision("unfinished", reason, message, {"phase": phase}, events, requeue_after, actions)
 
     def suspend(self, message: str, *, requeue_after: float | None = None, actions: Sequence[Action] = ()) -> Decision:
-        """The job is held until its user lets it go on."""
+        """The job is suspended until its user resumes it."""
         events = self.events
         if not self._was_suspended():
             events = (*events, KubernetesEvent("Normal", SUSPENDED, message))
         return self._decision("suspended", SUSPENDED, message, {"phase": "Suspended"}, events, requeue_after, actions)
 
     def block(self, reason: str, message: str) -> Decision:
-        """The job cannot go on until its spec is edited. What runs, runs on."""
+        """The job cannot continue until its spec is edited. Pods that run are left alone."""
         events = self.events
         if self._reason() != reason:
             events = (*events, KubernetesEvent("Warning", reason, message))
         return self._decision("blocked", reason, message, {}, events)
 
     def fail(self, failure: Failure, actions: Sequence[Action] = ()) -> Decision:
-        """The job is over."""
+        """The job failed."""
         event = KubernetesEvent("Warning", "Failed", failure.message)
         update = {"phase": "Failed", "failure": failure, "completion_time": format_time(self.now)}
         update["start_time"] = self.status.start_time or format_time(self.now)
         return self._decision("failed", failure.reason, failure.message, update, (*self.events, event), None, actions)
 
     def succeed(self) -> Decision:
-        """The job is over."""
+        """The job succeeded."""
         reason, message = "Succeeded", f"The model is in {self.status.output_uri}."
         if self.status.reused_from:
             reason = REUSED
             message = (
-                f"The model is in {self.status.reused_from}: an identical run left it there and nothing was trained; "
-                "output.reuse: Never trains anyway, under a new name."
+                f"The model is in {self.status.reused_from}: an identical run stored it there, so nothing was trained. "
+                f"To train anyway, set output.reuse to Never. {RECREATE}"
             )
         event = KubernetesEvent("Normal", reason, message)
         update = {"phase": "Succeeded", "completion_time": format_time(self.now)}
         return self._decision("succeeded", reason, message, update, (*self.events, event))
 
     def keep(self, actions: Sequence[Action] = ()) -> Decision:
-        """The job was over before: only tell that the present spec was seen."""
+        """The job was finished before: only `observedGeneration` follows the present spec."""
         generation = self.observation.metadata.generation
         seen = [c.model_copy(update={"observed_generation": generation}) for c in self.status.conditions]
         return self._changed(
@@ -120,13 +121,13 @@ class Transition:
             generation=generation,
         )
         spec = self.observation.spec
-        asked = spec.retry_generation if spec else self.status.retry_generation
+        wanted = spec.retry_generation if spec else self.status.retry_generation
         changed = {
             **update,
             "observed_generation": generation,
             "conditions": built,
-            # One that is raised while the job is under way asks for nothing.
-            "retry_generation": max(asked, self.status.retry_generation),
+            # Raising it while the job is not finished has no effect.
+            "retry_generation": max(wanted, self.status.retry_generation),
         }
         return self._changed(self.status.model_copy(update=changed), events, requeue_after, actions)
 

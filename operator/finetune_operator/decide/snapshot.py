@@ -1,4 +1,4 @@
-"""What was accepted, and the ConfigMaps that carry it into the pods."""
+"""What was accepted, and the ConfigMaps by which pods read it."""
 
 from typing import Any
 
@@ -12,12 +12,13 @@ from finetune_api.spec import FineTuneJobSpec
 from finetune_api.status import Snapshot
 from finetune_operator import names
 from finetune_operator.decide.observation import Object
+from finetune_operator.decide.remedies import RECREATE
 from finetune_operator.job_defaults import Settings
 from finetune_operator.job_templates import pod
 
 PLAN_NEWER = "PlanNewer"
 TRAINER_OLDER = "TrainerOlder"
-# Of the trainer images that this version starts: `podContract`. Raised when pods get an option that an older one lacks.
+# `podContract` of the trainer images of this version. Raised when pods get an option that an older image lacks.
 POD_CONTRACT = 2
 PLAN_KEY = "plan.json"
 CA_KEY = "ca.crt"
@@ -40,25 +41,25 @@ def take(plan: bytes, settings: Settings) -> Snapshot:
 
 
 def newer(snapshot: Snapshot) -> str | None:
-    """Return what to do about a plan of a later version, whose pods may need what this version does not render."""
+    """Return what to do about a plan of a later version, whose pods may need what this one does not render."""
     if snapshot.plan_version <= plans.PLAN_VERSION:
         return None
     return (
-        f"The job was accepted by version {snapshot.operator_version} of the operator, with plan version "
-        f"{snapshot.plan_version}, and this one knows up to {plans.PLAN_VERSION}: upgrade the operator again, and the "
-        "job goes on; or create the job anew under another name."
+        f"Version {snapshot.operator_version} of the operator accepted the job with plan version "
+        f"{snapshot.plan_version}; this one supports up to {plans.PLAN_VERSION}. Upgrade the operator to continue the "
+        f"job, or start over: {RECREATE}"
     )
 
 
 def older_trainer(snapshot: Snapshot, spec: FineTuneJobSpec) -> str | None:
-    """Return what to do about training on several GPUs, if the trainer image that was accepted only knows of one."""
+    """Return what to do about training on several GPUs, if the accepted trainer image supports only one."""
     if spec.compute.gpus == 1 or (snapshot.pod_contract or 1) >= POD_CONTRACT:
         return None
     return (
-        f"The job was accepted by version {snapshot.operator_version} of the operator, whose trainer image trains on "
-        f"one GPU, and spec.compute now asks for {spec.compute.gpus}: set "
-        "spec.compute.nodes and spec.compute.accelerator.extendedResource.count to 1, and the job goes on; or create "
-        "the job anew under another name."
+        f"Version {snapshot.operator_version} of the operator accepted the job with a trainer image for one GPU, and "
+        f"spec.compute now requests {spec.compute.gpus}. Set spec.compute.nodes and "
+        "spec.compute.accelerator.extendedResource.count to 1 to continue the job, or start over: "
+        f"{RECREATE}"
     )
 
 
@@ -74,14 +75,14 @@ def stored_plan(config_map: Object, snapshot: Snapshot) -> Plan | None:
 
 
 def plan_config_map(metadata: ObjectMeta, plan: bytes) -> dict[str, Any]:
-    """The plan, which nobody can change any more."""
+    """Return the immutable ConfigMap of the plan."""
     return _config_map(metadata, names.plan(metadata, plans.sha256(plan)), {PLAN_KEY: plan.decode()}) | {
         "immutable": True
     }
 
 
 def ca_config_map(metadata: ObjectMeta, settings: Settings) -> dict[str, Any]:
-    """The certificate authority of the progress endpoint. It is replaced when that changes."""
+    """Return the ConfigMap of the progress endpoint's certificate authority. It is replaced when that changes."""
     return _config_map(metadata, names.ca(metadata), {CA_KEY: settings.ca_pem})
 
 

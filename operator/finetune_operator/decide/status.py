@@ -9,12 +9,12 @@ from finetune_api.result import StageResult
 from finetune_api.spec import STAGES, FineTuneJobSpec, Stage
 from finetune_api.status import Artifact, FineTuneJobStatus, Phase, StageStatus
 
-_PHASES: dict[Stage, Phase] = {"prepare": "Preparing", "train": "Training", "export": "Exporting"}
+ACTIVE_PHASES: dict[Stage, Phase] = {"prepare": "Preparing", "train": "Training", "export": "Exporting"}
 _M = TypeVar("_M", bound=Model)
 
 
 def first_stages() -> list[StageStatus]:
-    """The stages of a job of which nothing has started."""
+    """Return the stages of a job that has started nothing."""
     return [StageStatus(name=stage, state="Pending", attempt=0) for stage in STAGES]
 
 
@@ -29,14 +29,14 @@ def untouched(status: FineTuneJobStatus) -> bool:
 
 
 def with_stage(status: FineTuneJobStatus, stage: StageStatus) -> FineTuneJobStatus:
-    """Replace the stage of that name."""
+    """Return the status with this stage in place of the one of that name."""
     return status.model_copy(update={"stages": [stage if s.name == stage.name else s for s in status.stages]})
 
 
 def next_attempt(stage: StageStatus) -> StageStatus:
-    """Return the stage as it is before an attempt that nothing has to be waited for."""
+    """Return the stage as it is before its next attempt, which needs no backoff."""
     again = {"state": "Pending", "attempt": stage.attempt + 1, "start_time": None, "completion_time": None}
-    return stage.model_copy(update=again)
+    return stage.model_copy(update={**again, "planned_deletion": None})
 
 
 def without_the_rest(status: FineTuneJobStatus) -> FineTuneJobStatus:
@@ -46,17 +46,17 @@ def without_the_rest(status: FineTuneJobStatus) -> FineTuneJobStatus:
 
 
 def phase(status: FineTuneJobStatus, *, waiting: bool) -> Phase:
-    """Return the phase of an unfinished job. `waiting`: something keeps its pod from running."""
+    """Return the phase of an unfinished job; `waiting` if something keeps its pod from running."""
     stage = current(status)
     if waiting or stage is None or untouched(status):
         return "Pending"
-    return _PHASES[stage.name]
+    return ACTIVE_PHASES[stage.name]
 
 
 def with_result(
     status: FineTuneJobStatus, metadata: ObjectMeta, spec: FineTuneJobSpec, result: StageResult
 ) -> FineTuneJobStatus:
-    """Take over what a stage reported; what it left out stays as it was."""
+    """Return the status with what a stage reported; what it left out stays as it was."""
     layout = JobLayout(metadata.namespace, metadata.name, metadata.uid)
     root = spec.output.s3.uri
     run_id = result.run_id or status.run_id

@@ -1,67 +1,55 @@
-"""A Job of which Kubernetes never says how it ended, though its pods have.
+"""A Job that the Job controller never marks Failed, though its pods have ended.
 
-The Job controller counts a pod that failed, but concludes nothing from it as long as it expects to see one created. It
-never takes note of one whose deletion had begun when it saw it first, as it may after the API server was away; then it
-looks again with its next resync, half a day later. See `addPod` and `syncJob` in pkg/controller/job/job_controller.go.
+The Job controller counts a failed pod, but does nothing about it while it still expects to see a pod created. It
+ignores the creation of a pod whose deletion has begun when it sees the pod first, as may happen after an outage of the
+API server; the Job is then stuck until the next resync, half a day later. See `addPod` and `syncJob` in
+pkg/controller/job/job_controller.go.
 
-Nothing of it runs, so the Job is deleted, and a new one goes on from the checkpoint.
+None of its pods runs, so the operator deletes the Job, and the next attempt resumes from the checkpoint.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
 
-from finetune_api.status import Failure, FineTuneJobStatus, StageStatus
+from finetune_api.status import Failure, StageStatus
 from finetune_operator.clock import parse_time
-from finetune_operator.decide import conditions, job_and_pod
-from finetune_operator.decide.decision import Action, Decision, DeleteJob
+from finetune_operator.decide import job_and_pod, planned_deletion
+from finetune_operator.decide.decision import Action, Decision
 from finetune_operator.decide.failures import Verdict
 from finetune_operator.decide.observation import Object
-from finetune_operator.decide.pass_result import Transition
+from finetune_operator.decide.pass_result import Pass
 
-REASON = "JobUndecided"
-# It takes a moment, or some seconds when the control plane is under load.
-_PATIENCE_SECONDS = 60
-_SOON = 1.0
-_ENDING_SECONDS = 30.0
+# The Job controller needs a moment, or some seconds when the control plane is under load.
+_LIMIT_SECONDS = 60
 
 
 def seconds_left(job: Object, pods: Sequence[Object], now: datetime) -> float | None:
-    """Return how long a Job may still take to say that it failed; None unless its pods have ended, one of them badly.
+    """Return how long the Job controller may still take to mark a Job Failed; 0 or less if the Job is stuck.
 
-    `pods` are of the Job.
+    None unless all pods of the Job have ended and one of them failed. `pods` are the Job's.
     """
     status = job.get("status") or {}
     failed = status.get("failed") or (status.get("uncountedTerminatedPods") or {}).get("failed")
     if not failed or not job_and_pod.is_live_job(job) or any(map(job_and_pod.is_live_pod, pods)):
         return None
-    return _PATIENCE_SECONDS - (now - _quiet_since(job)).total_seconds()
+    return _LIMIT_SECONDS - (now - _quiet_since(job)).total_seconds()
 
 
-def make_anew(this: Transition, job: Object, stage: StageStatus, actions: Sequence[Action]) -> Decision:
-    """Delete the Job, after what else is to be done; the attempt that follows costs nothing."""
-    message = f"The {stage.name} pod has failed, and Kubernetes does not say so of its Job, which is made anew."
-    before = this.observation.status
-    if not explains_deletion(before) or this.status.stages != before.stages:
-        # A Job that vanishes must be known as one that was there, and why.
-        return this.go_on(REASON, message, requeue_after=_SOON, actions=actions)
-    ends = [] if job_and_pod.is_being_deleted(job) else [DeleteJob.of(job)]
-    return this.go_on(REASON, message, requeue_after=_ENDING_SECONDS, actions=[*actions, *ends])
-
-
-def explains_deletion(status: FineTuneJobStatus) -> bool:
-    """Whether a Job that is deleted was deleted for this."""
-    return conditions.reason(status.conditions) == REASON
+def recreate(this: Pass, job: Object, stage: StageStatus, actions: Sequence[Action]) -> Decision:
+    """Delete the Job, after `actions`; the attempt that follows is not counted."""
+    message = f"The {stage.name} pod failed, but its Job is not marked Failed; the operator recreates the Job."
+    return planned_deletion.carry_out(this, job, planned_deletion.JOB_UNDECIDED, message, actions=actions)
 
 
 def lost(stage: StageStatus) -> Verdict:
-    """What that means for its stage: an uncounted attempt, as how it ended is not known."""
-    message = f"The {stage.name} pod was lost, and Kubernetes never said so of its Job; a new one continues."
+    """Return what a stuck Job means for its stage: how the attempt ended is not known, so it is not counted."""
+    message = f"The {stage.name} pod was lost, and its Job was not marked Failed; the next attempt resumes."
     failure = Failure(stage=stage.name, reason="PodLost", message=message)
     return Verdict(failure, counted=False, report_only=bool(stage.report_only))
 
 
 def _quiet_since(job: Object) -> datetime:
-    """Return when the Job controller last wrote the status; when the Job was created, if the API server does not say.
+    """Return when the Job controller last wrote the status; if that is not known, when the Job was created.
 
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
     """

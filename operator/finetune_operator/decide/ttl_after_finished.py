@@ -1,16 +1,16 @@
-"""What `spec.ttlSecondsAfterFinished` does: some time after its end, a job's children or the job itself are deleted."""
+"""What `spec.ttlSecondsAfterFinished` does: after that time a finished job, or only its children, are deleted."""
 
 from datetime import datetime, timedelta
 
 from finetune_api.spec import FineTuneJobSpec
 from finetune_operator.clock import parse_time
-from finetune_operator.decide import job_and_pod
-from finetune_operator.decide.decision import Action, DeleteConfigMap, DeleteFineTuneJob, DeleteJob
+from finetune_operator.decide import planned_deletion
+from finetune_operator.decide.decision import Action, DeleteConfigMap, DeleteFineTuneJob
 from finetune_operator.decide.observation import Observation
 
 
 def seconds_left(observation: Observation, spec: FineTuneJobSpec, now: datetime) -> float | None:
-    """Return how long a job that is over is still kept, 0 if that time is up, None if it is kept for good."""
+    """Return how long a finished job is still kept, 0 if its TTL is over, None if it has none."""
     ended, kept = observation.status.completion_time, spec.ttl_seconds_after_finished
     if ended is None or kept is None:
         return None
@@ -18,9 +18,8 @@ def seconds_left(observation: Observation, spec: FineTuneJobSpec, now: datetime)
 
 
 def clean_up(observation: Observation, spec: FineTuneJobSpec) -> tuple[Action, ...]:
-    """Return what is to be deleted of a job whose time is up."""
+    """Return the deletions for a job whose TTL is over."""
     if spec.ttl_target == "FineTuneJob":
         metadata = observation.metadata
         return (DeleteFineTuneJob(metadata.name, metadata.uid, metadata.resource_version),)
-    jobs = tuple(DeleteJob.of(j) for j in observation.jobs if not job_and_pod.is_being_deleted(j))
-    return (*jobs, *(DeleteConfigMap.of(c) for c in observation.config_maps))
+    return (*planned_deletion.delete(observation.jobs), *(DeleteConfigMap.of(c) for c in observation.config_maps))

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from finetune_api.progress import ProgressStatus
 from finetune_api.status import FineTuneJobStatus
 from finetune_operator.cluster.apply import write_status
-from finetune_operator.cluster.client import FINETUNE_JOBS, KubeClient, Object, is_finished
+from finetune_operator.cluster.client import FINETUNE_JOBS, KubeClient, Object
 from finetune_operator.cluster.errors import NotFound
+from finetune_operator.decide.conditions import is_finished
 from finetune_operator.progress.store import ProgressStore, at_rest, goes_back, shown
 
 FIELD_MANAGER = "finetune-operator-progress"

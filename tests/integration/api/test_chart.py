@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.control_plane import ROOT, ControlPlane
+from local_platform.control_plane import ROOT, ControlPlane
 
 CHART = str(ROOT / "charts" / "finetune-operator")
 ACCOUNT = "system:serviceaccount:ops:rel-finetune-operator"

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.control_plane import ROOT, ControlPlane
+from local_platform.control_plane import ROOT, ControlPlane
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from local_platform.control_plane import ControlPlane
 from tests.integration.api.manifests import S3_MODEL, S3_SOURCE, changed, smallest
-from tests.support.control_plane import ControlPlane
 
 HTTP: dict[str, Any] = {"url": "https://files.corp/a/train.csv?v=1", "sha256": "0a" * 32}
 PLACES = "exactly one of configMap, s3, persistentVolumeClaim, huggingFace, http must be set"

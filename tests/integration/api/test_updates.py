@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from local_platform.control_plane import ControlPlane
 from tests.integration.api.manifests import S3_SOURCE, changed, smallest
-from tests.support.control_plane import ControlPlane
 
 MANIFEST = changed(
     smallest(),

@@ -15,6 +15,35 @@ def test_the_smallest_job_of_the_readme_is_the_one_in_examples() -> None:
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+# What a path in docs/architecture.md is relative to.
+BASES = (
+    "",
+    "crds",
+    "crds/finetune_api",
+    "operator/finetune_operator",
+    "trainer-image/finetune_trainer",
+    "charts/finetune-operator",
+)
+
+
+def test_every_path_on_the_architecture_page_exists() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    words = {word for span in re.findall(r"`([^`\n]+)`", page) for word in span.split()}
+    paths = {word for word in words if re.fullmatch(r"[\w.-]+(/[\w.-]*)+|\w+\.(py|yaml|toml)", word)}
+    assert len(paths) > 20
+    missing = {path for path in paths if not any((ROOT / base / path).exists() for base in BASES)}
+    assert missing == set()
+
+
+def test_the_map_of_the_architecture_page_has_every_package() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    [tree] = re.findall(r"## Where things are\n\n```\n(.*?)```", page, re.DOTALL)
+    named = set(re.findall(r"(\w+)/", tree))
+    for package in ("operator/finetune_operator", "trainer-image/finetune_trainer"):
+        for folder in (ROOT / package).iterdir():
+            assert not (folder / "__init__.py").exists() or folder.name in named, folder.name

@@ -11,8 +11,9 @@ from typing import Any
 
 from finetune_api.result import StageResult
 from finetune_api.spec import Stage
+from finetune_api.status import FineTuneJobStatus
 from finetune_operator.clock import format_time
-from finetune_operator.control.reconciler import goes_on, wait_for_next
+from finetune_operator.control.reconciler import may_continue, wait_for_next
 from finetune_operator.decide.decide import decide
 from finetune_operator.decide.decision import (
     Action,
@@ -100,6 +101,8 @@ class World:
         self.cluster_events: list[Object] = []
         self.events: list[KubernetesEvent] = []
         self.created: list[Object] = []
+        # Jobs that the operator deleted, each with the status that it had read.
+        self.deleted: list[tuple[Object, FineTuneJobStatus]] = []
         # Of the Job that is held back. None: the cluster has no Kueue.
         self.workloads: list[Object] | None = []
         self.refusal: str | None = None
@@ -331,6 +334,9 @@ class World:
             answers: list[Object] = []
             try:
                 for action in decision.actions:
+                    if isinstance(action, DeleteJob):
+                        named = [j for j in observation.jobs if j["metadata"]["uid"] == action.uid]
+                        self.deleted += [(job, observation.status) for job in named]
                     answers += self._act(action)
                     yield
             except RefusedError as refusal:
@@ -350,7 +356,7 @@ class World:
             self.events += decision.events
             resource, old = copy.deepcopy(self.job), observation.status
             observation = observation.with_status(resource)
-            if not goes_on(old, observation.status, decision):
+            if not may_continue(old, observation.status, decision):
                 self.last_requeue = wait_for_next(old, observation.status, decision)
                 return
         raise AssertionError("a pass comes to no end")
@@ -426,6 +432,14 @@ class World:
         changed["metadata"]["resourceVersion"] = self._version()
         self._store(changed)
         return True
+
+    def rewrite_as_the_earlier_version(self) -> None:
+        """Store the status without its records of planned deletions: that version has the reason in Ready alone."""
+        changed = copy.deepcopy(self.job)
+        for stage in changed["status"].get("stages", []):
+            stage.pop("plannedDeletion", None)
+        changed["metadata"]["resourceVersion"] = self._version()
+        self._store(changed)
 
     # What tests ask for.
 

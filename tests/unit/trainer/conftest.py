@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from local_platform.smollm2 import model_dir
 from tests.support import https_server as https
 from tests.support import s3_server, tiny_model, trainer_job
 from tests.support.https_server import HTTPSServer
 from tests.support.s3_server import S3Server
-from tests.support.smollm2 import model_dir
 from tests.support.source_servers import hub, web  # noqa: F401 - fixtures
 from tests.support.trainer_job import TrainerJob
 

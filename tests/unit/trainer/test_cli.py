@@ -129,7 +129,7 @@ def test_sigterm_ends_prepare_quickly_with_its_log(job: TrainerJob, tmp_path: Pa
     # A named pipe that nobody writes to: prepare waits in it for its data.
     program = (
         "import sys, time\n"
-        "from finetune_trainer import prepare\n"
+        "from finetune_trainer.prepare import stage\n"
         "from finetune_trainer.cli import main\n"
         "def run(context):\n"
         "    print('waiting', flush=True)\n"
@@ -137,7 +137,7 @@ def test_sigterm_ends_prepare_quickly_with_its_log(job: TrainerJob, tmp_path: Pa
         "        time.sleep(60)\n"
         "    except Exception:\n"
         "        pass\n"
-        "prepare.run = run\n"
+        "stage.run = run\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     plan = tmp_path / "plan.json"

@@ -33,7 +33,7 @@ def let_go(world: World, pod: Object) -> None:
     world.reconcile()
 
 
-def test_a_pod_that_no_node_takes_is_made_anew_as_the_spec_now_says(world: World) -> None:
+def test_a_pod_that_no_node_takes_is_recreated_as_the_spec_now_says(world: World) -> None:
     pod = pend(world)
     assert world.reason == "Unschedulable"
     world.edit(nodeSelector={"gpu": "h100"})
@@ -64,7 +64,7 @@ def test_the_reason_is_written_before_the_job_is_deleted(world: World) -> None:
     assert "deletionTimestamp" not in world.live_job()["metadata"]
 
 
-def test_a_job_without_a_pod_is_made_anew_too(world: World) -> None:
+def test_a_job_without_a_pod_is_recreated_too(world: World) -> None:
     job = world.live_job()
     world.cluster_events.append(
         {
@@ -96,7 +96,7 @@ def test_a_pod_that_runs_is_left_alone_and_the_user_is_told_once(world: World) -
     ready = world.condition("Ready")
     assert ready is not None
     assert ready["message"] == (
-        "train is running, attempt 1; spec.compute was changed since, which counts from its next attempt on."
+        "train is running, attempt 1. spec.compute was changed since; the next attempt uses it."
     )
     assert [e.reason for e in world.events].count("ComputeChanged") == 1
 
@@ -237,6 +237,6 @@ def test_only_what_shapes_the_stages_own_pod_counts(compute: dict[str, Any], dif
 
 
 def test_the_digest_of_a_job_never_changes_with_the_version() -> None:
-    """Otherwise an upgrade would make waiting pods anew."""
+    """Otherwise an upgrade would recreate waiting pods."""
     compute = ComputeSpec.model_validate({"nodeSelector": {"gpu": "a100"}, "tolerations": [{"key": "gpu"}]})
     assert digest(compute, "train", report_only=False) == "09a3e015f18547e3"

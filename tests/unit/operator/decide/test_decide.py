@@ -415,7 +415,7 @@ def test_a_trainer_that_knows_of_one_gpu_is_not_started_on_several(world: World,
     stalled = world.condition("Stalled")
     assert stalled is not None
     assert stalled["reason"] == "TrainerOlder"
-    assert "spec.compute now asks for 2" in stalled["message"]
+    assert "spec.compute now requests 2" in stalled["message"]
     assert names(world) == ["coach-00001-prepare-0"]
     world.edit()
     world.reconcile()

@@ -6,7 +6,7 @@ import pytest
 
 from finetune_api.job import ObjectMeta
 from finetune_api.status import FineTuneJobStatus
-from finetune_operator.decide.diagnose import diagnose, needs_events, refused
+from finetune_operator.decide.diagnose import creation_refused, diagnose, needs_events
 from finetune_operator.decide.observation import Observation
 
 Object = dict[str, Any]
@@ -127,12 +127,12 @@ def test_a_complaint_of_the_same_second_is_told() -> None:
         (
             "0/3 nodes are available: 3 Insufficient ephemeral-storage.",
             "Unschedulable",
-            "No node has the disk that the pod asks for; status.scratch",
+            "No node has the free disk that the pod requests (see status.scratch)",
         ),
         (
             "0/3 nodes are available: 1 Insufficient ephemeral-storage, 2 Insufficient nvidia.com/gpu.",
             "Unschedulable",
-            "No node has the disk that the pod asks for and a free nvidia.com/gpu",
+            "No node has the free disk that the pod requests and a free nvidia.com/gpu",
         ),
         ('0/1 nodes: persistentvolumeclaim "models" not found.', "VolumeNotMountable", "models does not exist"),
         ("0/1 nodes: pod has unbound immediate PersistentVolumeClaims.", "VolumeNotMountable", "is not bound"),
@@ -168,7 +168,7 @@ def test_a_running_pod_is_not_questioned() -> None:
 
 
 def test_a_message_of_any_length_fits_the_status() -> None:
-    assert len(refused("x" * 100_000).message) < 2000
+    assert len(creation_refused("x" * 100_000).message) < 2000
 
 
 @pytest.mark.parametrize(

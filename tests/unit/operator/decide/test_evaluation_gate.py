@@ -63,8 +63,8 @@ def test_only_a_better_result_passes() -> None:
 @pytest.mark.parametrize(
     ("evaluation", "advice"),
     [
-        (measured("Worse"), "lower training.learningRate"),
-        (measured("NotEnoughEvidence"), "add examples"),
+        (measured("Worse"), "Lower training.learningRate"),
+        (measured("NotEnoughEvidence"), "Add examples"),
         (measured(None), "the hold-out rows gave no verdict"),
         (None, "the hold-out rows gave no verdict"),
     ],

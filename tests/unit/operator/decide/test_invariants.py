@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any, get_args
 
 from hypothesis import HealthCheck, settings
@@ -12,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from finetune_api.plan import Defaults
 from finetune_api.references import S3Connection
 from finetune_api.spec import STAGES, Stage
-from finetune_api.status import EvaluationStatus, Verdict
+from finetune_api.status import EvaluationStatus, FineTuneJobStatus, Verdict
 from finetune_operator.clock import parse_time
 from finetune_operator.decide.job_and_pod import condition, is_live_job, is_live_pod
 from tests.unit.operator.world import INDEX, RUN_ID, Object, World, failure, job_name, spec, success
@@ -66,6 +67,9 @@ class Cluster(RuleBasedStateMachine):
         self.looked_at = 0
         # Jobs that found no result, or had an image that cannot look for one.
         self.no_result: set[str] = set()
+        # How many deletions, and statuses, were looked at.
+        self.deletions = 0
+        self.statuses = 0
         # The most that it ever asked for.
         self.nodes = 1
 
@@ -109,6 +113,16 @@ class Cluster(RuleBasedStateMachine):
             changed = replace(changed, defaults=Defaults(s3=S3Connection(endpoint="https://other.local")))
         self.world.settings = changed
         self.operator = iter(())
+
+    @rule()
+    def operator_of_the_earlier_version_writes_the_status(self) -> None:
+        """It keeps the reason of a planned deletion in a condition alone."""
+        if self.world.resource is None:
+            return
+        for stage in self.world.status.get("stages", []):
+            if stage.get("plannedDeletion", {}).get("reason") == self.world.reason:
+                self.world.rewrite_as_the_earlier_version()
+                self.operator = iter(())
 
     # The cluster.
 
@@ -270,6 +284,12 @@ class Cluster(RuleBasedStateMachine):
             assert not complete or max(empty, default=-1) > max(complete), job["metadata"]["name"]
 
     @invariant()
+    def no_job_is_deleted_before_the_status_says_why(self) -> None:
+        new, self.deletions = self.world.deleted[self.deletions :], len(self.world.deleted)
+        for job, status in new:
+            assert explains(status, job), (job["metadata"]["name"], status)
+
+    @invariant()
     def no_gpu_time_is_counted_twice(self) -> None:
         """At most one run is live, so that it is never longer than the job is old."""
         world = self.world
@@ -330,6 +350,19 @@ class FreshReads(Cluster):
         assert self.children_at_end.setdefault((uid, world.status["retryGeneration"]), count) == count
 
     @invariant()
+    def no_planned_deletion_is_taken_for_that_of_somebody_else(self) -> None:
+        world = self.world
+        deleted = {job["metadata"]["uid"] for job, _ in world.deleted}
+        new, self.statuses = world.history[max(self.statuses - 1, 0) :], len(world.history)
+        for before, after in pairwise(new):
+            if before["metadata"]["uid"] != after["metadata"]["uid"]:
+                continue
+            for old, stage in zip(before["status"].get("stages", []), after["status"].get("stages", []), strict=False):
+                if stage["attempt"] > old["attempt"] and old.get("plannedDeletion", {}).get("jobUid") in deleted:
+                    failed = stage.get("lastFailure") != old.get("lastFailure")
+                    assert not failed or stage["lastFailure"]["reason"] != "JobDeleted"
+
+    @invariant()
     def nothing_is_trained_that_is_there_already(self) -> None:
         world = self.world
         if world.resource is None or "reusedFrom" not in world.status:
@@ -372,6 +405,17 @@ class StaleReads(Cluster):
     """Even an old FineTuneJob does no harm, as long as the children are listed after it was read."""
 
     stale_reads = True
+
+
+def explains(status: FineTuneJobStatus, job: Object) -> bool:
+    """Whether the status says why the operator deletes this Job."""
+    if _finished(status.to_json()):
+        return True
+    (stage,) = (s for s in status.stages if s.name == stage_of(job))
+    if stage.state == "Failed" or attempt_of(job) < stage.attempt:
+        return True
+    record = stage.planned_deletion
+    return stage.state == "Running" and record is not None and record.job_uid == job["metadata"]["uid"]
 
 
 def assert_no_step_back(old: Object, new: Object) -> None:

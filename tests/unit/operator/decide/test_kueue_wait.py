@@ -154,10 +154,10 @@ JOB: Object = {"metadata": {"name": "coach-train-0", "labels": {"kueue.x-k8s.io/
     [
         (None, "does not seem to have Kueue"),
         ([], "does not manage this namespace"),
-        ([workload()], "has not looked at it yet"),
+        ([workload()], "has not handled it yet"),
         ([workload(QuotaReserved=("False", "LocalQueue gpu doesn't exist"))], "LocalQueue gpu doesn't exist"),
         ([workload(QuotaReserved=("True", ""), Admitted=("False", ""))], "admission checks"),
-        ([workload(active=False)], "job-coach was deactivated; set its spec.active to true"),
+        ([workload(active=False)], "job-coach is deactivated. Set its spec.active to true"),
         (
             [workload(Evicted=("True", "x"), QuotaReserved=("False", MESSAGE), Admitted=("False", ""))],
             f"again (Preempted): {MESSAGE}",
@@ -180,7 +180,7 @@ def test_after_an_eviction_that_is_over_a_job_is_about_to_start() -> None:
 
 def test_a_job_that_somebody_suspended_says_how_to_let_it_go_on() -> None:
     job = {"metadata": {"name": "coach-train-0", "labels": {}}}
-    assert "set its spec.suspend to false" in str(why(job, None, MINUTE))
+    assert "Set spec.suspend of that Job to false" in str(why(job, None, MINUTE))
 
 
 def test_a_long_message_is_cut() -> None:

@@ -64,7 +64,7 @@ def test_a_suspended_job_says_so_while_its_pod_still_ends() -> None:
     world, _ = started("train")
     suspend(world)
     assert (world.status["phase"], suspended(world), world.reason) == ("Suspended", "True", "Suspended")
-    assert "waiting for coach-00001-train-0 to end" in world.condition("Ready")["message"]  # type: ignore[index]
+    assert "waiting for coach-00001-train-0 to terminate" in world.condition("Ready")["message"]  # type: ignore[index]
     assert world.condition("Reconciling") is None
 
 
@@ -75,7 +75,7 @@ def test_a_suspended_job_at_rest_says_where_it_stands() -> None:
     world.settle()
     world.reconcile()
     assert world.condition("Ready")["message"] == (  # type: ignore[index]
-        "The job is suspended before train; spec.suspend: false lets it go on."
+        "The job is suspended before train; to resume it, set spec.suspend to false."
     )
     assert world.last_requeue is None
 

@@ -12,7 +12,7 @@ from benchmarks import check as benchmark
 
 from finetune_api.report import Report
 from finetune_trainer.cli import main
-from tests.support.smollm2 import model_dir
+from local_platform.smollm2 import model_dir
 from tests.support.trainer_job import alpaca_rows, write_rows
 
 

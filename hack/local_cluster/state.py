@@ -143,7 +143,7 @@ def create(name: str, *, full: bool, components: list[str]) -> State:
         s3_access_key="FT" + secrets.token_hex(9).upper(),
         s3_secret_key=secrets.token_urlsafe(30),
         subnet=_free_subnet() if full else 0,
-        gpus=4 if full else 0,
+        gpus=8 if full else 0,
     )
 
 

@@ -1,59 +1,34 @@
 """A Kubernetes with the operator installed as a user would, an S3 server with a model and data in it.
 
-Used by `make demo` and by the e2e tests. By default it is the local cluster of tests/cluster; with CLUSTER=current it
+Used by `make demo` and by the e2e tests. By default it is the local cluster of hack/cluster; with CLUSTER=current it
 is the cluster that KUBECONFIG names, and the environment says where its registry and S3 server are.
 """
 
 import base64
+import importlib.util
 import json
 import os
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-CACHE = Path(os.environ.get("FINETUNE_CACHE", Path.home() / ".cache/finetune-operator"))
-CLUSTER = ROOT / "tests/cluster/cluster"
+from local_platform import smollm2
+from local_platform.commands import ROOT, PlatformError, Say, Step, run, side_by_side
+
+CLUSTER = ROOT / "hack/cluster"
 OPERATOR_NAMESPACE = "finetune-system"
 RELEASE = "finetune-operator"
 MODEL_FOLDER = "smollm2-135m-instruct"
 BUCKETS = ("models", "data", "results")
+# Whether the trainer's libraries are in this environment; else its image has them.
+_HAS_LIBRARIES = importlib.util.find_spec("torch") is not None
 _NEEDED = ("KUBECONFIG", "S3_ENDPOINT", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "REGISTRY")
 
-Say = Callable[[str], None]
-
-
-class PlatformError(Exception):
-    """Something needed is not there; the message says what to do."""
-
-
-def run(
-    *command: str | Path, stdin: str | None = None, timeout: float = 1800, env: dict[str, str] | None = None
-) -> str:
-    """Run a command and return what it printed.
-
-    Raises:
-        PlatformError: it failed; with the command and the end of its output.
-    """
-    done = subprocess.run(
-        [str(c) for c in command],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        cwd=ROOT,
-        env={**os.environ, **(env or {})},
-        check=False,
-    )
-    if done.returncode:
-        output = (done.stdout + done.stderr).strip()
-        raise PlatformError(f"`{shlex.join(str(c) for c in command)}` ended with {done.returncode}:\n{output[-4000:]}")
-    return done.stdout
+# Of what follows the images: pushed, chart, model and data in the bucket.
+_REST_SECONDS = 90.0
 
 
 def step(say: Say, title: str, action: Callable[[], Any]) -> Any:
@@ -142,17 +117,21 @@ def secret(name: str, namespace: str, key_id: str, key: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace}, "data": encoded}
 
 
-def bring_up(say: Say) -> Platform:
+def bring_up(say: Say, after_seconds: float = 0.0) -> Platform:
     """Start what is not running, install what is not installed, upload what is not there.
+
+    `after_seconds` is what the caller does then, for the estimate of the time left.
 
     Raises:
         PlatformError: a step failed.
     """
-    if os.environ.get("CLUSTER") == "current":
+    external = os.environ.get("CLUSTER") == "current"
+    if external:
         platform = _current()
-    else:
-        step(say, "programs of the cluster built", lambda: run(CLUSTER, "build", timeout=3600))
-        step(say, "cluster up", lambda: run(CLUSTER, "up"))
+    # The cluster's programs keep all CPUs busy; the images are waiting for the network and the disk half of their time.
+    rows = [_images()] if external else [_cluster(), _images()]
+    side_by_side(say, rows, after_seconds + _REST_SECONDS)
+    if not external:
         platform = _local()
     images = {which: _image_pushed(say, platform, which) for which in ("operator", "trainer")}
     step(say, "chart installed", lambda: _install(platform, images))
@@ -160,11 +139,30 @@ def bring_up(say: Say) -> Platform:
     return platform
 
 
+def _cluster() -> list[Step]:
+    return [
+        Step("programs of the cluster built", 660, (CLUSTER, "build")),
+        Step("cluster up", 10, (CLUSTER, "up")),
+    ]
+
+
+def _images() -> list[Step]:
+    steps = [
+        Step("base image made", 60, ("hack/base-image",)),
+        Step("operator image built", 40, ("hack/build-image", "operator")),
+        Step("llama.cpp built", 290, ("hack/llama-cpp", "wheel")),
+        Step("trainer image built", 400, ("hack/build-image", "trainer")),
+    ]
+    if not _HAS_LIBRARIES:
+        steps.append(Step("model made", 30, (sys.executable, "-m", "local_platform.trainer_image")))
+    return steps
+
+
 def _image_pushed(say: Say, platform: Platform, which: str) -> str:
-    def build() -> str:
+    def push() -> str:
         return run("hack/build-image", which, "--push", platform.env["REGISTRY"], timeout=3600).split()[-1]
 
-    reference: str = step(say, f"{which} image built and pushed", build)
+    reference: str = step(say, f"{which} image pushed", push)
     return reference
 
 
@@ -206,14 +204,13 @@ def _image(reference: str) -> dict[str, str]:
 
 
 def _seed(platform: Platform) -> None:
-    from tests.support import smollm2
-
     s3 = platform.s3()
     for bucket in BUCKETS:
         if bucket not in {b["Name"] for b in s3.list_buckets()["Buckets"]}:
             s3.create_bucket(Bucket=bucket)
     there = platform.objects(f"{MODEL_FOLDER}/", "models")
-    for path in sorted(smollm2.model_dir().iterdir()):
+    folder = smollm2.model_dir() if _HAS_LIBRARIES else smollm2.folder()
+    for path in sorted(folder.iterdir()):
         key = f"{MODEL_FOLDER}/{path.name}"
         if path.is_file() and there.get(key) != path.stat().st_size:
             s3.upload_file(str(path), "models", key)

@@ -1,4 +1,4 @@
-"""The command line of ``tests/cluster/cluster``."""
+"""The command line of ``hack/cluster``."""
 
 from __future__ import annotations
 

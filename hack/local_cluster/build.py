@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from .layout import ClusterError, binaries, cache
 from .state import locked
 
 _VERSION_PACKAGE = "k8s.io/component-base/version"
+_FLAGS = ("-trimpath", "-buildvcs=false")
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,13 @@ class Header:
 
 @dataclass(frozen=True)
 class Program:
-    """One thing to build: a Go package of ours (``source``) or of a published module."""
+    """What to build: a Go package, of our module where no version is given, else of a published one with its pins."""
 
     name: str
-    version: str
     files: tuple[str, ...]
-    packages: tuple[str, ...] = ()
-    source: Path | None = None
+    packages: tuple[str, ...]
+    version: str = ""
     tags: str = ""
-    ldflags: str = ""
     cgo: bool = False
     headers: tuple[Header, ...] = ()
     # Of the published module, and folders in it to keep beside the program: manifests to install it by.
@@ -51,14 +51,16 @@ class Program:
 
     @property
     def key(self) -> str:
-        # What has none of the later members keeps its key, and with it what was built.
-        settings = (self.version, self.tags, self.ldflags, *filter(None, (self.headers, self.folders)))
+        # What has none of the last two members keeps its key, and with it what was built.
+        settings = (self.version, self.tags, "", *filter(None, (self.headers, self.folders)))
         digest = hashlib.sha256(repr(settings).encode())
-        if self.source is not None:
-            for path in sorted(self.source.glob("*")):
-                if path.suffix == ".go" or path.name in ("go.mod", "go.sum"):
-                    digest.update(path.read_bytes())
-        return f"{self.version}-{digest.hexdigest()[:10]}"
+        if self.version:
+            return f"{self.version}-{digest.hexdigest()[:10]}"
+        digest.update(_LDFLAGS.encode())
+        for path in sorted(layout.SOURCE.rglob("*")):
+            if path.suffix == ".go" or path.name in ("go.mod", "go.sum"):
+                digest.update(path.read_bytes())
+        return digest.hexdigest()[:10]
 
     @property
     def folder(self) -> Path:
@@ -66,12 +68,19 @@ class Program:
 
 
 _MAJOR, _MINOR, _ = layout.KUBERNETES_VERSION.split(".")
+# The components refuse each other without a version.
+_LDFLAGS = (
+    f"-X {_VERSION_PACKAGE}.gitVersion=v{layout.KUBERNETES_VERSION} "
+    f"-X {_VERSION_PACKAGE}.gitMajor={_MAJOR} -X {_VERSION_PACKAGE}.gitMinor={_MINOR}"
+)
+
+_CONTAINERD = "github.com/containerd/containerd/v2/cmd/"
 
 CONTROL_PLANE = (
     Program(
         name="kubernetes",
-        version=layout.KUBERNETES_VERSION,
         files=(
+            "kubernetes",
             "etcd",
             "kube-apiserver",
             "kube-controller-manager",
@@ -80,35 +89,20 @@ CONTROL_PLANE = (
             "kubectl",
             "kubelet",
         ),
-        source=layout.SOURCE,
-        # The components refuse each other without a version.
-        ldflags=f"-X {_VERSION_PACKAGE}.gitVersion=v{layout.KUBERNETES_VERSION} "
-        f"-X {_VERSION_PACKAGE}.gitMajor={_MAJOR} -X {_VERSION_PACKAGE}.gitMinor={_MINOR}",
+        packages=("./kubernetes",),
     ),
-    Program(
-        name="versitygw",
-        version=layout.VERSITYGW_VERSION,
-        files=("versitygw",),
-        packages=("github.com/versity/versitygw/cmd/versitygw",),
-    ),
-    Program(
-        name="helm",
-        version=layout.HELM_VERSION,
-        files=("helm",),
-        packages=("helm.sh/helm/v3/cmd/helm",),
-    ),
+    Program(name="versitygw", files=("versitygw",), packages=("github.com/versity/versitygw/cmd/versitygw",)),
+    Program(name="helm", files=("helm",), packages=("helm.sh/helm/v3/cmd/helm",)),
 )
 
 NODE = (
     Program(
         name="containerd",
-        version=layout.CONTAINERD_VERSION,
         files=("containerd", "containerd-shim-runc-v2", "ctr"),
-        packages=tuple(
-            f"github.com/containerd/containerd/v2/cmd/{command}"
-            for command in ("containerd", "containerd-shim-runc-v2", "ctr")
-        ),
+        packages=tuple(_CONTAINERD + command for command in ("containerd", "containerd-shim-runc-v2", "ctr")),
     ),
+    Program(name="coredns", files=("coredns",), packages=("./coredns",)),
+    Program(name="pause", files=("pause",), packages=("./pause",)),
     Program(
         name="runc",
         version=layout.RUNC_VERSION,
@@ -116,18 +110,6 @@ NODE = (
         packages=("github.com/opencontainers/runc",),
         tags="seccomp",
         cgo=True,
-    ),
-    Program(
-        name="coredns",
-        version=layout.COREDNS_VERSION,
-        files=("coredns",),
-        packages=("github.com/coredns/coredns",),
-    ),
-    Program(
-        name="pause",
-        version="1",
-        files=("pause",),
-        source=layout.SOURCE / "pause",
     ),
 )
 
@@ -183,13 +165,16 @@ def build(group: str) -> None:
     if all(_linked(program) for program in programs):
         return
     with locked(cache() / "build.lock"):
+        missing = [program for program in programs if not program.folder.exists()]
+        # Ours share most of their packages: one command compiles each of these once, and keeps all CPUs busy.
+        ours = [program for program in missing if not program.version]
+        for together in filter(None, (ours, *([program] for program in missing if program.version))):
+            names = ", ".join(program.name for program in together)
+            started = time.monotonic()
+            print(f"building {names} ...", flush=True)
+            _build(together)
+            print(f"built {names} in {time.monotonic() - started:.0f} s", flush=True)
         for program in programs:
-            if not program.folder.exists():
-                started = time.monotonic()
-                print(f"building {program.name} {program.version} ...", flush=True)
-                _build(program)
-                seconds = time.monotonic() - started
-                print(f"built {program.name} in {seconds:.0f} s", flush=True)
             _link(program)
 
 
@@ -201,43 +186,57 @@ def go() -> str:
     return found
 
 
-def _build(program: Program) -> None:
-    parent = program.folder.parent
+def _build(programs: Sequence[Program]) -> None:
+    """Builds programs of our module together, or one of a published module."""
+    parent = cache() / "build"
     parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{program.name}-", dir=parent))
-    flags = ["-trimpath", "-buildvcs=false", "-ldflags", f"-s -w {program.ldflags}".strip()]
-    if program.tags:
-        flags += ["-tags", program.tags]
-    environment = {**os.environ, "CGO_ENABLED": "1" if program.cgo else "0"}
-    if program.headers:
-        include = _headers(program, parent)
-        environment |= dict.fromkeys(("CGO_CFLAGS", "CGO_CXXFLAGS"), f"-O2 -I{include}")
-    if program.source is not None:
-        command = [go(), "build", *flags, "-o", str(work / program.files[0]), "."]
-        folder = program.source
-    else:
-        environment["GOBIN"] = str(work)
-        packages = [f"{package}@v{program.version}" for package in program.packages]
-        command = [go(), "install", *flags, *packages]
-        # Outside any module, so that the published module's own pins count.
-        folder = work
+    work = Path(tempfile.mkdtemp(prefix=".build-", dir=parent))
     try:
-        result = subprocess.run(["nice", *command], cwd=folder, env=environment, check=False)
-        if result.returncode != 0:
-            raise ClusterError(
-                f"building {program.name} failed: see the Go messages above "
-                "(hack/prerequisites installs what the builds need)"
-            )
-        for name in program.folders:
-            _copy(_module(f"{program.module}@v{program.version}", work) / name, work / name)
-        for name in program.files[1:]:
-            if not (work / name).exists():
-                (work / name).symlink_to(program.files[0])
-        work.chmod(0o755)
-        work.rename(program.folder)
-    except BaseException:
+        built = work / "bin"
+        built.mkdir()
+        if programs[0].version:
+            _install(programs[0], built)
+        else:
+            packages = [package for program in programs for package in program.packages]
+            # Debug information is stripped, so the compiler need not write it.
+            flags = ["-ldflags", f"-s -w {_LDFLAGS}", "-gcflags=all=-dwarf=false"]
+            _go(programs, ["build", *_FLAGS, *flags, "-o", str(built), *packages], layout.SOURCE, {})
+        for program in programs:
+            folder = work / program.name
+            folder.mkdir()
+            for name in program.folders:
+                _copy(_module(f"{program.module}@v{program.version}", work) / name, folder / name)
+            for name in program.files:
+                # A program under several names does what the name says.
+                if (built / name).exists():
+                    (built / name).rename(folder / name)
+                else:
+                    (folder / name).symlink_to(program.files[0])
+            folder.rename(program.folder)
+    finally:
         shutil.rmtree(work, ignore_errors=True)
-        raise
+
+
+def _install(program: Program, folder: Path) -> None:
+    flags = ["-ldflags", "-s -w", *(["-tags", program.tags] if program.tags else [])]
+    packages = [f"{package}@v{program.version}" for package in program.packages]
+    environment = {"GOBIN": str(folder)}
+    if program.headers:
+        include = _headers(program, cache() / "build")
+        environment |= dict.fromkeys(("CGO_CFLAGS", "CGO_CXXFLAGS"), f"-O2 -I{include}")
+    # Outside any module, so that the published module's own pins count.
+    _go([program], ["install", *_FLAGS, *flags, *packages], folder, environment)
+
+
+def _go(programs: Sequence[Program], arguments: list[str], folder: Path, environment: dict[str, str]) -> None:
+    # The compiler's time is a tenth less when it collects its garbage later; the limit spares small machines.
+    collector = {"GOGC": "400", "GOMEMLIMIT": "2GiB"}
+    variables = os.environ | collector | {"CGO_ENABLED": "1" if programs[0].cgo else "0"} | environment
+    if subprocess.run(["nice", go(), *arguments], cwd=folder, env=variables, check=False).returncode != 0:
+        raise ClusterError(
+            f"building {', '.join(program.name for program in programs)} failed: see the Go messages above "
+            "(hack/prerequisites installs what the builds need)"
+        )
 
 
 def _headers(program: Program, parent: Path) -> Path:

@@ -8,18 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KUBERNETES_VERSION = "1.36.3"
-CONTAINERD_VERSION = "2.2.9"
 RUNC_VERSION = "1.4.2"
-COREDNS_VERSION = "1.14.0"
-VERSITYGW_VERSION = "1.8.0"
-HELM_VERSION = "3.22.0"
 OLLAMA_VERSION = "0.17.4"
 MALGO_VERSION = "0.11.24"
 KWOK_VERSION = "0.8.0"
 KUEUE_VERSION = "0.17.0"
 
-SOURCE = Path(__file__).resolve().parent.parent
-"""The folder ``tests/cluster``: the Go module and this package."""
+SOURCE = Path(__file__).resolve().parent / "programs"
+"""The Go module of the programs; its go.mod has the versions of those that are not named above."""
 
 DEFAULT_NAME = "default"
 

@@ -1,0 +1,103 @@
+"""Jobs that the operator deletes itself: it writes the reason, then deletes, then recognizes the deletion.
+
+A Job that is gone does not say who deleted it. If the status did not have the reason before, the next pass would report
+that somebody else deleted the Job. So the pass that plans a deletion only writes `status.stages[].plannedDeletion`; a
+later one, which reads that, deletes the Job; and the pass that finds the Job gone, or its pods ended, takes the reason
+from the status. A crash between any two of these steps repeats a step and loses nothing.
+
+Other deletions need no record, because the status explains them already: of a job that is finished, of a stage that has
+failed, and of Jobs that are not of the present attempt. They call `delete` right away.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from finetune_api.spec import FineTuneJobSpec
+from finetune_api.status import DeletionReason, FineTuneJobStatus, PlannedDeletion, StageStatus
+from finetune_operator.decide import conditions, job_and_pod, status
+from finetune_operator.decide.decision import Action, Decision, DeleteJob, KubernetesEvent
+from finetune_operator.decide.observation import Object, Observation
+from finetune_operator.decide.pass_result import Pass
+
+SUSPENDED: DeletionReason = "Suspended"
+COMPUTE_CHANGED: DeletionReason = "ComputeChanged"
+JOB_UNDECIDED: DeletionReason = "JobUndecided"
+
+# Until the next pass: after the reason was written, and while the Job's pods terminate.
+RECORDED_SECONDS = 1.0
+TERMINATING_SECONDS = 30.0
+
+
+def carry_out(
+    this: Pass,
+    job: Object,
+    reason: DeletionReason,
+    message: str,
+    *,
+    actions: Sequence[Action] = (),
+    event: KubernetesEvent | None = None,
+) -> Decision:
+    """Take the next step to delete the Job of the present stage, after `actions`.
+
+    `reason` and `message` are those of Ready meanwhile; `event` is emitted once, with the record.
+    """
+    this = record(this, job, reason)
+    if is_recorded(this):
+        deletions = (*actions, *delete([job]))
+        return this.in_progress(reason, message, requeue_after=TERMINATING_SECONDS, actions=deletions)
+    if event:
+        this = replace(this, events=(*this.events, event))
+    return this.in_progress(reason, message, requeue_after=RECORDED_SECONDS, actions=actions)
+
+
+def record(this: Pass, job: Object, reason: DeletionReason) -> Pass:
+    """Return the pass with the reason for which the Job of the present stage is deleted."""
+    stage = status.current(this.status)
+    assert stage is not None  # it has a Job
+    planned = PlannedDeletion(job_uid=job["metadata"]["uid"], reason=reason)
+    recorded = stage.model_copy(update={"planned_deletion": planned})
+    return replace(this, status=status.with_stage(this.status, recorded))
+
+
+def is_recorded(this: Pass) -> bool:
+    """Whether an earlier pass has written what is known of the stages now."""
+    return this.status.stages == this.observation.status.stages
+
+
+def delete(jobs: Iterable[Object]) -> tuple[DeleteJob, ...]:
+    """Return the deletions of Jobs whose end the written status explains; nothing for those that are being deleted."""
+    return tuple(DeleteJob.of(job) for job in jobs if not job_and_pod.is_being_deleted(job))
+
+
+def reason(written: FineTuneJobStatus, stage: StageStatus) -> DeletionReason | None:
+    """Return why the operator deletes or deleted the Job of a stage; None if it did not plan to.
+
+    The versions before this one kept the reason only in the conditions, so these count where the stage has no record.
+    """
+    if stage.planned_deletion is not None:
+        return stage.planned_deletion.reason
+    if conditions.is_true(written.conditions, "Suspended"):
+        return SUSPENDED
+    ready = conditions.reason(written.conditions)
+    return next((known for known in (COMPUTE_CHANGED, JOB_UNDECIDED) if ready == known), None)
+
+
+def explanation(observation: Observation, spec: FineTuneJobSpec, stage: StageStatus) -> DeletionReason | None:
+    """Return why the Job of a running stage is gone or being deleted; None if somebody else deleted it.
+
+    If the job is to be suspended now, it does not matter who was first.
+    """
+    return SUSPENDED if spec.suspend else reason(observation.status, stage)
+
+
+def forget(found: FineTuneJobStatus, observation: Observation) -> FineTuneJobStatus:
+    """Drop the records of deletions that have not begun, and of attempts that are over.
+
+    A pass that still wants the deletion records it again. One that has begun cannot be called off.
+    """
+    deleting = {job["metadata"]["uid"] for job in observation.jobs if job_and_pod.is_being_deleted(job)}
+    for stage in found.stages:
+        record = stage.planned_deletion
+        if record and (stage.state != "Running" or record.job_uid not in deleting):
+            found = status.with_stage(found, stage.model_copy(update={"planned_deletion": None}))
+    return found
