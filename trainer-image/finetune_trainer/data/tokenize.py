@@ -1,4 +1,4 @@
-"""The rows that stay, as token ids in a file, and what is remembered of each."""
+"""Writes the rows that are kept as token ids, and remembers their lengths."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from finetune_trainer.methods.rows import TokenSequence
 
 @dataclass(frozen=True)
 class Tokens:
-    """Of each row of the table, in arrays; zero where a row is not used."""
+    """Arrays with an entry for each row of the table; zero where a row is not used."""
 
-    # Of its longest sequence, and those that are learned (int32).
+    # Tokens of its longest sequence, and those that are learned (int32).
     length: Any
     learned: Any
     truncated: Any

@@ -140,9 +140,9 @@ def weighted(trainer_class: Any, step_rows: Sequence[int]) -> Any:
 
 
 def set_reference(model: Any, *, continued: bool) -> None:
-    """Make the policy before training the reference, without a second copy of the base's weights.
+    """Use the policy before training as the reference, without a second copy of the base's weights.
 
-    A fresh adapter changes nothing, so the reference is the model without it. Of an adapter that is trained further, a
+    A fresh adapter changes nothing, so the reference is the model without it. For an adapter that is trained further, a
     frozen copy is kept under the name that TRL looks for.
     """
     present = REFERENCE in model.peft_config
