@@ -9,7 +9,7 @@ from finetune_trainer.data.rows.example import Example, Message
 from finetune_trainer.data.tokens.chat_template import ALPACA_JINJA, ChatTemplate, render_prompt
 from finetune_trainer.data.tokens.encoder import Encoder
 from finetune_trainer.data.tokens.stop_tokens import find_stops
-from finetune_trainer.errors import ModelError, SettingsError, StageError
+from finetune_trainer.errors import GuardError, ModelError, SettingsError, StageError
 from finetune_trainer.methods.kto import BinaryRow
 from finetune_trainer.methods.preference import PreferenceRow
 from finetune_trainer.methods.rows import Row
@@ -167,6 +167,14 @@ def test_a_text_begins_as_the_tokenizer_begins_texts(tokenizer: Any) -> None:
 def test_a_long_text_is_cut_and_told(tokenizer: Any) -> None:
     row = tokenized(encoder(tokenizer, maximum=64).encode(Example("s", 1, 7, (), text="word " * 300)))
     assert (len(row.input_ids), row.truncated, row.input_ids[-1] == END) == (64, True, False)
+
+
+@pytest.mark.parametrize(
+    ("method", "lacks"), [("DPO", "a rejected answer"), ("ORPO", "a rejected answer"), ("KTO", "a label")]
+)
+def test_a_row_of_another_format_never_reaches_a_method_unnoticed(tokenizer: Any, method: str, lacks: str) -> None:
+    with pytest.raises(GuardError, match=f"a row without {lacks}"):
+        encoder(tokenizer, method=method).encode(example("a", "b"))
 
 
 @pytest.mark.parametrize(
