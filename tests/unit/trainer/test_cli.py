@@ -158,7 +158,7 @@ def test_sigterm_ends_prepare_quickly_with_its_log(job: TrainerJob, tmp_path: Pa
     assert process.returncode == 75
     assert time.monotonic() - started < 10
     assert job.result()["reason"] == "Preempted"
-    assert job.result()["message"] == "prepare was told to stop; it starts again by itself"
+    assert job.result()["message"] == "prepare was asked to stop; it starts again automatically"
     assert "waiting" in (job.output / job.result()["log"]).read_text()
 
 
@@ -183,7 +183,7 @@ def test_three_commands_take_a_job_file_to_a_result(
     ("given", "sentence"),
     [
         (["--job", "none.yaml"], "none.yaml cannot be read: No such file or directory\n"),
-        (["--job", "pod.yaml"], "pod.yaml is no FineTuneJob; its kind must be FineTuneJob\n"),
+        (["--job", "pod.yaml"], "pod.yaml is not a FineTuneJob; its kind must be FineTuneJob\n"),
         (["--job", "broken.yaml"], "broken.yaml is not valid: spec.output: Field required\n"),
         (["--job", "job.yaml", "--dataset", "none.jsonl"], "none.jsonl does not exist\n"),
         (

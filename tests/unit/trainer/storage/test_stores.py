@@ -161,7 +161,7 @@ def test_object_uris_are_split() -> None:
     assert (store.uri, key) == ("s3://bucket/a", "b.jsonl")
     store, key = open_s3_object(S3Target(uri="s3://bucket/b.jsonl"))
     assert (store.uri, key) == ("s3://bucket", "b.jsonl")
-    with pytest.raises(SettingsError, match="names no object"):
+    with pytest.raises(SettingsError, match="does not name an object"):
         open_s3_object(S3Target(uri="s3://bucket"))
 
 

@@ -150,7 +150,7 @@ def test_a_sink_that_fails_is_told_once(caplog: pytest.LogCaptureFixture) -> Non
         tracker.close(FINISHED)
 
     assert len(caplog.records) == 1
-    assert "memory did not take the figures of the training, which goes on without it" in caplog.text
+    assert "memory did not accept the metrics of this training, which continues without it" in caplog.text
 
 
 def test_a_sink_that_hangs_holds_up_neither_training_nor_the_other_sinks() -> None:
@@ -369,5 +369,5 @@ def test_a_server_that_is_away_is_told_once_and_holds_nothing_up(
 
     assert logged < 1
     assert [r.getMessage().split(":")[0] for r in caplog.records if r.name.startswith("finetune_trainer")] == [
-        "MLflow did not take the figures of the training, which goes on without it"
+        "MLflow did not accept the metrics of this training, which continues without it"
     ]
