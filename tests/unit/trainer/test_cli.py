@@ -13,8 +13,10 @@ import pytest
 
 from finetune_api.result import StageResult
 from finetune_trainer.cli import main, parser
+from finetune_trainer.errors import Preempted
 from finetune_trainer.prepare import stage as prepare_stage
 from finetune_trainer.progress import push as progress_push
+from finetune_trainer.run_folder import stage_results
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.runtime.node import Node
 from finetune_trainer.train import stage as train_stage
@@ -81,6 +83,16 @@ def test_a_crash_is_one_sentence_and_its_traceback_is_in_the_log(
     assert job.result()["reason"] == "Crashed"
     assert "Traceback" not in "".join(capfd.readouterr())
     assert "ZeroDivisionError: secret detail" in (job.output / log).read_text()
+
+
+def test_a_failure_that_a_stage_returns_is_reported_and_not_stored(
+    job: TrainerJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_stage, "run", lambda context: stage_results.failed("train", Preempted("saved"), 7))
+    assert job.run("train") == 75
+    found = job.result()
+    assert (found["reason"], found["message"], found["checkpointStep"]) == ("Preempted", "saved", 7)
+    assert _files(job) == ["gym/.runs/11111111-2222/logs/train-0.log"]
 
 
 def test_the_log_has_what_children_print(job: TrainerJob, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 
 class Leader:
-    """The process that leads: it alone reads and writes the bucket, reports progress and judges the result."""
+    """The process that leads: it alone writes the bucket, reports progress and judges the result."""
 
     def __init__(
         self,

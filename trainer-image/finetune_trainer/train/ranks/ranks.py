@@ -1,7 +1,7 @@
 """The processes that train one adapter together, one per GPU. Most jobs have a single one.
 
-All of them take the same steps, each with its share of the examples. The first leads: it alone reads and writes the
-bucket, reports progress and judges the result, and tells the others what to do next.
+All of them take the same steps, each with its share of the examples. The first leads: it alone writes the
+bucket, reports progress and judges the result, and it decides what the others do next.
 """
 
 import hashlib
