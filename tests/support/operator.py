@@ -22,10 +22,12 @@ RELEASE = "finetune-operator"
 NAMESPACE = "finetune-system"
 SERVICE_HOST = f"{RELEASE}.{NAMESPACE}.svc"
 
+# Waited for in vain only by a test that fails.
+PATIENCE_SECONDS = 60.0
 Found = TypeVar("Found")
 
 
-def eventually(look: Callable[[], Found], what: str, seconds: float = 30.0) -> Found:
+def eventually(look: Callable[[], Found], what: str, seconds: float = PATIENCE_SECONDS) -> Found:
     """Return what `look` finds as soon as that is true.
 
     Raises:
@@ -34,7 +36,7 @@ def eventually(look: Callable[[], Found], what: str, seconds: float = 30.0) -> F
     deadline = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain: {what}"
-        time.sleep(0.1)
+        time.sleep(0.05)
     return found
 
 
@@ -166,7 +168,7 @@ class OperatorProcess:
         Raises:
             OSError: it does not, or not well.
         """
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=5) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=PATIENCE_SECONDS) as response:
             text: str = response.read().decode()
             return text
 
@@ -191,7 +193,7 @@ class OperatorProcess:
         if self._process.poll() is not None:
             self.start()
 
-    def wait_for_end(self, seconds: float = 20.0) -> int:
+    def wait_for_end(self, seconds: float = PATIENCE_SECONDS) -> int:
         """Return its exit status, once it has ended by itself."""
         assert self._process is not None
         status = self._process.wait(timeout=seconds)
@@ -216,15 +218,22 @@ class OperatorProcess:
     def _end(self, number: signal.Signals) -> int:
         assert self._process is not None
         self._process.send_signal(number)
-        status = self._process.wait(timeout=20)
+        status = self._process.wait(timeout=PATIENCE_SECONDS)
         self._process = None
         return status
 
 
-@pytest.fixture(scope="module")
-def operator_process(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
-    """An operator that the tests of one module share; a test that ends it leaves it to the next to start it."""
+# The operator that the tests of a session share, once there is one.
+SHARED = pytest.StashKey[OperatorProcess]()
+
+
+@pytest.fixture(scope="session")
+def operator_process(
+    installed: Installed, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[OperatorProcess]:
+    """An operator that all tests share; a test that ends it leaves it to the next to start it."""
     process = OperatorProcess(installed, tmp_path_factory.mktemp("operator") / "operator.log")
+    request.session.stash[SHARED] = process
     yield process
     if process.runs:
         process.stop()
@@ -232,7 +241,7 @@ def operator_process(installed: Installed, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def operator(operator_process: OperatorProcess) -> OperatorProcess:
-    """The module's operator, running and leading: one that was killed before it may hold the Lease for a while."""
+    """The shared operator, running and leading: one that was killed before it may hold the Lease for a while."""
     if not operator_process.runs:
         operator_process.start()
     eventually(lambda: operator_process.leads, f"the operator leads; see {operator_process.log}")
