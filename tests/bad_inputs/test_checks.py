@@ -360,7 +360,7 @@ CALLS = [
         "folder without a tokenizer",
         ["good.jsonl", "--tokenizer", "folder"],
         64,
-        "--tokenizer folder is no folder with a tokenizer, such as tokenizer.json\n",
+        "--tokenizer folder is not a folder with a tokenizer, such as tokenizer.json\n",
     ),
     Call(
         "column without a name",

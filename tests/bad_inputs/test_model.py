@@ -154,7 +154,7 @@ CASES = [
         "code of its own",
         _config(model_type="mine", auto_map={"AutoModelForCausalLM": "modeling.Mine"}),
         66,
-        "tiny brings Python code of its own, which is not run; use a model that the libraries know",
+        "tiny needs its own Python code, which is not executed; use a model that the libraries support",
     ),
     Case(
         "model that fills blanks",
@@ -243,5 +243,5 @@ def test_tokenizer_that_llama_cpp_does_not_know_ends_prepare(
     assert job.run("prepare") == 66
     assert job.result()["message"] == (
         "tiny cannot be converted to GGUF: llama.cpp's converter does not know its tokenizer or architecture "
-        "(the log has its words); leave export.gguf out or choose another model"
+        "(its output is in the log); remove export.gguf or choose another model"
     )

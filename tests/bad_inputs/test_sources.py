@@ -178,7 +178,7 @@ def test_redirect_to_the_cloud_metadata_address(job: TrainerJob, web: WebServer)
     assert _outcome(job) == (
         64,
         "dataset.sources[].http.url leads to 169.254.169.254, which belongs to the node that the job runs on; "
-        "use another server, or have this very host added to policy.endpoints of the chart",
+        "use another server, or ask the administrator to add exactly this host to policy.endpoints of the chart",
     )
 
 
@@ -213,7 +213,7 @@ def test_the_nodes_own_addresses_need_an_entry(
     assert code == 64
     assert message == (
         f"dataset.sources[].http.url leads to {named}, which belongs to the node that the job runs on; "
-        "use another server, or have this very host added to policy.endpoints of the chart"
+        "use another server, or ask the administrator to add exactly this host to policy.endpoints of the chart"
     )
     assert web.paths == []
 

@@ -285,15 +285,15 @@ CASES = [
         "value for the Alpaca text",
         _plan(promptTemplate="Alpaca", chatTemplateKwargs={"enable_thinking": "false"}),
         64,
-        "dataset.chatTemplateKwargs is set, but the Alpaca text, which is used here, reads no such values; "
-        "leave it out or set dataset.promptTemplate to Model",
+        "dataset.chatTemplateKwargs is set, but the Alpaca template, which is used here, has no such values; "
+        "remove it or set dataset.promptTemplate to Model",
     ),
     Case(
         "value for a base model",
         _all(_untrained(2), _plan(chatTemplateKwargs={"enable_thinking": "false"})),
         64,
-        "dataset.chatTemplateKwargs is set, but the Alpaca text, which is used here, reads no such values; "
-        "leave it out or set dataset.promptTemplate to Model",
+        "dataset.chatTemplateKwargs is set, but the Alpaca template, which is used here, has no such values; "
+        "remove it or set dataset.promptTemplate to Model",
     ),
     Case(
         "value that the template refuses",
@@ -337,7 +337,7 @@ CASES = [
         "model without a chat template",
         _all(_no_template, _plan(promptTemplate="Model")),
         66,
-        "the model's tokenizer has no chat template, as most base models; "
+        "the model's tokenizer has no chat template, as is usual for base models; "
         "set dataset.promptTemplate to Alpaca or use the -Instruct repository",
     ),
     Case(

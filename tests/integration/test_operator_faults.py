@@ -62,7 +62,7 @@ def test_a_job_made_again_under_its_name_waits_for_the_old_pod(
     )
     assert pod["metadata"]["name"] in ready["message"] or "-train-0" in ready["message"]
     # The node lets the old pod go.
-    world.kubectl("delete", "pod", pod["metadata"]["name"], "--force", "--grace-period=0")
+    world.let_go(pod)
     world.end("prepare")
     world.run("train")
     watch.terminate()

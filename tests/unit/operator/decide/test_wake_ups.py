@@ -1,6 +1,5 @@
 """No change is slept through: a pass is made only when news or an earlier pass asked for it, and yet every job ends."""
 
-import copy
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -14,7 +13,7 @@ from finetune_operator.control.event_filter import News
 from finetune_operator.control.workqueue import Schedule
 from finetune_operator.decide.job_and_pod import is_live_job
 from tests.unit.operator.decide.test_invariants import PROFILE, FreshReads
-from tests.unit.operator.world import Object, World, spec
+from tests.unit.operator.world import Object, World, copied, spec
 
 KEY = ("team", "coach")
 # A pass that was asked for within that time is waited for; nothing else makes time pass for the operator.
@@ -46,7 +45,7 @@ class Replica:
 
     def _present(self) -> dict[str, Object]:
         found = [*self.world.jobs, *self.world.pods, *([self.world.resource] if self.world.resource else [])]
-        return {x["metadata"]["uid"]: copy.deepcopy(x) for x in found}
+        return {x["metadata"]["uid"]: copied(x) for x in found}
 
     def _tell(self, thing: Object, *, gone: bool = False, anew: bool = False) -> None:
         if "template" in thing["spec"] or "containers" in thing["spec"]:
@@ -72,7 +71,7 @@ class Replica:
     def full_list(self) -> None:
         with self.news.full_list() as listed:
             if self.world.resource:
-                listed(KEY, copy.deepcopy(self.world.resource))
+                listed(KEY, copied(self.world.resource))
 
     def due_in(self) -> float | None:
         at = self.schedule.next_due()
@@ -189,7 +188,7 @@ def test_what_is_to_be_deleted_in_time_is_with_no_news_at_all(target: str) -> No
 def test_a_job_that_runs_on_though_its_fine_tune_job_is_over_is_ended_by_the_next_operator() -> None:
     world = World()
     world.reconcile()
-    late = copy.deepcopy(world.jobs[0])
+    late = copied(world.jobs[0])
     world.run(64, "")
     # Created by one that does not lead any more, while nobody did.
     world.jobs = [late]

@@ -228,7 +228,7 @@ def test_the_next_file_is_made_while_one_is_uploaded(
 
     def slow(self: FileStore, key: str, path: Path, progress: Progress | None = None) -> None:
         if key.endswith("coach-Q4_K_M.gguf"):
-            assert quantizing.wait(30), "Q8_0 is made only after the upload of Q4_K_M"
+            assert quantizing.wait(60), "Q8_0 is made only after the upload of Q4_K_M"
         put_file(self, key, path, progress)
 
     def check(path: Path, gguf_type: str, *_: Any, **__: Any) -> Any:
