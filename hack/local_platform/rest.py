@@ -22,9 +22,10 @@ _PREFIXES = {PLURAL: f"/apis/{GROUP}/{VERSION}", "jobs": "/apis/batch/v1"} | dic
 class RefusedError(AssertionError):
     """The API server's answer is no success."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+    def __init__(self, what: str, answer: Object) -> None:
+        super().__init__(f"{what}: {answer.get('message')}")
+        self.status: int = answer["code"]
+        self.details: Object = answer.get("details", {})
 
 
 def knows(plural: str) -> bool:
@@ -75,7 +76,7 @@ class Rest:
         )
         found: Object = json.loads(answer.data)
         if answer.status >= 300:
-            raise RefusedError(answer.status, f"{method} {url}: {answer.status}: {found.get('message')}")
+            raise RefusedError(f"{method} {url}", found)
         return found
 
     def items(self, plural: str, namespace: str, **query: str) -> list[Object]:
@@ -83,6 +84,31 @@ class Rest:
         found = self.call("GET", path(plural, namespace), None, **query)
         kind = found["kind"].removesuffix("List")
         return [{"kind": kind, **item} for item in found["items"]]
+
+    def version(self, plural: str, namespace: str) -> str:
+        """Return the resourceVersion of now, from which on `events` can tell."""
+        version: str = self.call("GET", path(plural, namespace))["metadata"]["resourceVersion"]
+        return version
+
+    def events(self, plural: str, namespace: str, since: str, last: str) -> list[Object]:
+        """Return what a watch shows after one resourceVersion up to the event with another; both have happened."""
+        query = urlencode({"watch": "true", "resourceVersion": since})
+        answer = self._pool.request(
+            "GET",
+            f"{self.server}{path(plural, namespace)}?{query}",
+            headers={"Authorization": f"Bearer {self.token}"},
+            preload_content=False,
+        )
+        found: list[Object] = []
+        try:
+            for line in answer:
+                found.append(json.loads(line))
+                assert found[-1]["type"] != "ERROR", found[-1]
+                if found[-1]["object"]["metadata"]["resourceVersion"] == last:
+                    return found
+        finally:
+            answer.close()
+        raise AssertionError(f"the watch ended before {last}")
 
     def delete(self, url: str, **options: Any) -> None:
         """Delete an object; one that is gone is no error. `options` are those of DeleteOptions."""
