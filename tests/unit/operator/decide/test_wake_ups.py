@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 
-from finetune_operator.control.event_filter import News
+from finetune_operator.control.event_filter import EventFilter
 from finetune_operator.control.workqueue import Schedule
 from finetune_operator.decide.job_and_pod import is_live_job
 from tests.unit.operator.decide.test_invariants import PROFILE, FreshReads
@@ -28,8 +28,8 @@ class Replica:
         self.world = world
         self.leads = False
         self.schedule: Schedule[tuple[str, str]] = Schedule()
-        self.news = News(self._add, lambda *_: None, lambda *_: None)
-        world.creates = lambda name: self.news.expect(KEY, name)
+        self.event_filter = EventFilter(self._add, lambda *_: None, lambda *_: None)
+        world.creates = lambda name: self.event_filter.expect(KEY, name)
         # By uid, as the watches saw it last.
         self.seen: dict[str, Object] = {}
         self.watches_begin()
@@ -48,11 +48,11 @@ class Replica:
         found = [*self.world.jobs, *self.world.pods, *([self.world.resource] if self.world.resource else [])]
         return {x["metadata"]["uid"]: copy.deepcopy(x) for x in found}
 
-    def _tell(self, thing: Object, *, gone: bool = False, anew: bool = False) -> None:
+    def _tell(self, thing: Object, *, gone: bool = False, relisted: bool = False) -> None:
         if "template" in thing["spec"] or "containers" in thing["spec"]:
-            self.news.of_child(KEY, thing, gone=gone, anew=anew)
+            self.event_filter.of_child(KEY, thing, gone=gone, relisted=relisted)
         else:
-            self.news.of_job(KEY, None if gone else thing, anew=anew)
+            self.event_filter.of_job(KEY, None if gone else thing, relisted=relisted)
 
     def hear(self) -> None:
         """The watches tell of what has changed."""
@@ -67,10 +67,10 @@ class Replica:
         """They list what is there, and never tell of what went meanwhile."""
         self.seen = self._present()
         for thing in self.seen.values():
-            self._tell(thing, anew=True)
+            self._tell(thing, relisted=True)
 
     def full_list(self) -> None:
-        with self.news.full_list() as listed:
+        with self.event_filter.full_list() as listed:
             if self.world.resource:
                 listed(KEY, copy.deepcopy(self.world.resource))
 
