@@ -1,4 +1,4 @@
-"""A digest of the `spec.compute` of which a Job was created. The live Job is not compared, because others change it."""
+"""A digest of the `spec.compute` that a Job was created with. The live Job is not compared: others change it."""
 
 import hashlib
 import json

@@ -16,7 +16,7 @@ from finetune_operator.clock import parse_time
 _STAGE_BUCKETS = (10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 28800, 86400)
 _LIVE = {
     "step": "Optimizer steps done.",
-    "total_steps": "Optimizer steps in all.",
+    "total_steps": "Total optimizer steps.",
     "loss": "Training loss.",
     "tokens_per_second": "Training speed.",
 }
@@ -32,17 +32,17 @@ class Metrics:
         self._jobs = Gauge("finetune_jobs", "FineTuneJobs by phase.", ["namespace", "phase"], registry=registry)
         self._stage_seconds = Histogram(
             "finetune_stage_duration_seconds",
-            "Length of the attempt that ended a stage, well or badly.",
+            "Duration of the attempt that ended a stage, by its outcome.",
             ["stage", "state"],
             buckets=_STAGE_BUCKETS,
             registry=registry,
         )
         self._attempts = Counter(
-            "finetune_attempt_failures", "Attempts that ended badly, by reason.", ["stage", "reason"], registry=registry
+            "finetune_attempt_failures", "Failed attempts, by reason.", ["stage", "reason"], registry=registry
         )
         self._gpu_seconds = Counter(
             "finetune_gpu_seconds",
-            "Seconds that containers of train ran, counted when they are over.",
+            "Seconds that containers of train ran, counted once they have ended.",
             ["namespace"],
             registry=registry,
         )

@@ -198,7 +198,7 @@ def test_a_job_that_runs_on_though_its_fine_tune_job_is_over_is_ended_by_the_nex
     assert world.jobs == []
 
 
-def test_a_deletion_that_the_watches_missed_is_found_when_they_begin_anew() -> None:
+def test_a_deletion_that_the_watches_missed_is_found_when_they_start_again() -> None:
     world = World()
     replica = Replica(world)
     _passes(world, replica, 5)
