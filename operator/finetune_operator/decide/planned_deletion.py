@@ -85,7 +85,7 @@ def reason(written: FineTuneJobStatus, stage: StageStatus) -> DeletionReason | N
 def explanation(observation: Observation, spec: FineTuneJobSpec, stage: StageStatus) -> DeletionReason | None:
     """Return why the Job of a running stage is gone or being deleted; None if somebody else deleted it.
 
-    If the job is to be suspended now, it does not matter who was first.
+    If `spec.suspend` is true, it does not matter who deleted the Job: the operator would have done so.
     """
     return SUSPENDED if spec.suspend else reason(observation.status, stage)
 
@@ -97,7 +97,7 @@ def forget(found: FineTuneJobStatus, observation: Observation) -> FineTuneJobSta
     """
     deleting = {job["metadata"]["uid"] for job in observation.jobs if job_and_pod.is_being_deleted(job)}
     for stage in found.stages:
-        record = stage.planned_deletion
-        if record and (stage.state != "Running" or record.job_uid not in deleting):
+        planned = stage.planned_deletion
+        if planned and (stage.state != "Running" or planned.job_uid not in deleting):
             found = status.with_stage(found, stage.model_copy(update={"planned_deletion": None}))
     return found
