@@ -16,11 +16,11 @@ from finetune_api import GROUP, PLURAL, VERSION
 from finetune_operator.cluster.client import KubeClient
 from finetune_operator.cluster.errors import KubeError, Unreachable
 from finetune_operator.control import watches
-from finetune_operator.control.event_filter import News
+from finetune_operator.control.event_filter import EventFilter
 from finetune_operator.control.watches import EndlessBackoff, Watches, key_of
 from tests.unit.operator.fakes import LABELS
 
-_NO_NEWS = News(lambda *_: None, lambda *_: None, lambda *_: None)
+_NO_FILTER = EventFilter(lambda *_: None, lambda *_: None, lambda *_: None)
 
 
 def test_a_fine_tune_job_is_its_own_key() -> None:
@@ -53,7 +53,7 @@ async def test_watching_starts_again_when_kopf_ends(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(kopf, "spawn_tasks", spawn)
     monkeypatch.setattr(watches, "_RESTART_SECONDS", 0.01)
     monkeypatch.setattr(watches, "_STOP_SECONDS", 60.0)
-    watching = Watches((), _NO_NEWS)
+    watching = Watches((), _NO_FILTER)
     watching.start()
     assert await asyncio.to_thread(lambda: [started.acquire(timeout=60) for _ in range(3)]) == [True] * 3
     await watching.stop()
@@ -124,7 +124,7 @@ async def test_watching_starts_for_a_user_id_that_has_no_name(monkeypatch: pytes
     monkeypatch.setenv("KUBECONFIG", str(config))
     monkeypatch.delenv("POD_ID", raising=False)
     monkeypatch.setattr(getpass, "getuser", nameless)
-    watching = Watches((), _NO_NEWS)
+    watching = Watches((), _NO_FILTER)
     assert not watching.started
     watching.start()
     assert await asyncio.to_thread(watching._started.wait, 60)
@@ -197,7 +197,7 @@ async def test_news_of_one_object_does_not_wait_for_that_of_others(monkeypatch: 
         monkeypatch.setattr(watches, "load_configuration", configuration)
         monkeypatch.setattr(watches, "_credentials", credentials)
         monkeypatch.setattr(watches, "_settings", settings)
-        watching = Watches((), News(hear, lambda *_: None, lambda *_: None))
+        watching = Watches((), EventFilter(hear, lambda *_: None, lambda *_: None))
         watching.start()
         try:
             await asyncio.wait_for(all_heard.wait(), 60)
