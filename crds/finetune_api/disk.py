@@ -62,7 +62,7 @@ def _made(export: ExportPlan, model_16_bit: int, adapter: int) -> int:
     # The merged model and what is converted from it. Two quantized files are not more than it is.
     made = (3 if "BF16" in export.gguf else 2) * model_16_bit
     if export.merged and quantized:
-        # It goes only when it is uploaded, and the first quantized file is made meanwhile.
+        # It is deleted only after its upload, while the first quantized file is made.
         made = max(made, 2 * model_16_bit + int(model_16_bit * _LARGEST_QUANTIZED))
     return made + (adapter if export.lora_gguf else 0)
 

@@ -1,4 +1,4 @@
-"""Which servers a job leads to, and whether the administrator's policy allows them."""
+"""The servers that a job connects to, and whether the administrator's policy allows them."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -50,7 +50,7 @@ def refused(policy: Policy, endpoints: Iterable[Endpoint]) -> str | None:
 
 
 def allowed_address(policy: Policy, host: str, port: int, addresses: Sequence[str]) -> bool:
-    """Say whether a connection to `host` is allowed, whose name leads to `addresses` (IPv4 or IPv6, as text).
+    """Return whether a connection to `host` is allowed, whose name resolves to `addresses` (IPv4 or IPv6, as text).
 
     Either the host is listed, or each address is in a listed range: any of them may be the one that is used.
 

@@ -1,4 +1,4 @@
-"""What a stage leaves behind: its termination message, and the object that the next stage reads."""
+"""The result of a stage: its termination message, and the object that the next stage reads."""
 
 import base64
 import json
@@ -34,7 +34,7 @@ _MAXIMUM_UNPACKED_BYTES = 64 * 1024
 
 
 def _as_message(value: Any) -> Any:
-    """Cut what is too long and replace what is no Unicode: a failure that cannot be told is worse."""
+    """Cut text that is too long and replace invalid Unicode: an unreadable failure would be worse."""
     if not isinstance(value, str):
         return value
     return value.encode("utf-8", "replace").decode("utf-8")[:_MAXIMUM_MESSAGE_CHARACTERS]

@@ -83,12 +83,12 @@ def _sha256(job: TrainerJob) -> None:
 
 
 CASES = [
-    Case("missing file", _remove, 'source "coach": there is no file {root}/train.jsonl; correct its key or path'),
+    Case("missing file", _remove, 'source "coach": {root}/train.jsonl does not exist; correct its key or path'),
     Case(
         "folder instead of a file",
         _folder,
         'source "coach": {root}/train.jsonl cannot be read: Is a directory; '
-        "correct its path, or set compute.fsGroup to the group that may read the volume",
+        "correct its path, or set compute.fsGroup to a group that may read the volume",
     ),
     Case("empty file", of_bytes(b""), f'source "coach" has no rows; it must be {_WANTED}'),
     Case("blank lines only", of_bytes(b"\n  \n\n"), f'source "coach" has no rows; it must be {_WANTED}'),
@@ -367,7 +367,7 @@ CASES = [
     Case(
         "one question many times",
         of_rows(*({"instruction": _SECRET, "output": str(i)} for i in range(60))),
-        "no example can be held out to judge the result, because too many ask the same question; "
+        "no example can be held out to judge the result, because too many have the same question; "
         "add examples with other questions",
     ),
 ]
