@@ -173,5 +173,5 @@ def test_weights_that_are_no_numbers_are_told(tmp_path: Path, matrix: str) -> No
     model = _FakeModel(folder)
     adapter.start_from(model, folder)
     next(p for n, p in model.named_parameters() if matrix in n)[0, 0] = float("nan")
-    with pytest.raises(SettingsError, match="no finite numbers after training"):
+    with pytest.raises(SettingsError, match="not finite after training"):
         adapter.check_trained(model)
