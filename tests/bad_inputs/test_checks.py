@@ -307,7 +307,7 @@ WARNINGS = [
     Odd(
         "decomposed letters",
         _after(_row("뭐야?", unicodedata.normalize("NFD", "가나다라마바사."))),
-        ['TextComposed: source "coach" had decomposed letters (NFD) in 1 row, which were composed (NFC)'],
+        ['TextComposed: source "coach" has decomposed letters (NFD) in 1 row, which were composed (NFC)'],
         151,
     ),
 ]

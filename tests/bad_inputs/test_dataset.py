@@ -142,7 +142,8 @@ CASES = [
     Case(
         "JSON nested without end",
         of_bytes("[" * 100_000),
-        'source "coach", row 1 (line 1): it has a number too long or brackets too deep to be read; correct it',
+        'source "coach", row 1 (line 1): it has a number that is too long, or brackets that are nested too deeply; '
+        "correct it",
     ),
     Case(
         "row of nine megabytes in an array",
@@ -205,7 +206,7 @@ CASES = [
     Case(
         "UTF-16 cut off",
         of_bytes('{"instruction": "가"}'.encode("utf-16")[:-1]),
-        'source "coach", line 1: it is not the UTF-16 text that its beginning says',
+        'source "coach", line 1: it is not UTF-16 text, although its byte order mark says so',
     ),
     Case(
         "UTF-16 without a mark",
@@ -220,7 +221,7 @@ CASES = [
     Case(
         "Parquet cut off",
         _parquet(alpaca_rows(60), slice(-8)),
-        'source "coach" is a Parquet file that cannot be read after row 0 (ArrowInvalid); write it again',
+        'source "coach" is a Parquet file that cannot be read beyond row 0 (ArrowInvalid); write it again',
     ),
     Case(
         "Parquet row without answer",
