@@ -76,7 +76,7 @@ class SourceReport(Model):
     # The kind of file, such as JSON Lines, CSV or Parquet; and the encoding of a text file.
     kind: str
     encoding: str | None = None
-    # Of the rows, such as Alpaca.
+    # The format of the rows, such as Alpaca.
     format: str
     # What was done to read the file, one sentence each.
     notes: list[str] = []
@@ -116,7 +116,7 @@ class DataReport(Model):
 
     sources: list[SourceReport]
     rows: int
-    # Of these, how many are used.
+    # How many of the rows are used.
     examples: int
     checks: list[CheckReport]
     # Names of checks that were skipped for lack of a tokenizer.
@@ -219,7 +219,7 @@ class RunReport(Model):
     run_id: Sha256
     # The run's folder: what the artifacts' paths are relative to.
     output_uri: str
-    # Of the base model, as the job names it, and its resolved revision.
+    # The base model as the job names it, and its resolved revision.
     model: str | None = None
     revision: str | None = None
     method: str | None = None

@@ -38,7 +38,7 @@ _PLAIN = {
 
 class _Place(NamedTuple):
     store: Store
-    # Of the folder in the store; "": its root.
+    # The adapter's folder in the store; "": its root.
     folder: str
     uri: str
     run_id: str | None = None

@@ -13,7 +13,7 @@ class SourceFile:
 
     name: str
     path: Path
-    # Of its bytes.
+    # The checksum of its bytes.
     sha256: str
     format: DatasetFormat = "Auto"
 

@@ -36,5 +36,5 @@ class ResolvedAdapter(Model):
     run_id: str | None = None
     # For another job's adapter: its key below spec.output.s3.uri.
     folder: str | None = None
-    # Of adapter_model.safetensors.
+    # The checksum of adapter_model.safetensors.
     sha256: str
