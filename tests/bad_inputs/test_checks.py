@@ -184,7 +184,8 @@ WARNINGS = [
         _after(_row("스쿼트?", _LONG), _row("스쿼트!", _LONG), duplicates="Keep"),
         [
             "NearDuplicates: nearly the same as an earlier row and kept: 1 row, "
-            'first source "coach", line 152; they weigh more than other rows; set dataset.checks.duplicates to Drop'
+            'first source "coach", line 152; they weigh more than other rows; '
+            "set dataset.checks.duplicates to Drop to leave them out"
         ],
         152,
     ),
