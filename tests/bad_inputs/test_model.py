@@ -90,7 +90,8 @@ CASES = [
         "no folder",
         lambda model, job: shutil.rmtree(model),
         66,
-        "the model folder {model} cannot be read: No such file or directory; check the claim's name and the path in it",
+        "the model folder {model} cannot be read: No such file or directory; "
+        "check the name of the PersistentVolumeClaim and the path in it",
     ),
     Case(
         "no config",
@@ -116,7 +117,7 @@ CASES = [
         "GGUF only",
         _write("model-Q4_K_M.gguf", b"GGUF", "model.safetensors"),
         66,
-        "{model} has GGUF files only, which cannot be trained; use the repository that they were made from",
+        "{model} has GGUF files only, which cannot be trained; use the repository they were made from",
     ),
     Case(
         "no weights",
@@ -135,13 +136,13 @@ CASES = [
         "weights cut off",
         _cut_off,
         66,
-        "model.safetensors is damaged or was cut off: its safetensors header does not fit; upload it again",
+        "model.safetensors is damaged or truncated: its safetensors header does not fit its size; upload it again",
     ),
     Case(
         "weights that are none",
         _write("model.safetensors", b"<html>404</html>"),
         66,
-        "model.safetensors is damaged or was cut off: its safetensors header does not fit; upload it again",
+        "model.safetensors is damaged or truncated: its safetensors header does not fit its size; upload it again",
     ),
     Case(
         "unknown architecture",

@@ -240,14 +240,14 @@ CASES = [
         ),
         65,
         f'source "coach", line 61: {OWN} refuses its conversation of user, assistant; '
-        "correct this or set dataset.checks.invalidRows to Drop",
+        "correct this, or set dataset.checks.invalidRows to Drop",
     ),
     Case(
         "one row that it cuts",
         _all(_own(PLAIN.replace("m['content']", "m['content'][:40]") + ASK), _rows("운동 " * 40, "몰라")),
         65,
         f'source "coach", line 61: {OWN} does not show the whole user message; '
-        "correct this or set dataset.checks.invalidRows to Drop",
+        "correct this, or set dataset.checks.invalidRows to Drop",
     ),
     Case(
         "reserved name",
@@ -317,7 +317,7 @@ CASES = [
         65,
         f'source "coach", line 61: {MODELS} does not keep what it showed before the answer once the answer is there, '
         "as with a <think> part in it where thinking is off; leave that out or correct dataset.chatTemplateKwargs; "
-        "correct this or set dataset.checks.invalidRows to Drop",
+        "correct this, or set dataset.checks.invalidRows to Drop",
     ),
     Case(
         "chat template on a base model",

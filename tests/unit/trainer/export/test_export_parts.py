@@ -238,7 +238,7 @@ def test_seconds_are_added_up_by_part() -> None:
         ("F16", True, "Original", "set export.mergeBase to Trained"),
         ("F16", True, "Trained", "report this as a bug"),
         ("Q8_0", False, "Original", "report this as a bug"),
-        (None, True, "Original", "without export.loraGGUF"),
+        (None, True, "Original", "leave out export.loraGGUF"),
     ],
 )
 def test_advice_is_something_that_can_help(

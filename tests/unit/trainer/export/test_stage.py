@@ -116,7 +116,7 @@ def test_a_refused_adapter_file_is_kept(job: TrainerJob, parts: QuickParts) -> N
     parts.refused.add("LoRA")
     assert job.run("export") == 66
     assert (run_folder(job) / "rejected/coach-LoRA.gguf").stat().st_size == export_job.OTHER_SIZE
-    assert "without export.loraGGUF" in job.result()["message"]
+    assert "leave out export.loraGGUF" in job.result()["message"]
 
 
 def test_only_the_adapter_needs_no_weights_at_all(job: TrainerJob, parts: QuickParts) -> None:
