@@ -106,8 +106,8 @@ _RESERVE = 0.06
 _CUDA_MIB = 850
 # An adapter weight: 32 bit and gradient, and two 8-bit moments.
 _ADAPTER_BYTES = 4 + 4 + 2
-# With several processes, each also copies its gradients to the buckets that are summed over all of them, as
-# gradient_as_bucket_view of torch's DistributedDataParallel is off by default.
+# With several processes, each also copies its gradients to the buckets that are summed over all of them: torch's
+# DistributedDataParallel, gradient_as_bucket_view, which is off by default.
 _BUCKET_BYTES = 4
 
 

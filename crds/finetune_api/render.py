@@ -37,10 +37,8 @@ from finetune_api.training_spec import (
     CHECKPOINT_SECONDS,
     LEARNING_RATES,
     MAX_STEPS,
+    METHOD_SETTINGS,
     WARMUP_STEPS,
-    DPOSpec,
-    KTOSpec,
-    ORPOSpec,
     TrainingSpec,
 )
 
@@ -145,18 +143,10 @@ def _dataset(spec: DatasetSpec, output: S3Connection, defaults: Defaults) -> Dat
 
 
 def _preference(spec: TrainingSpec) -> PreferencePlan | None:
-    if spec.method == "DPO":
-        return PreferencePlan(beta=float((spec.dpo or DPOSpec()).beta))
-    if spec.method == "ORPO":
-        return PreferencePlan(beta=float((spec.orpo or ORPOSpec()).beta))
-    if spec.method == "KTO":
-        kto = spec.kto or KTOSpec()
-        return PreferencePlan(
-            beta=float(kto.beta),
-            desirable_weight=float(kto.desirable_weight),
-            undesirable_weight=float(kto.undesirable_weight),
-        )
-    return None
+    if spec.method not in METHOD_SETTINGS:
+        return None
+    settings = getattr(spec, spec.method.lower()) or METHOD_SETTINGS[spec.method]()
+    return PreferencePlan(**{name: float(value) for name, value in settings})
 
 
 def _training(spec: TrainingSpec) -> TrainingPlan:

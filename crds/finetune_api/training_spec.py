@@ -98,6 +98,14 @@ class KTOSpec(Model):
     )
 
 
+# A method's own settings; the member of `spec.training` that has them is called as the method, in lower case.
+METHOD_SETTINGS: dict[Method, type[Model]] = {
+    "DPO": DPOSpec,
+    "ORPO": ORPOSpec,
+    "KTO": KTOSpec,
+}
+
+
 class TrainingSpec(Model):
     """The hyper-parameters."""
 
@@ -110,7 +118,7 @@ class TrainingSpec(Model):
                     f"!has(self.{member}) || (has(self.method) && self.method == '{member.upper()}')",
                     f"{member} has the settings of method {member.upper()}, which is not the method of this job",
                 )
-                for member in ("dpo", "orpo", "kto")
+                for member in map(str.lower, METHOD_SETTINGS)
             ),
             *(
                 (

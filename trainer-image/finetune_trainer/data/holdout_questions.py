@@ -5,8 +5,7 @@ from typing import Any
 
 from finetune_trainer.data.rows import disk_buffer
 from finetune_trainer.data.rows.example import Example
-from finetune_trainer.data.tokens.chat_template import Template
-from finetune_trainer.data.tokens.stop_tokens import question_of
+from finetune_trainer.data.tokens.chat_template import Template, question_of
 from finetune_trainer.run_folder.prepared import Question
 
 _QUESTIONS = 5

@@ -1,4 +1,4 @@
-"""The rows that stay, as token ids in a file, and what is remembered of each."""
+"""Writes the rows that are kept as token ids, and remembers their lengths."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from finetune_trainer.methods.rows import TokenSequence
 
 @dataclass(frozen=True)
 class Tokens:
-    """Of each row of the table, in arrays; zero where a row is not used."""
+    """Arrays with an entry for each row of the table; zero where a row is not used."""
 
-    # Of its longest sequence, and those that are learned (int32).
+    # Tokens of its longest sequence, and those that are learned (int32).
     length: Any
     learned: Any
     truncated: Any
@@ -65,6 +65,17 @@ def tokenize(
                 place = place_of(findings.collected.table, findings.collected.sources, index)
                 sample = SampleRow(place=place, segments=_segments(tokenizer, row.sequence))
     return Tokens(length, learned, truncated, left_out, sample)
+
+
+def answers_warning(answers_left_out: int) -> list[str]:
+    """Return a warning, beginning with its CamelCase reason, if there are answers that are not learned."""
+    if not answers_left_out:
+        return []
+    return [
+        f"AnswersLeftOut: {answers_left_out:,} earlier answers of conversations are not learned, because the chat "
+        "template shows them otherwise than the model gives them, as without their thinking; to learn them too, end "
+        "rows of their own with them"
+    ]
 
 
 def _segments(tokenizer: Any, sequence: TokenSequence) -> list[Segment]:

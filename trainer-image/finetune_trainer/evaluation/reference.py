@@ -95,7 +95,7 @@ class Reference(Model):
     prompts: list[Prompt]
     probes: list[Probe] = Field(default_factory=list)
     rows: list[ReferenceRow]
-    # Of the model; small ones lose more to rounding.
+    # The model's; small models lose more to rounding.
     parameters: int | None = None
 
 
@@ -190,7 +190,7 @@ def compare(
             made.tuned.extend(_rounded(scores.gather(1, wanted[:, None])[:, 0] - total))
             made.top_ids.extend(ids.tolist())
             made.top.extend(map(_rounded, top - total[:, None]))
-            # Of what is left, not one less the sum: that would be rounding alone where the model is sure.
+            # Computed from the other tokens: 1 - sum would be only rounding where the model is sure.
             made.rest.extend(_rounded(scores.scatter(1, ids, float("-inf")).logsumexp(dim=1) - total))
         found.append(made)
     return found

@@ -1,6 +1,6 @@
-"""What a training method is made of, one module a method: whoever wants to know something of a method asks here.
+"""The training methods, one module each; `of` returns one by its name.
 
-The trainers are TRL's, with every setting explicit, over rows whose order is fixed before training starts.
+The trainers are TRL's, with every setting explicit, on rows whose order is fixed before training starts.
 """
 
 from collections.abc import Sequence

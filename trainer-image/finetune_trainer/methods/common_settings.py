@@ -65,11 +65,11 @@ def common(
         "torch_compile": False,
         "use_liger_kernel": False,
         "ignore_data_skip": False,
-        # Of several processes: LoRA's matrices are all used in every step.
+        # Matters with several processes only: every step uses all of LoRA's matrices.
         "ddp_find_unused_parameters": False,
         "logging_strategy": "steps",
         "logging_steps": 1,
-        # Otherwise a loss that is no number would be replaced by the mean of the others.
+        # Otherwise a loss that is not a number would be replaced by the mean of the others.
         "logging_nan_inf_filter": False,
         "report_to": "none",
         "disable_tqdm": True,

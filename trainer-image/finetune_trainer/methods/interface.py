@@ -1,4 +1,4 @@
-"""What a training method is, and what the floors above give it."""
+"""What a training method is, and what it is given: the model, the example, the predictions."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -28,20 +28,20 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the trainer is told at the end of a step."""
+    """What the trainer does at the end of a step."""
 
     save: bool
     stop: bool
 
 
 class Progress(Protocol):
-    """What is told of each optimizer step; see `train.step_control`."""
+    """Is notified at each optimizer step; see `train.step_control`."""
 
     def step_begins(self, done: int) -> None:
-        """`done` steps are behind."""
+        """A step begins; `done` steps are finished."""
 
     def step_ends(self, done: int) -> Decision:
-        """`done` counts this step."""
+        """A step ended; `done` counts it."""
 
     def logged(self, done: int, loss: float) -> None:
         """The loss of step `done` is known."""
@@ -51,7 +51,7 @@ class Progress(Protocol):
 
 
 class Example(Protocol):
-    """A row of a dataset; see `data.rows.example`. Its messages reach a method rendered: see Rendering."""
+    """A row of a dataset; see `data.rows.example`. A method gets its messages through Rendering."""
 
     @property
     def row_id(self) -> int:
@@ -83,7 +83,7 @@ class Answers(NamedTuple):
 class Rendering(Protocol):
     """The messages of one example in token ids, as the job's chat template shows them; see `data.tokens.encoder`.
 
-    What the template cannot show ends the encoding of the example with a reason.
+    If the template cannot show the example, the example is invalid: no method has to handle that.
     """
 
     @property
@@ -133,16 +133,16 @@ class Score:
     loss: float
     good_reward: float | None = None
     bad_reward: float | None = None
-    # Sums of the log-probabilities of the tokens of each answer, in nats: what later scores are compared with.
+    # Of each answer, summed over its tokens, in nats; scores after training are compared with them.
     log_probabilities: tuple[float, ...] = ()
 
 
 class TrainingMethod(ABC, Generic[R]):
-    """All that is particular to one value of `training.method`. Whoever else wants to know asks `methods.of`."""
+    """Everything that is specific to one value of `training.method`. Other modules get it from `methods.of`."""
 
     # The dataset formats that it learns from.
     formats: ClassVar[tuple[DatasetFormat, ...]]
-    # What one of its examples takes in GPU memory.
+    # What one example takes in GPU memory.
     footprint: ClassVar[Footprint] = Footprint()
     # Whether its loss compares the model with itself before training, so that both have to compute alike.
     compared_with_reference: ClassVar[bool] = False
@@ -151,11 +151,11 @@ class TrainingMethod(ABC, Generic[R]):
 
     @abstractmethod
     def columns(self) -> list[tuple[str, Any]]:
-        """Return name and pyarrow type of what a Parquet file has of each row, besides `row_id`."""
+        """Return (name, pyarrow type) of each Parquet column except `row_id`."""
 
     @abstractmethod
     def encode(self, example: Example, rendering: Rendering) -> R | str:
-        """Return the row of an example in one of `formats`, or why it is none, without its text."""
+        """Return the row of an example in one of `formats`, or the reason why it is invalid, without its text."""
 
     @abstractmethod
     def score(
@@ -204,7 +204,7 @@ class TrainingMethod(ABC, Generic[R]):
         return pa.schema([*self.columns(), ("row_id", pa.int64())])
 
     def read(self, path: Path) -> list[R]:
-        """Return the rows of a Parquet file of prepare's."""
+        """Return the rows of a Parquet file that prepare wrote."""
         import pyarrow.parquet
 
         table = pyarrow.parquet.read_table(path, columns=self.schema().names)

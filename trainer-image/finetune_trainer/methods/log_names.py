@@ -12,9 +12,9 @@ _NAMES = {
 
 
 def figures(entry: Mapping[str, Any]) -> dict[str, float]:
-    """Return the rewards that a log entry has, and their margin; nothing for SFT.
+    """Return the rewards in a log entry and their margin; nothing for SFT.
 
-    Of good and bad answers in the step's own rows: means over micro-batches, before the step changes the model.
+    They are those of the step's own rows before the step changes the model, as means over its micro-batches.
     """
     found = {name: float(entry[key]) for key, name in _NAMES.items() if key in entry}
     if "rewardChosen" in found and "rewardRejected" in found:

@@ -130,7 +130,8 @@ def weighted(trainer_class: Any, step_rows: Sequence[int]) -> Any:
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            assert not return_outputs
+            if return_outputs:
+                raise GuardError("the trainer asked for the outputs of a step beside its loss")
             loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
             micro = self.args.per_device_train_batch_size
             return loss * weight(self.rows_of(inputs), step_rows[self.state.global_step], micro)
@@ -139,9 +140,9 @@ def weighted(trainer_class: Any, step_rows: Sequence[int]) -> Any:
 
 
 def set_reference(model: Any, *, continued: bool) -> None:
-    """Make the policy before training the reference, without a second copy of the base's weights.
+    """Use the policy before training as the reference, without a second copy of the base's weights.
 
-    A fresh adapter changes nothing, so the reference is the model without it. Of an adapter that is trained further, a
+    A fresh adapter changes nothing, so the reference is the model without it. For an adapter that is trained further, a
     frozen copy is kept under the name that TRL looks for.
     """
     present = REFERENCE in model.peft_config

@@ -1,4 +1,4 @@
-"""What every method's row has: the token ids of one example, as prepare writes them. Nothing after it tokenizes."""
+"""What the rows of all methods have in common. Prepare writes them; no later stage tokenizes training data."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""Tells Progress what the trainer library does."""
+"""Reports what the trainer library does to Progress."""
 
 from pathlib import Path
 from typing import Any

@@ -37,8 +37,8 @@ def load(
     # Tokenized rows need no worker processes, each of which takes 680 MB.
     os.environ["UNSLOTH_DATASET_NUM_PROC"] = "0"
     # Unsloth compiles each layer twice, with gradients for the policy and without for the reference, and the two round
-    # BF16 at different places: on an H100 an untrained policy differed from its reference by 0.36 nats a row, and DPO began
-    # at 0.700 instead of log 2. Not compiled, the two are equal to the last bit.
+    # BF16 at different places: on an H100 an untrained policy differed from its reference by 0.36 nats a row, and DPO
+    # started at 0.700 instead of log 2. Without compilation the two are equal to the last bit.
     if methods.of(plan.training.method).compared_with_reference:
         os.environ["UNSLOTH_BLOCK_COMPILE"] = "0"
     # Unsloth first: it patches the libraries that are imported after it.

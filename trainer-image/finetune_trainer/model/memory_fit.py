@@ -1,4 +1,4 @@
-"""Which rung fits the GPU: the fastest one whose estimate stays within the memory that is free."""
+"""Which memory settings fit the GPU: the fastest ones whose estimate stays within the free memory."""
 
 from collections.abc import Iterable, Sequence
 
@@ -17,7 +17,7 @@ _MARGIN = 0.05
 
 
 def candidates(plan: Plan, processes: int = 1) -> list[MemorySettings]:
-    """Return the rungs that the plan allows, the fastest first.
+    """Return the settings that the plan allows, the fastest first.
 
     A larger micro-batch helps more than keeping activations does (benchmarks/README.md), so that it comes first.
     """
@@ -32,7 +32,7 @@ def candidates(plan: Plan, processes: int = 1) -> list[MemorySettings]:
 
 
 def usual(plan: Plan, processes: int = 1) -> MemorySettings:
-    """Return the rung where nothing can be estimated."""
+    """Return the settings where nothing can be estimated."""
     training = plan.training
     size = shares.process_batch_size(training.batch_size, processes)
     micro = training.micro_batch_size or (_USUAL_MICRO_BATCH if size % _USUAL_MICRO_BATCH == 0 else 1)
@@ -56,7 +56,7 @@ def longest(steps: Iterable[Sequence[int]], micro_batch_size: int) -> int:
 def estimate(
     plan: Plan, shape: Shape, memory_settings: MemorySettings, steps: Iterable[Sequence[int]], processes: int = 1
 ) -> Estimate:
-    """Return what a rung takes on each of `processes` GPUs for these steps (see `longest`)."""
+    """Return what these settings take on each of `processes` GPUs for these steps (see `longest`)."""
     return memory.estimate(
         shape,
         footprint=methods.of(plan.training.method).footprint,
@@ -73,9 +73,9 @@ def estimate(
 def first_settings(
     plan: Plan, shape: Shape | None, steps: Sequence[Sequence[int]], free_mib: int | None, processes: int = 1
 ) -> MemorySettings:
-    """Return the rung to start with; `free_mib` is what is free before anything is loaded, None without a GPU.
+    """Return the settings to start with; `free_mib` is what is free before anything is loaded, None without a GPU.
 
-    If no rung fits by the estimate, the most frugal one is tried: an estimate refuses nothing by itself.
+    If none fits by the estimate, the most frugal ones are tried: an estimate refuses nothing by itself.
     """
     if shape is None or free_mib is None:
         return usual(plan, processes)
@@ -85,7 +85,7 @@ def first_settings(
 
 
 def check(plan: Plan, shape: Shape | None, longest_row: int) -> int | None:
-    """Return the MiB that the job takes at least, of the frugal rung that train ends on; None if nothing is known.
+    """Return the MiB that the job takes at least, with the most frugal settings; None if nothing is known.
 
     Raises:
         OutOfGPUMemoryError: that is more than spec.compute.accelerator.memoryMiB.

@@ -18,11 +18,11 @@ from finetune_trainer.data.holdout_questions import held_questions
 from finetune_trainer.data.report import data_report, notes
 from finetune_trainer.data.rows import collect
 from finetune_trainer.data.split import holdout_rows
-from finetune_trainer.data.tokenize import Tokens, tokenize
+from finetune_trainer.data.tokenize import Tokens, answers_warning, tokenize
 from finetune_trainer.data.tokens import parquet_writer
 from finetune_trainer.data.tokens.chat_template import ChatTemplate
 from finetune_trainer.data.tokens.encoder import Encoder
-from finetune_trainer.data.tokens.stop_tokens import Stops, answers_warning, find_stops
+from finetune_trainer.data.tokens.stop_tokens import Stops, find_stops
 from finetune_trainer.errors import DatasetError
 from finetune_trainer.model import earlier_adapter, memory_fit
 from finetune_trainer.model.checked import CheckedModel

@@ -135,7 +135,7 @@ def _portions(found: Collected, source: Source, file: SourceFile, columns: Colum
             lines, size = [], 0
     if lines:
         yield lines
-    columns.require(file.name, formats.told_by(source.row_format) if source.row_format else ())
+    columns.require(file.name, formats.fields(source.row_format) if source.row_format else ())
 
 
 def _set_format(found: Collected, source: Source, row_format: Format) -> None:

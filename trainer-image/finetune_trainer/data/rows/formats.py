@@ -1,4 +1,7 @@
-"""From one row's value to messages, or to the reason why it is none. Reasons never repeat a row's text."""
+"""Parses one row's value into messages, or says why it is invalid. Reasons never repeat a row's text.
+
+A dataset format is a parser and an entry of `_FORMATS`.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -40,13 +43,13 @@ def detect(source: str, number: int, value: dict[str, Any], columns: Columns, un
     """
     renamed = columns.rename(value)
     for found, known in _FORMATS.items():
-        if all(name in renamed for name in known.told_by):
+        if all(name in renamed for name in known.fields):
             return found
     # A wrong mapping is the likelier reason.
     columns.require(source, COLUMNS)
-    lacking = {f: [name for name in known.told_by if name not in renamed] for f, known in _FORMATS.items()}
+    lacking = {f: [name for name in known.fields if name not in renamed] for f, known in _FORMATS.items()}
     near = min(
-        (f for f, known in _FORMATS.items() if len(lacking[f]) < len(known.told_by)),
+        (f for f, known in _FORMATS.items() if len(lacking[f]) < len(known.fields)),
         key=lambda f: len(lacking[f]),
         default=None,
     )
@@ -59,9 +62,9 @@ def detect(source: str, number: int, value: dict[str, Any], columns: Columns, un
     )
 
 
-def told_by(row_format: Format) -> tuple[str, ...]:
+def fields(row_format: Format) -> tuple[str, ...]:
     """Return the fields that every row of the format has."""
-    return _FORMATS[row_format].told_by
+    return _FORMATS[row_format].fields
 
 
 def check_method(method: Method, row_format: Format, source: str) -> None:
@@ -233,8 +236,8 @@ def _either(names: Sequence[str]) -> str:
 
 
 class _Format(NamedTuple):
-    # The fields that every row has, and that it is known by.
-    told_by: tuple[str, ...]
+    # Every row has these; the first row is recognized by them.
+    fields: tuple[str, ...]
     parse: Callable[[Mapping[str, Any]], Parsed | str]
 
 

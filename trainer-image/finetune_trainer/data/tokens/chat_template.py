@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
 
-from finetune_trainer.data.rows.example import Message
+from finetune_trainer.data.rows.example import Example, Message
 from finetune_trainer.errors import ModelError, SettingsError, StageError
 
 Template = Literal["Model", "Alpaca", "Custom"]
@@ -111,6 +111,26 @@ def render_prompt(tokenizer: Any, jinja: str, system_prompt: str | None, prompt:
         RenderError: the template does not take it.
     """
     return render(tokenizer, jinja, conversation(system_prompt, prompt), generate=True)
+
+
+def messages_of(example: Example, template: Template, system_prompt: str | None) -> list[Message]:
+    """Return the messages to render: the row's own system message wins over the job's."""
+    messages = list(example.messages)
+    if example.context:
+        first = next(i for i, m in enumerate(messages) if m["role"] == "user")
+        messages[first] = {"role": "user", "content": question_of(example, template)}
+    if system_prompt and messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": system_prompt})
+    return messages
+
+
+def question_of(example: Example, template: Template) -> str:
+    """Return the text of the first question, with an Alpaca row's input in its place."""
+    question = next(m["content"] for m in example.messages if m["role"] == "user")
+    if not example.context:
+        return question
+    heading = "### Input:\n" if template == "Alpaca" else ""
+    return f"{question}\n\n{heading}{example.context}"
 
 
 def conversation(system_prompt: str | None, prompt: str) -> list[Message]:

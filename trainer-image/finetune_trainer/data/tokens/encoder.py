@@ -7,8 +7,8 @@ from typing import Any
 from finetune_api.training_spec import Method
 from finetune_trainer import methods
 from finetune_trainer.data.rows.example import Example, Message
-from finetune_trainer.data.tokens.chat_template import ChatTemplate, RenderError, adds_bos, encode, render
-from finetune_trainer.data.tokens.stop_tokens import Stops, messages_of, require_eos, special_tokens
+from finetune_trainer.data.tokens.chat_template import ChatTemplate, RenderError, adds_bos, encode, messages_of, render
+from finetune_trainer.data.tokens.stop_tokens import Stops, require_eos, special_tokens
 from finetune_trainer.errors import ModelError, SettingsError, StageError
 from finetune_trainer.methods.interface import Answers
 from finetune_trainer.methods.rows import Row

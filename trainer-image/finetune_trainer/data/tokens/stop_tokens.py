@@ -1,11 +1,11 @@
-"""The messages that are rendered, and the tokens at which a model stops."""
+"""The control tokens of a tokenizer, and those at which a model stops."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_trainer.data.rows.example import Example, Message
-from finetune_trainer.data.tokens.chat_template import ChatTemplate, RenderError, Template, encode, render
+from finetune_trainer.data.rows.example import Message
+from finetune_trainer.data.tokens.chat_template import ChatTemplate, RenderError, encode, render
 from finetune_trainer.errors import ModelError
 
 
@@ -17,41 +17,10 @@ class Stops:
     strings: tuple[str, ...]
 
 
-def messages_of(example: Example, template: Template, system_prompt: str | None) -> list[Message]:
-    """Return the messages to render: the row's own system message wins over the job's."""
-    messages = list(example.messages)
-    if example.context:
-        first = next(i for i, m in enumerate(messages) if m["role"] == "user")
-        messages[first] = {"role": "user", "content": question_of(example, template)}
-    if system_prompt and messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": system_prompt})
-    return messages
-
-
-def question_of(example: Example, template: Template) -> str:
-    """Return the text of the first question, with an Alpaca row's input in its place."""
-    question = next(m["content"] for m in example.messages if m["role"] == "user")
-    if not example.context:
-        return question
-    heading = "### Input:\n" if template == "Alpaca" else ""
-    return f"{question}\n\n{heading}{example.context}"
-
-
 def special_tokens(tokenizer: Any) -> list[str]:
     """Return the texts that the tokenizer turns into control tokens wherever they stand."""
     added = (str(t.content) for t in tokenizer.added_tokens_decoder.values() if t.special)
     return sorted({*added, *(str(t) for t in tokenizer.all_special_tokens)})
-
-
-def answers_warning(answers_left_out: int) -> list[str]:
-    """Return the sentence, begun by its CamelCase reason, that tells of answers that are not learned."""
-    if not answers_left_out:
-        return []
-    return [
-        f"AnswersLeftOut: {answers_left_out:,} earlier answers of conversations are not learned, because the chat "
-        "template shows them otherwise than the model gives them, as without their thinking; to learn them too, end "
-        "rows of their own with them"
-    ]
 
 
 def find_stops(tokenizer: Any, template: ChatTemplate, generation_eos: Sequence[int]) -> Stops:

@@ -7,9 +7,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from finetune_trainer.data.rows.example import Example, Message
-from finetune_trainer.data.tokens.chat_template import ALPACA_JINJA, ChatTemplate, Template, render_prompt
+from finetune_trainer.data.tokens.chat_template import ALPACA_JINJA, ChatTemplate, Template, question_of, render_prompt
 from finetune_trainer.data.tokens.encoder import Encoder
-from finetune_trainer.data.tokens.stop_tokens import answers_warning, find_stops, question_of
+from finetune_trainer.data.tokens.stop_tokens import find_stops
 from finetune_trainer.methods.sft import SFTRow
 
 START, END, NEWLINE = 1, 2, 198
@@ -141,8 +141,3 @@ def test_question_includes_the_input_as_the_template_has_it(template: Template, 
 def test_stops_are_those_of_tokenizer_generation_config_and_template(tokenizer: Any) -> None:
     assert find_stops(tokenizer, _template(tokenizer, "Alpaca"), [0, 10**9]).ids == (0, END)
     assert find_stops(tokenizer, _template(tokenizer, "Model"), []).strings == ("<|im_end|>",)
-
-
-def test_answers_that_are_not_learned_are_told() -> None:
-    assert answers_warning(0) == []
-    assert answers_warning(1200)[0].startswith("AnswersLeftOut: 1,200 earlier answers of conversations are not learned")
