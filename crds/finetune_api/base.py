@@ -55,7 +55,7 @@ def at_most_one_of(*members: str) -> tuple[str, str]:
 def patterned(
     pattern: str, message: str, *, max_length: int, min_length: int | None = None, description: str | None = None
 ) -> Any:
-    """Return the Field of a string with a pattern; `message` is what a user reads, who need not read patterns."""
+    """Return the Field of a string with a pattern; `message` is what users read instead of the pattern."""
     return Field(
         pattern=pattern,
         min_length=min_length,
@@ -70,7 +70,7 @@ _DECIMAL = r"^(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?$"
 Decimal = Annotated[
     str, patterned(_DECIMAL, 'must be a decimal number in quotes, such as "2e-4" or "0.05"', max_length=32)
 ]
-# The same, but below zero too: a measured value such as a loss difference.
+# The same, but may be negative: a measured value such as a loss difference.
 SignedDecimal = Annotated[str, Field(pattern=r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?$", max_length=32)]
 Name = Annotated[
     str,
@@ -127,5 +127,5 @@ Quantity = Annotated[
 
 def decimal_range(condition: str, message: str) -> dict[str, Any]:
     """Return the rule of a Decimal's range. `condition` speaks of `value`, a double."""
-    # Not evaluated for what is no decimal: one mistake, one message.
+    # Only for decimals, so that one mistake gives one message.
     return rules((f"!self.matches(r'{_DECIMAL}') || {condition.replace('value', 'double(self)')}", message))

@@ -7,7 +7,7 @@ from pydantic import Field
 from finetune_api.base import Model, Name, Quantity, patterned, rules
 from finetune_api.references import SecretRef
 
-# Defaults that rules repeat.
+# Defaults that validation rules repeat.
 NODES = GPUS_PER_NODE = 1
 
 
@@ -24,14 +24,13 @@ class ExtendedResource(Model):
         GPUS_PER_NODE,
         ge=1,
         le=16,
-        description="GPUs of one node that train takes. Each holds the whole model and learns an equal share of every "
-        "batch, so that training.batchSize must be a multiple of nodes times count; the result is that of one GPU. "
-        "Method SFT only.",
+        description="GPUs per node for train. Each has the whole model and processes an equal share of every batch, so "
+        "training.batchSize must be a multiple of nodes times count. The result is that of one GPU. Method SFT only.",
     )
 
 
 class Accelerator(Model):
-    """The device that train asks for."""
+    """The device that train requests."""
 
     extended_resource: ExtendedResource = ExtendedResource()
     memory_mib: int | None = Field(
@@ -72,7 +71,7 @@ class Scratch(Model):
     """Disk for models and intermediate files, in an emptyDir."""
 
     size: Quantity = Field(
-        description="Limit, such as 100Gi. Some four times the size of the model in 16 bit is enough."
+        description="Limit, such as 100Gi. About four times the size of the model in 16 bit is enough."
     )
 
 
@@ -107,8 +106,8 @@ class ComputeSpec(Model):
         NODES,
         ge=1,
         le=16,
-        description="Pods that train together, each with the GPUs of accelerator. They need a network in which they "
-        "reach each other on every port, by the names that the cluster's DNS gives to pods.",
+        description="Pods that train together, each with the GPUs of accelerator. They must be able to reach each "
+        "other on every port, by their DNS names in the cluster.",
     )
     resources: StageResources = StageResources()
     scratch: Scratch | None = None
@@ -125,12 +124,12 @@ class ComputeSpec(Model):
         [], description="Secrets to pull the trainer image with, in the job's own namespace."
     )
     fs_group: int | None = Field(
-        None, ge=0, le=2_147_483_647, description="Group that owns the mounted volumes, where they need one."
+        None, ge=0, le=2_147_483_647, description="Group that owns the mounted volumes, if they need one."
     )
     pod_labels: Annotated[LabelMap, Field(json_schema_extra=rules(_OWN_PREFIX))] | None = None
     pod_annotations: Annotated[AnnotationMap, Field(json_schema_extra=rules(_OWN_PREFIX))] | None = None
 
     @property
     def gpus(self) -> int:
-        """How many GPUs train takes in all."""
+        """The number of GPUs that train uses in total."""
         return self.accelerator.extended_resource.count * self.nodes

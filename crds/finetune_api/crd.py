@@ -31,7 +31,7 @@ def structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str,
     """Turn a pydantic JSON schema node into a structural schema node.
 
     References are inlined, `X | None` becomes an optional X, and defaults move into the description: the operator
-    fills them in when it renders the plan, so that a stored object says only what its user said.
+    fills them in when it renders the plan, so that a stored object has only what its user wrote.
 
     Raises:
         ValueError: the node is a union that has no structural form.
@@ -84,7 +84,7 @@ def _schema(model: type[FineTuneJobSpec] | type[FineTuneJobStatus]) -> dict[str,
 def render() -> dict[str, Any]:
     """Return the CustomResourceDefinition as a dictionary."""
     status = _schema(FineTuneJobStatus)
-    # kstatus then reports InProgress, not Current, for a job that the operator has not seen yet.
+    # Makes kstatus report InProgress, not Current, for a job that the operator has not seen yet.
     status["default"] = {"observedGeneration": -1}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",

@@ -78,7 +78,7 @@ class DatasetSource(Model):
     persistent_volume_claim: VolumePath | None = Field(None, description="A file on a volume, mounted read-only.")
     hugging_face: HuggingFaceDataset | None = Field(None, description="A file of a dataset repository.")
     http: HttpFile | None = Field(None, description="A file on a web server.")
-    format: DatasetFormat | None = Field(None, description="Of this source alone. Left out: dataset.format.")
+    format: DatasetFormat | None = Field(None, description="Format of this source. Left out: dataset.format.")
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -87,26 +87,26 @@ class DatasetSource(Model):
 
 
 class DatasetChecks(Model):
-    """What is refused before a GPU is held."""
+    """Checks that run before the job asks for a GPU."""
 
     minimum_examples: int = Field(
         50, ge=1, le=1_000_000, description="With fewer valid examples the job fails before it asks for a GPU."
     )
     invalid_rows: Literal["Fail", "Drop"] = Field("Fail", description="Drop leaves invalid rows out and counts them.")
     duplicates: Literal["Drop", "Keep"] = Field(
-        "Drop", description="Drop leaves out rows that say the same as an earlier one, word for word or nearly."
+        "Drop", description="Drop leaves out rows that are the same as an earlier one, or nearly the same."
     )
     truncation: Literal["Warn", "Drop", "Fail"] = Field(
         "Warn", description="Rows longer than model.maxSequenceLength are cut (Warn), left out, or refused."
     )
 
 
-# Where neither a share nor sources of its own are given.
+# If neither percent nor sources are given.
 HOLDOUT_PERCENT = 5
 
 
 class Holdout(Model):
-    """The rows kept aside to judge the result."""
+    """The rows held out to judge the result."""
 
     model_config = ConfigDict(json_schema_extra=rules(at_most_one_of("percent", "sources")))
 
@@ -114,11 +114,11 @@ class Holdout(Model):
         None,
         ge=1,
         le=20,
-        description="Never more than 200 rows; at least 20 rows where they are no more than 20 %. "
+        description="Percentage of the rows: at most 200 rows, and at least 20 if that is no more than 20 %. "
         f"Left out, without sources: {HOLDOUT_PERCENT}.",
     )
     sources: Annotated[list[DatasetSource], Field(min_length=1, max_length=4)] | None = Field(
-        None, description="Files of examples that are kept aside as they are, instead of a share of the dataset."
+        None, description="Files of examples to hold out, instead of a share of the dataset."
     )
 
 
@@ -147,7 +147,7 @@ class DatasetSpec(Model):
     model_config = ConfigDict(json_schema_extra=rules(at_most_one_of("promptTemplate", "templateRef")))
 
     sources: Annotated[list[DatasetSource], Field(min_length=1, max_length=16)] = Field(
-        description="Files of examples, put together in this order."
+        description="Files of examples, concatenated in this order."
     )
     format: DatasetFormat = Field(
         "Auto",
@@ -157,18 +157,18 @@ class DatasetSpec(Model):
         'PromptCompletion: {"prompt": ..., "completion": ...}. Text: {"text": ...}, learned as it is. '
         'Preference: {"prompt": ..., "chosen": ..., "rejected": ...}, for DPO and ORPO. '
         'Binary: {"prompt": ..., "completion": ..., "label": true}, for KTO. '
-        "Auto: seen from the first row of each source.",
+        "Auto: detected from the first row of each source.",
     )
     columns: Columns | None = Field(
-        None, description="Your names of the fields, such as {instruction: 질문, output: 답변}."
+        None, description="Your names for the fields, such as {instruction: 질문, output: 답변}."
     )
     prompt_template: Literal["Auto", "Model", "Alpaca"] | None = Field(
         None,
         description="Model: the tokenizer's chat template. Alpaca: the Alpaca text. "
-        "Auto: the chat template where the weights know its tokens, else Alpaca. Left out, without templateRef: Auto.",
+        "Auto: the chat template if the weights know its tokens, else Alpaca. Left out, without templateRef: Auto.",
     )
     template_ref: ConfigMapKeyRef | None = Field(
-        None, description="A chat template (Jinja) of your own in a ConfigMap, instead of promptTemplate."
+        None, description="Your own chat template (Jinja) in a ConfigMap, instead of promptTemplate."
     )
     chat_template_kwargs: (
         Annotated[
@@ -181,7 +181,7 @@ class DatasetSpec(Model):
         "true, false and whole numbers are passed as such.",
     )
     system_prompt: Annotated[str, Field(min_length=1, max_length=8192)] | None = Field(
-        None, description="Put before every example that has none of its own."
+        None, description="System prompt for every example without one of its own."
     )
     checks: DatasetChecks = DatasetChecks()
     holdout: Holdout = Holdout()

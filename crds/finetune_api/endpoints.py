@@ -1,4 +1,4 @@
-"""Which servers a job leads to, and whether the administrator's policy allows them."""
+"""The servers that a job connects to, and whether the administrator's policy allows them."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,28 +11,28 @@ from finetune_api.policy import Policy
 
 AWS = "https://amazonaws.com"
 HUB = "https://huggingface.co"
-# Programs disagree on where the host of a URL ends if there is something else in it, a backslash for example.
+# Programs disagree on where the host of a URL ends if it has other characters, such as a backslash.
 _HOST = re.compile(r"[\w.-]+")
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A server that a job leads to. `field` is the member of the spec that names it, or could."""
+    """A server that a job connects to. `field` is the field of the spec that names it, or could."""
 
     field: str
     url: str
 
 
 def of(plan: Plan) -> list[Endpoint]:
-    """Return every server of a plan. S3 without endpoint stands as AWS, a hub without one as huggingface.co."""
+    """Return every server of a plan. S3 without an endpoint is listed as AWS, a hub without one as huggingface.co."""
     return list(_all(plan))
 
 
 def refused(policy: Policy, endpoints: Iterable[Endpoint]) -> str | None:
-    """Return what is wrong, in one sentence, if a server is surely not allowed; None otherwise.
+    """Return what is wrong, in one sentence, if a server is certainly not allowed; None otherwise.
 
-    Names are not looked up. So where the policy has address ranges, a name that it does not list is left to who
-    connects: see `allowed_address`.
+    Names are not resolved. If the policy has address ranges, a name that it does not list is checked on connection:
+    see `allowed_address`.
     """
     if not policy.endpoints:
         return None
@@ -50,12 +50,12 @@ def refused(policy: Policy, endpoints: Iterable[Endpoint]) -> str | None:
 
 
 def allowed_address(policy: Policy, host: str, port: int, addresses: Sequence[str]) -> bool:
-    """Say whether a connection to `host` is allowed, whose name leads to `addresses` (IPv4 or IPv6, as text).
+    """Return whether a connection to `host` is allowed, whose name resolves to `addresses` (IPv4 or IPv6, as text).
 
     Either the host is listed, or each address is in a listed range: any of them may be the one that is used.
 
     Raises:
-        ValueError: an address is none.
+        ValueError: an address is invalid.
     """
     if not policy.endpoints or _is_listed(policy, _normal(host), port):
         return True

@@ -1,10 +1,10 @@
-"""What the trainer's exit codes mean. The numbers are a contract: operators and trainers of different versions meet."""
+"""The trainer's exit codes. The numbers are a contract between operators and trainers of different versions."""
 
 from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Exit codes of `python -m finetune_trainer`; those from sysexits.h keep their meaning there where they can."""
+    """Exit codes of `python -m finetune_trainer`; those from sysexits.h keep their meaning if possible."""
 
     OK = 0
     SETTINGS = 64
@@ -13,7 +13,7 @@ class ExitCode(IntEnum):
     UNAVAILABLE = 69
     # EX_SOFTWARE: a guard of the trainer found its own work wrong.
     SOFTWARE = 70
-    # Of `--report` alone. EX_OSFILE: a file that should be there is not.
+    # Only from `--report`. EX_OSFILE: a file that should exist does not.
     NO_RESULT = 72
     PREEMPTED = 75
     ACCESS_DENIED = 77
@@ -22,7 +22,7 @@ class ExitCode(IntEnum):
     HUNG = 81
 
 
-# Trying again cannot help: something has to be changed first, the job or, for SOFTWARE, the trainer image.
+# A retry cannot help: the job has to be changed first, or, for SOFTWARE, the trainer image.
 PERMANENT = frozenset(
     {
         ExitCode.SETTINGS,
@@ -52,5 +52,5 @@ REASONS: dict[int, str] = {
 
 
 def reason(code: int) -> str:
-    """Return the CamelCase reason of an exit code; codes that are none of ours are Crashed."""
+    """Return the CamelCase reason of an exit code; unknown codes are Crashed."""
     return REASONS.get(code, "Crashed")

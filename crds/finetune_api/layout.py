@@ -1,4 +1,4 @@
-"""Where things lie in the bucket, relative to `spec.output.s3.uri`. A run is complete when its manifest exists."""
+"""The keys in the bucket, relative to `spec.output.s3.uri`. A run is complete when its manifest exists."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ class JobLayout:
 
     @property
     def job(self) -> str:
-        """Everything of this name, over all its runs."""
+        """The folder of all runs of this name."""
         return f"{self.namespace}/{self.name}"
 
     @property
@@ -29,12 +29,12 @@ class JobLayout:
 
     @property
     def state(self) -> str:
-        """What only this uid may use: results of finished stages, and checkpoints."""
+        """The folder for this uid only: results of finished stages, and checkpoints."""
         return f"{self.namespace}/.runs/{self.uid}"
 
     @property
     def checkpoints(self) -> str:
-        """One folder per checkpoint."""
+        """The folder of the checkpoints, one subfolder each."""
         return f"{self.state}/checkpoints"
 
     def index(self, run_id: str) -> str:
@@ -42,7 +42,7 @@ class JobLayout:
         return f"{self.namespace}/.index/{run_id}.json"
 
     def model_hashes(self, folder: str) -> str:
-        """The checksums of a mounted model's files; `folder` is a hash that tells the folders apart."""
+        """The checksums of a mounted model's files; `folder` is a hash that identifies the model's folder."""
         return f"{self.namespace}/.index/models/{folder}.json"
 
     def result(self, stage: Stage) -> str:
@@ -50,7 +50,7 @@ class JobLayout:
         return f"{self.state}/{stage}.json"
 
     def exported(self, name: str) -> str:
-        """The record of one file that export has made, proven and uploaded: a retry does not make it again."""
+        """The record of one file that export made, verified and uploaded: a retry does not make it again."""
         return f"{self.state}/export/{name}.json"
 
     def run(self, run_id: str) -> str:
@@ -58,7 +58,7 @@ class JobLayout:
         return f"{self.job}/{run_id}"
 
     def log(self, run_id: str | None, stage: Stage, attempt: int, node: int = 0) -> str:
-        """The log of one attempt. Before the run id is known it lies with the state of the uid.
+        """The log of one attempt. Before the run id is known, it is in the state folder of the uid.
 
         `node`: which of the pods that train together, from 0.
         """

@@ -1,4 +1,4 @@
-"""How much GPU memory training takes, by parts, from the model's shape alone."""
+"""Estimates the GPU memory of training, by part, from the model's shape alone."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _HALF = 2
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a decoder that its memory follows from."""
+    """The sizes of a decoder that determine its memory."""
 
     hidden: int
     intermediate: int
@@ -26,7 +26,7 @@ class Shape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Self | None:
-        """Read a config.json; None if it does not say what is needed."""
+        """Read a config.json; None if it lacks a needed size."""
         text = config.get("text_config") or config
         try:
             hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
@@ -79,28 +79,28 @@ class Estimate:
     adapter: int
     activations: int
     logits: int
-    # What torch holds beyond what is in use.
+    # What torch reserves beyond what is in use.
     reserve: int
     # The CUDA context and the libraries' kernels.
     cuda: int
 
     @property
     def total_mib(self) -> int:
-        """All of it."""
+        """The sum of all parts."""
         return self.weights + self.adapter + self.activations + self.logits + self.reserve + self.cuda
 
 
-# Measured on one H100 with Llama 3 8B's shape: benchmarks/memory.py, whose README has the figures.
+# Measured on one H100 with the shape of Llama 3 8B: benchmarks/memory.py; its README has the figures.
 # Bytes of 16-bit activations that one block keeps per token: six of the hidden width, keys and values, and two of the
 # intermediate width, and a little for the adapters.
 _BLOCK_EXTRA = 1.11
-# A block that is computed again in the backward pass holds its activations and their gradients.
+# A block that is recomputed in the backward pass holds its activations and their gradients.
 _RECOMPUTED = 2.15
-# Layers whose inputs wait on the GPU for their trip to or from host memory.
+# Layers whose inputs are on the GPU while they are copied to or from host memory.
 _OFFLOADED_LAYERS = 4
-# A loss in chunks computes about so many tokens at once.
+# A loss in chunks computes about this many tokens at once.
 _LOGIT_CHUNK_TOKENS = 512
-# A loss that holds all logits has them in 16 bit, a 32-bit copy and its gradient.
+# A loss that holds all logits has them in 16 bit, with their 32-bit copy and its gradient.
 _LOGIT_BYTES = 10
 _RESERVE = 0.06
 _CUDA_MIB = 850

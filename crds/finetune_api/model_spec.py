@@ -23,9 +23,7 @@ class HuggingFaceModel(Model):
         str,
         patterned(r"^[A-Za-z0-9]\w*([./-]\w+)*$", "must be a branch, a tag or a commit", max_length=200),
     ] = Field("main", description="Branch, tag or commit. It is resolved to a commit once, at the start.")
-    token_secret_ref: SecretKeyRef | None = Field(
-        None, description="Access token, for private repositories and those with terms to accept."
-    )
+    token_secret_ref: SecretKeyRef | None = Field(None, description="Access token, for private and gated repositories.")
 
 
 class FineTuneJobRef(Model):
@@ -35,7 +33,7 @@ class FineTuneJobRef(Model):
 
 
 class AdapterSource(Model):
-    """An adapter to go on from: it is trained further instead of a fresh one."""
+    """An existing adapter, which is trained further instead of a new one."""
 
     model_config = ConfigDict(json_schema_extra=rules(exactly_one_of("s3", "fineTuneJobRef")))
 
@@ -66,10 +64,10 @@ class ModelSpec(Model):
         "None keeps 16 bit (LoRA).",
     )
     max_sequence_length: int = Field(
-        2048, ge=64, le=131072, description="In tokens (a page of text is some 500). Longer examples are cut."
+        2048, ge=64, le=131072, description="In tokens (a page of text has about 500). Longer examples are truncated."
     )
     adapter: AdapterSource | None = Field(
-        None, description="Continue an earlier adapter of this same model, with more data for example."
+        None, description="Continue training an earlier adapter of the same model, for example with more data."
     )
 
     @model_validator(mode="after")

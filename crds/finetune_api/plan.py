@@ -1,4 +1,4 @@
-"""The trainer's whole view of a job: rendered from the custom resource, all defaults filled in."""
+"""Everything that the trainer knows about a job: rendered from the custom resource, with all defaults filled in."""
 
 import hashlib
 import json
@@ -13,10 +13,10 @@ from finetune_api.references import S3Connection
 from finetune_api.spec import GGUFType, MergeBase
 from finetune_api.training_spec import Method
 
-# Raised when an older trainer would do something else with a new plan; newer trainers read all versions before.
+# Raised when an older trainer would misread a new plan. Newer trainers read all earlier versions.
 PLAN_VERSION = 3
 
-# Where the pod finds what the job references. The operator mounts it there, the plan points at it.
+# Where the operator mounts what the job references. The plan has these paths.
 PLAN_PATH = "/etc/finetune/plan/plan.json"
 MODEL_MOUNT = "/var/run/finetune/model"
 TEMPLATE_MOUNT = "/var/run/finetune/template"
@@ -26,7 +26,7 @@ CA_MOUNT = "/var/run/finetune/ca"
 
 
 class Defaults(Model):
-    """What the administrator set in the chart and a job may leave out."""
+    """Settings of the chart that apply if a job leaves them out."""
 
     s3: S3Connection = S3Connection()
     hugging_face_endpoint: str | None = Field(None, description="Base URL of a hub mirror.")
@@ -93,7 +93,7 @@ class SourcePlan(Model):
 
     name: str
     s3: S3Target | None = None
-    # Of s3 and url.
+    # For s3 and url.
     sha256: str | None = None
     path: str | None = None
     hub: HubFile | None = None
@@ -101,14 +101,14 @@ class SourcePlan(Model):
     format: DatasetFormat = "Auto"
 
 
-# Members that came with a later version have a default that means what plans without them meant: a job that was
-# accepted by an older operator goes on with its plan.
+# Members that a later version added have a default with the meaning of plans without them, so that a job accepted by an
+# older operator continues with its plan.
 class DatasetPlan(Model):
     """The data and what is done with it before training."""
 
     sources: list[SourcePlan]
     holdout_sources: list[SourcePlan] = []
-    # The job's; each source has the one that counts.
+    # The job's format; each source has the one that applies to it.
     format: DatasetFormat
     columns: dict[str, str] = {}
     prompt_template: Literal["Auto", "Model", "Alpaca"]
@@ -153,7 +153,7 @@ class TrainingPlan(Model):
     epochs: int | None = None
     learning_rate: float
     learning_rate_schedule: Literal["Linear", "Cosine", "Constant"]
-    # Of the two, one counts: warmup_ratio where it is set.
+    # If warmup_ratio is set, it replaces warmup_steps.
     warmup_steps: int
     warmup_ratio: float | None = None
     weight_decay: float
@@ -169,12 +169,12 @@ class TrainingPlan(Model):
     seed: int
     checkpoint_seconds: int | None = None
     checkpoint_steps: int | None = None
-    # None: training may stand still for ever.
+    # None: training may hang forever.
     hang_timeout_seconds: int | None = None
 
 
 class GatePlan(Model):
-    """What the operator makes of the verdict; the trainer only reports it."""
+    """What the operator does with the verdict; the trainer only reports it."""
 
     holdout_loss: Literal["MustImprove"]
     on_miss: Literal["Warn", "Fail"]
@@ -189,18 +189,18 @@ class EvaluationPlan(Model):
 
 
 class ExportPlan(Model):
-    """The files made from the adapter besides itself."""
+    """The files made from the adapter."""
 
     gguf: list[GGUFType]
     lora_gguf: bool = Field(False, alias="loraGGUF")
     merged: bool = False
-    # None: Original where the model, or `original`, has 16-bit weights, else Trained.
+    # None: Original if the model or `original` has 16-bit weights, else Trained.
     merge_base: MergeBase | None = None
     original: WeightsPlan | None = None
 
     @property
     def merges(self) -> bool:
-        """Whether the adapter is merged into a model at all."""
+        """Whether the adapter is merged into the model."""
         return bool(self.gguf) or self.merged
 
 
@@ -240,7 +240,7 @@ class Plan(Model):
     export: ExportPlan
     output: OutputPlan
     mlflow: MLflowPlan | None = None
-    # spec.compute.accelerator.memoryMiB: what the memory estimate is held against before there is a GPU.
+    # spec.compute.accelerator.memoryMiB: the limit of the memory estimate before there is a GPU.
     gpu_memory_mib: int | None = Field(None, alias="gpuMemoryMiB")
     policy: Policy = Policy()
     allow_cpu: bool = Field(False, alias="allowCPU")
@@ -256,25 +256,25 @@ def sha256(plan_bytes: bytes) -> str:
 
 
 def credentials_dir(secret_name: str) -> str:
-    """Where the pod mounts the keys of an S3 Secret."""
+    """Return where the pod mounts the keys of an S3 Secret."""
     return f"{SECRETS_MOUNT}/{secret_name}"
 
 
 def token_file(secret_name: str, key: str) -> str:
-    """Where the pod mounts a hub token."""
+    """Return where the pod mounts a hub token."""
     return f"{SECRETS_MOUNT}/{secret_name}/{key}"
 
 
 def ca_file(config_map_name: str, key: str) -> str:
-    """Where the pod mounts a CA bundle."""
+    """Return where the pod mounts a CA bundle."""
     return f"{CA_MOUNT}/{config_map_name}/{key}"
 
 
 def source_name(index: int, source: DatasetSource) -> str:
-    """How messages name a dataset source; `index` counts from 0."""
+    """Return the name of a dataset source in messages; `index` counts from 0."""
     return source.name or f"source-{index + 1}"
 
 
 def dataset_mount(index: int) -> str:
-    """Where the pod mounts the ConfigMap or volume of a dataset source; `index` counts from 0."""
+    """Return where the pod mounts the ConfigMap or volume of a dataset source; `index` counts from 0."""
     return f"{DATASET_MOUNT}/{index}"

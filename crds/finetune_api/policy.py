@@ -1,4 +1,4 @@
-"""What the administrator allows: the chart's `policy` block."""
+"""The administrator's limits: the chart's `policy` block."""
 
 import re
 from ipaddress import ip_address, ip_network

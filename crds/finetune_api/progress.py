@@ -1,4 +1,4 @@
-"""What a running pod tells the operator."""
+"""The progress that a running pod reports to the operator."""
 
 from typing import Annotated, Literal
 
@@ -28,15 +28,15 @@ TOKEN_AUDIENCE = "finetune.dev/progress"
 
 
 class ProgressStatus(Model):
-    """`status.progress`: the last report. Activity and ETA are there while its stage runs."""
+    """`status.progress`: the last report. Activity and ETA are set while its stage runs."""
 
     stage: Stage
     attempt: Annotated[int, Field(ge=0)]
-    sequence: int | None = Field(None, ge=0, description="Which of its attempt's reports this is.")
+    sequence: int | None = Field(None, ge=0, description="Number of the report within its attempt.")
     activity: Activity | None = None
-    step: int | None = Field(None, ge=0, description="Optimizer steps done.")
+    step: int | None = Field(None, ge=0, description="Finished optimizer steps.")
     total_steps: int | None = Field(None, ge=0)
-    percent: int | None = Field(None, ge=0, le=100, description="Of the present activity.")
+    percent: int | None = Field(None, ge=0, le=100, description="Percentage of the current activity.")
     epoch: SignedDecimal | None = None
     loss: SignedDecimal | None = None
     tokens_per_second: int | None = Field(None, ge=0)

@@ -1,11 +1,11 @@
-"""Every reason of a condition, a failure, an event or a warning. docs/reasons.md is made from this."""
+"""Every reason of a condition, failure, event or warning. docs/reasons.md is generated from this."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Reason:
-    """What a reason means, and what to do about it. In Markdown."""
+    """What a reason means and what to do about it, in Markdown."""
 
     meaning: str
     remedy: str
@@ -15,76 +15,80 @@ _NOTHING = "Nothing."
 
 WAITING: dict[str, Reason] = {
     "SecretNotFound": Reason(
-        "A Secret that the job names, or a key in it, is not in the job's namespace.",
-        "Create it: the job goes on by itself.",
+        "A Secret that the job names, or a key in it, does not exist in the job's namespace.",
+        "Create it: the job then continues by itself.",
     ),
     "ConfigMapNotFound": Reason(
-        "A ConfigMap that the job names, or a key in it, is not in the job's namespace.",
-        "Create it: the job goes on by itself.",
+        "A ConfigMap that the job names, or a key in it, does not exist in the job's namespace.",
+        "Create it: the job then continues by itself.",
     ),
     "VolumeNotMountable": Reason(
-        "A PersistentVolumeClaim does not exist, or is not bound.", "Create it, or look at its events."
+        "A PersistentVolumeClaim does not exist, or is not bound.", "Create it, or check its events."
     ),
     "ImagePullFailed": Reason(
         "The node cannot pull the trainer image.",
-        "Check `trainer.image` of the chart, and `spec.compute.imagePullSecrets`.",
+        "Check `trainer.image` of the chart and `spec.compute.imagePullSecrets`.",
     ),
     "Unschedulable": Reason(
-        "No node has a free GPU, or enough CPU, memory or disk (`status.scratch` says how much).",
+        "No node has a free GPU, or enough CPU, memory or disk (`status.scratch` has the disk that the job needs).",
         "Wait, or edit `spec.compute`: lower `resources`, or set `tolerations` for tainted GPU nodes. Raise "
-        "`spec.startDeadlineSeconds` if pods wait for a GPU for longer.",
+        "`spec.startDeadlineSeconds` if pods wait longer for a GPU.",
     ),
     "QuotaExceeded": Reason(
         "The namespace's ResourceQuota is used up.", "Ask your administrator, or wait for other pods or Jobs to end."
     ),
     "Queued": Reason(
-        "The Job waits in its queue of Kueue; the message has Kueue's words.", "Wait, or read [kueue.md](kueue.md)."
+        "The Job waits in its Kueue queue; the message quotes Kueue.", "Wait, or read [kueue.md](kueue.md)."
     ),
     "PodRefused": Reason(
         "A policy, an admission webhook or a node refused the Job or its pod; the message quotes it.",
-        "Change what it names, mostly in `spec.compute`.",
+        "Change what the message names, usually in `spec.compute`.",
     ),
     "WaitingForPreviousRun": Reason(
-        "Pods of a deleted job of the same name, or of an earlier attempt, are still ending.",
-        "Wait some minutes, or delete them.",
+        "Pods of a deleted job of the same name, or of an earlier attempt, are still terminating.",
+        "Wait a few minutes, or delete them.",
     ),
     "RetryBackoff": Reason(
-        "An attempt failed; the next one starts at the time told.", "Wait, or read the failure it quotes."
+        "An attempt failed; the message has the time when the next one starts.",
+        "Wait, or fix the failure that the message quotes.",
     ),
     "PlanNewer": Reason(
-        "The operator was rolled back, and a newer one had accepted the job. What runs, runs on; nothing more is "
-        "started.",
-        "Upgrade the operator again: the job goes on.",
+        "The operator was rolled back to a version older than the one that accepted the job. Running pods continue; "
+        "nothing new is started.",
+        "Upgrade the operator again: the job then continues.",
     ),
     "TrainerOlder": Reason(
-        "`spec.compute` was edited to several GPUs after a version of the operator had accepted the job whose trainer "
-        "image knows of one only. Training is not started.",
-        "Set `spec.compute.nodes` and `spec.compute.accelerator.extendedResource.count` back to 1: the job goes on. Or "
-        "create it anew.",
+        "`spec.compute` was changed to several GPUs, and the job's trainer image, of an earlier version, supports only "
+        "one. Training is not started.",
+        "Set `spec.compute.nodes` and `spec.compute.accelerator.extendedResource.count` back to 1: the job then "
+        "continues. Or delete this FineTuneJob and create it again.",
     ),
-    "Suspended": Reason("`spec.suspend` is true: nothing is started.", "Set it to false: the job goes on there."),
+    "Suspended": Reason("`spec.suspend` is true: nothing is started.", "Set it to false: the job then continues."),
 }
 
 FAILURES: dict[str, Reason] = {
     "StartDeadlineExceeded": Reason(
-        "A pod did not start within `spec.startDeadlineSeconds` (default 1800), and nothing says why. Where a cause is "
-        "known, the failure has the reason of that.",
-        "Look at the pod's events, or raise the field.",
+        "A pod did not start within `spec.startDeadlineSeconds` (default 1800), and the cause is unknown. If the cause "
+        "is known, the failure has its reason instead.",
+        "Check the pod's events, or raise the field.",
     ),
     "DeadlineExceeded": Reason(
         "All stages and attempts together took longer than `spec.activeDeadlineSeconds`.",
-        "Raise it, or leave it out; `spec.retryGeneration` then opens the job again.",
+        "Raise it, or leave it out, and reopen the job with `spec.retryGeneration`.",
     ),
-    "InvalidSettings": Reason("The job's own settings cannot work together.", "Change them as told, under a new name."),
+    "InvalidSettings": Reason(
+        "The job's settings are invalid, or do not work together.",
+        "Change them as the message says, and create the job under a new name.",
+    ),
     "InvalidDataset": Reason(
-        "A row or a file is wrong; the message has source and line.",
+        "A row or a file is invalid; the message names source and line.",
         "Correct it, or set `dataset.checks.invalidRows: Drop`.",
     ),
     "ModelUnusable": Reason(
         "The model was not found, or cannot be trained or converted.", "Check repository, revision and path."
     ),
     "StorageUnavailable": Reason(
-        "The S3 server or the hub did not answer, and trying again did not help.",
+        "The S3 server or the hub did not answer, also after retries.",
         "Check endpoint, DNS, proxy and CA bundle.",
     ),
     "InternalError": Reason(
@@ -94,89 +98,90 @@ FAILURES: dict[str, Reason] = {
         "message.",
     ),
     "ResultLost": Reason(
-        "The pod of a stage was gone, or said nothing readable, after the stage succeeded.",
+        "A stage succeeded, but its pod was gone or its termination message was unreadable.",
         "Nothing: a small pod without a GPU reads the result from the bucket.",
     ),
     "ResultMissing": Reason(
-        "A stage succeeded, and its result is not in the bucket.",
-        "Nothing: the stage runs again. Look for what deletes objects there.",
+        "A stage succeeded, but its result is not in the bucket.",
+        "Nothing: the stage runs again. Find out what deletes objects in the bucket.",
     ),
-    "Preempted": Reason("The pod had to go; a checkpoint is saved.", "Nothing: the next attempt resumes."),
-    "AccessDenied": Reason("Keys or token were refused.", "Correct the Secret that is named."),
+    "Preempted": Reason("The pod was terminated after it saved a checkpoint.", "Nothing: the next attempt resumes."),
+    "AccessDenied": Reason("Keys or token were refused.", "Correct the Secret that the message names."),
     "OutOfGPUMemory": Reason(
-        "It does not fit the GPU, even in the smallest form.",
+        "Training does not fit the GPU, even with the lowest memory settings.",
         "Lower `maxSequenceLength`, or use a smaller model or a larger GPU.",
     ),
     "GPUUnusable": Reason(
-        "The node's driver is too old, or its GPU broken.",
-        "Have the node repaired; the next attempt may land on another.",
+        "The node's driver is too old, or its GPU is broken.",
+        "Have the node repaired; the next attempt avoids it.",
     ),
     "Hung": Reason(
         "Training made no step and no other progress for `spec.training.hangTimeoutSeconds` (default 1800) and was "
-        "ended; the log has where each of its threads stood. Counted; the next attempt goes on from the last "
-        "checkpoint.",
-        "If single steps take longer than that, raise the field. Otherwise look for a broken node or network.",
+        "ended; the log has the stack of each thread. Counted; the next attempt continues from the last checkpoint.",
+        "If single steps take longer than that, raise the field. Otherwise check node and network.",
     ),
     "OOMKilled": Reason(
-        "The container needed more memory (not GPU memory) than its limit. A second time in a row ends the job, unless "
-        "`spec.compute` was edited in between.",
+        "The container needed more memory (not GPU memory) than its limit. The second time in a row the job fails, "
+        "unless `spec.compute` was changed in between.",
         "Raise `spec.compute.resources.<stage>.limits.memory`.",
     ),
     "Evicted": Reason(
-        "The pod wrote more to disk than its limit. A second time in a row ends the job, unless `spec.compute` was "
-        "edited in between.",
+        "The pod wrote more to disk than its limit. The second time in a row the job fails, unless `spec.compute` "
+        "was changed in between.",
         "Raise `spec.compute.scratch.size`.",
     ),
-    "Disrupted": Reason(
-        "The pod was evicted or preempted, or lost its node. Not counted.", "Nothing: it starts again where it was."
-    ),
-    "PodLost": Reason("The pod ended without an exit code.", "Look at the events of pod and node; it starts again."),
+    "Disrupted": Reason("The pod was evicted or preempted, or lost its node. Not counted.", "Nothing: it resumes."),
+    "PodLost": Reason("The pod ended without an exit code.", "Check the events of pod and node. The stage is retried."),
     "JobUndecided": Reason(
-        "A pod has failed and its Kubernetes Job does not say so, as it may happen after a restart of the API server.",
-        "Nothing: after a minute the Job is made anew, which is not counted.",
+        "A pod failed and its Kubernetes Job was not marked Failed, which may happen after a restart of the API "
+        "server.",
+        "Nothing: after a minute the Job is created again, which is not counted.",
     ),
     "ComputeChanged": Reason(
-        "`spec.compute` was edited. A pod that cannot start is made anew with it; one that runs is left alone, and the "
-        "stage's next attempt has it. Not counted.",
+        "`spec.compute` was changed. A pod that cannot start is created again with it. A running pod continues, and "
+        "the next attempt of the stage uses it. Not counted.",
         _NOTHING,
     ),
     "JobDeleted": Reason(
         "Somebody deleted the Kubernetes Job of a stage. Not counted.", "Nothing: a new one continues."
     ),
     "InvalidSpec": Reason(
-        "The CRD is newer than the operator and allowed what it does not know.",
+        "The CRD is newer than the operator, and the job has a field or value that the operator does not know.",
         "Upgrade the chart, or leave the field out.",
     ),
     "EndpointNotAllowed": Reason(
-        "The job leads to a server that the administrator's `policy.endpoints` does not list; the message names field "
-        "and host.",
-        "Use another server, or have this one added.",
+        "The job names a server that the administrator's `policy.endpoints` does not list; the message has field and "
+        "host.",
+        "Use another server, or ask the administrator to add this one.",
     ),
     "GateMissed": Reason(
-        "The result is not better on the hold-out rows by more than chance, and `evaluation.gate` asks for that.",
-        "Follow the message; the adapter is in the bucket.",
+        "The result is not better on the hold-out rows by more than chance, and `evaluation.gate` requires it.",
+        "Follow the message. The adapter is in the bucket.",
     ),
-    "PlanLost": Reason("The job's plan was deleted or replaced while it ran.", "Delete the job and create it again."),
+    "PlanLost": Reason(
+        "The job's plan was deleted or replaced while it ran.",
+        "Delete this FineTuneJob and create it again.",
+    ),
     "Crashed": Reason(
-        "Another exit code; counted against `spec.retries.maximum`.", "Read the attempt's log in the bucket."
+        "Any other exit code. Counted against `spec.retries.maximum`.", "Read the attempt's log in the bucket."
     ),
 }
 
 COURSE: dict[str, Reason] = {
-    "Accepted": Reason("The job is taken on; its plan is fixed.", _NOTHING),
-    "Preparing": Reason("The stage prepare runs or is about to.", _NOTHING),
-    "Training": Reason("The stage train runs or is about to.", _NOTHING),
-    "Exporting": Reason("The stage export runs or is about to.", _NOTHING),
-    "StageStarted": Reason("The Kubernetes Job of a stage is there.", _NOTHING),
-    "StageSucceeded": Reason("A stage is done.", _NOTHING),
-    "StageRetrying": Reason("An attempt failed, and there will be another.", "Read the failure it quotes."),
+    "Accepted": Reason("The job is accepted; its plan is fixed.", _NOTHING),
+    "Preparing": Reason("The stage prepare is running or about to start.", _NOTHING),
+    "Training": Reason("The stage train is running or about to start.", _NOTHING),
+    "Exporting": Reason("The stage export is running or about to start.", _NOTHING),
+    "StageStarted": Reason("The Kubernetes Job of a stage was created.", _NOTHING),
+    "StageSucceeded": Reason("A stage succeeded.", _NOTHING),
+    "StageRetrying": Reason("An attempt failed and will be retried.", "See the failure that the message quotes."),
     "StageFailed": Reason("A stage failed for good.", "See `status.failure`."),
-    "Resumed": Reason("The job is suspended no more.", _NOTHING),
-    "Reopened": Reason("`spec.retryGeneration` was raised: the job goes on at the stage that failed.", _NOTHING),
+    "Resumed": Reason("The job is no longer suspended.", _NOTHING),
+    "Reopened": Reason("`spec.retryGeneration` was raised: the job continues with the stage that failed.", _NOTHING),
     "Succeeded": Reason("The model is in the bucket.", _NOTHING),
     "Failed": Reason("The job failed.", "See `status.failure`."),
     "ReusedArtifacts": Reason(
-        "An identical run was there, and its files are the result.",
+        "An identical run exists, and its files are the result.",
         "Nothing; `output.reuse: Never` trains anyway.",
     ),
     "Better": Reason("The result is better on the hold-out rows by more than chance.", _NOTHING),
@@ -191,35 +196,35 @@ COURSE: dict[str, Reason] = {
 }
 
 WARNINGS: dict[str, Reason] = {
-    "InvalidRows": Reason("Rows that are no examples were left out.", "Correct them; the message has the first."),
+    "InvalidRows": Reason("Invalid rows were left out.", "Correct them; the message has the first."),
     "TruncatedRows": Reason(
-        "Rows are longer than `model.maxSequenceLength`; `dataset.checks.truncation` says what is done with them.",
-        "Shorten them, or raise that.",
+        "Rows are longer than `model.maxSequenceLength`; `dataset.checks.truncation` decides what is done with them.",
+        "Shorten them, or raise the limit.",
     ),
     "TooFewExamples": Reason(
         "There are fewer examples than `dataset.checks.minimumExamples`.", "Add examples, or lower it."
     ),
-    "SmallDataset": Reason("There are few examples.", "Add some: the result is steadier."),
+    "SmallDataset": Reason("There are few examples.", "Add some: results vary less."),
     "NoHoldout": Reason(
-        "No row is left to keep aside (of `prepare --check`).", "Add examples, or lower `dataset.holdout.percent`."
+        "No row can be held out (only from `prepare --check`).", "Add examples, or lower `dataset.holdout.percent`."
     ),
-    "HoldoutInTraining": Reason("Rows of `dataset.holdout.sources` are in the sources too; not trained on.", _NOTHING),
-    "ExactDuplicates": Reason(
-        "Rows say the same as an earlier one.", "Take them out; see `dataset.checks.duplicates`."
+    "HoldoutInTraining": Reason(
+        "Rows of `dataset.holdout.sources` are also in `dataset.sources`; they are not trained on.", _NOTHING
     ),
+    "ExactDuplicates": Reason("Rows are the same as an earlier one.", "Remove them; see `dataset.checks.duplicates`."),
     "NearDuplicates": Reason(
-        "Rows say nearly the same as an earlier one.", "Take them out; see `dataset.checks.duplicates`."
+        "Rows are nearly the same as an earlier one.", "Remove them; see `dataset.checks.duplicates`."
     ),
-    "PersonalData": Reason("There seem to be personal data, which the model may repeat to anyone.", "Take them out."),
-    "Refusals": Reason("Answers begin with a refusal.", "Take them out unless that is meant."),
+    "PersonalData": Reason("There seems to be personal data, which the model may repeat to anyone.", "Remove it."),
+    "Refusals": Reason("Answers begin with a refusal.", "Remove them unless that is intended."),
     "CutOffAnswers": Reason("Long answers stop in the middle of a sentence.", "Complete them."),
     "DifferentAnswers": Reason("One prompt has several answers.", "Keep the best."),
     "AnswerRepeatsPrompt": Reason("Answers only repeat the prompt.", "Correct them."),
-    "RepeatedAnswer": Reason("Very many prompts have one and the same answer.", "Vary it, or take some out."),
+    "RepeatedAnswer": Reason("Very many prompts have the same answer.", "Vary it, or remove some rows."),
     "AnswersLeftOut": Reason(
-        "Earlier answers of conversations are not learned: the chat template shows them otherwise than the model gives "
-        "them.",
-        "End rows of their own with them.",
+        "Earlier answers of conversations are not learned: the chat template renders them differently from a last "
+        "answer.",
+        "Add a row that ends with each of them.",
     ),
     "DatasetPartlySeen": Reason(
         "Training ends before it has seen every row.", "Raise `training.maxSteps`, or set `training.epochs`."
@@ -227,22 +232,27 @@ WARNINGS: dict[str, Reason] = {
     "ManyEpochs": Reason(
         "Each row is seen many times, which invites memorizing.", "Lower `training.maxSteps` or `epochs`."
     ),
-    "WarmupTooLong": Reason("The learning rate rises for most of the training.", "Lower the warm-up as told."),
-    "EncodingConverted": Reason("A file was not in UTF-8; it was read in the encoding told.", "Check a few rows."),
-    "FencesRemoved": Reason("A file had Markdown fences, which were left out.", _NOTHING),
+    "WarmupTooLong": Reason(
+        "The learning rate rises for most of the training.", "Lower the warm-up as the message says."
+    ),
+    "EncodingConverted": Reason(
+        "A file is not UTF-8; it was read in the encoding that the message names.",
+        "Check a few rows.",
+    ),
+    "FencesRemoved": Reason("A file has Markdown fences, which were removed.", _NOTHING),
     "TextComposed": Reason("Decomposed letters (NFD) were composed (NFC).", _NOTHING),
-    "MoreWarnings": Reason("There are more than the status has room for.", "Read `report.json`."),
+    "MoreWarnings": Reason("There are more warnings than fit into the status.", "Read `report.json`."),
     "Overfitting": Reason(
         "The hold-out loss rose again before the end.",
         "Train fewer steps, or add examples; `training.keep: Best` keeps the best step.",
     ),
     "Forgetting": Reason(
-        "The model has moved far from the base on general questions.",
+        "On general questions, the model moved far away from the base.",
         "Lower `training.learningRate`, train fewer steps, or mix general examples in.",
     ),
     "AnswersEmpty": Reason("Answers of the tuned model are empty.", "Look for very short outputs in the dataset."),
     "AnswersLoop": Reason(
-        "Answers go round in circles.", "Lower `training.learningRate`, or look for repetition in the dataset."
+        "Answers repeat themselves.", "Lower `training.learningRate`, or look for repetition in the dataset."
     ),
     "AnswersWrongLanguage": Reason(
         "Answers are in another language than the question.", "Add examples in the language of your users."
@@ -251,7 +261,7 @@ WARNINGS: dict[str, Reason] = {
         "Answers are cut off at `evaluation.maxNewTokens`.", "Raise it, or make the outputs in the dataset shorter."
     ),
     "AnswersCopied": Reason("Answers are copied from the training data.", "Train fewer steps, or add examples."),
-    "TrainerWarning": Reason("A warning of the trainer that has no reason of its own.", "Read it."),
+    "TrainerWarning": Reason("A warning of the trainer without a reason of its own.", "Read it."),
 }
 
 GROUPS: tuple[tuple[str, dict[str, Reason]], ...] = (

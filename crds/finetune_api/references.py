@@ -40,7 +40,7 @@ HttpBase = Annotated[
 
 
 class S3Connection(Model):
-    """How to reach an S3 server. A member left out is inherited from spec.output.s3, then from the chart."""
+    """How to reach an S3 server. Fields that are left out come from spec.output.s3, then from the chart."""
 
     endpoint: HttpBase | None = Field(
         None,
@@ -54,7 +54,8 @@ class S3Connection(Model):
         | None
     ) = Field(None, description="Region of the bucket. Most on-premises servers accept us-east-1.")
     force_path_style: bool | None = Field(
-        None, description="true: https://server/bucket, as most on-premises servers want. false: https://bucket.server."
+        None,
+        description="true: https://server/bucket, as most on-premises servers expect. false: https://bucket.server.",
     )
     credentials_secret_ref: SecretRef | None = Field(
         None,

@@ -1,4 +1,4 @@
-"""Renders the plan of a job: references become paths and addresses, and every default is filled in."""
+"""Renders the plan of a job: references become paths and addresses, and defaults are filled in."""
 
 from finetune_api.dataset_spec import HOLDOUT_PERCENT, DatasetSource, DatasetSpec
 from finetune_api.job import FineTuneJob
@@ -90,7 +90,7 @@ def _adapter(spec: AdapterSource | None, output: S3Connection, defaults: Default
         return None
     if spec.s3:
         return AdapterPlan(s3=_s3_target(spec.s3.uri, spec.s3, output, defaults.s3))
-    assert spec.fine_tune_job_ref is not None  # the model's own check
+    assert spec.fine_tune_job_ref is not None  # checked by the model
     return AdapterPlan(job=spec.fine_tune_job_ref.name)
 
 
@@ -107,7 +107,7 @@ def _source(
         return common.model_copy(update={"path": f"{dataset_mount(index)}/{spec.persistent_volume_claim.path}"})
     if spec.http:
         return common.model_copy(update={"url": spec.http.url, "sha256": spec.http.sha256})
-    assert spec.hugging_face is not None  # the model's own check
+    assert spec.hugging_face is not None  # checked by the model
     ref = spec.hugging_face.token_secret_ref
     hub = HubFile(
         repository=spec.hugging_face.repository,

@@ -1,6 +1,6 @@
-"""`report.json` in a run's folder: what was found in the data, and what training made of it. Written stage by stage.
+"""`report.json` in a run's folder: the findings about data, training, result and files. Each stage adds its part.
 
-It may hold single rows of the dataset: it stays in the user's bucket and is never copied into status, events or logs.
+It may contain rows of the dataset: it stays in the user's bucket and is never copied into status, events or logs.
 """
 
 from typing import Annotated, Literal
@@ -19,7 +19,7 @@ Severity = Literal["Fail", "Drop", "Warn"]
 
 
 class Place(Model):
-    """One row of one source, as people find it: a line of text, or a row of a table or array, counted from 1."""
+    """One row of one source: a line of text, or a row of a table or array, counted from 1."""
 
     source: str
     number: int
@@ -35,14 +35,14 @@ class CheckReport(Model):
     name: str
     severity: Severity
     count: int
-    # The first of them.
+    # The first rows.
     places: Annotated[list[Place], Field(max_length=MAXIMUM_PLACES)] = []
     # One sentence: what it means and what to do.
     message: str
 
 
 class Bin(Model):
-    """Rows with a length up to and including `up_to`, and above the bin before."""
+    """Rows with a length up to and including `up_to`, and above the previous bin."""
 
     up_to: int
     count: int
@@ -73,18 +73,18 @@ class SourceReport(Model):
     name: str
     sha256: str
     rows: int
-    # What the file is, such as JSON Lines, CSV, Parquet; and its text encoding where it is text.
+    # The kind of file, such as JSON Lines, CSV or Parquet; and the encoding of a text file.
     kind: str
     encoding: str | None = None
-    # Of the rows, such as Alpaca.
+    # The format of the rows, such as Alpaca.
     format: str
-    # What was done to read it, one sentence each.
+    # What was done to read the file, one sentence each.
     notes: list[str] = []
     holdout: bool = Field(False, description="Named in dataset.holdout.sources.")
 
 
 class Duplicates(Model):
-    """Rows that say the same as an earlier one."""
+    """Rows that are the same as an earlier one, or nearly."""
 
     exact: int
     near: int
@@ -116,10 +116,10 @@ class DataReport(Model):
 
     sources: list[SourceReport]
     rows: int
-    # Of these, how many are used.
+    # How many of the rows are used.
     examples: int
     checks: list[CheckReport]
-    # Names of checks that could not be made, such as without a tokenizer.
+    # Names of checks that were skipped for lack of a tokenizer.
     not_checked: list[str] = []
     lengths: Lengths | None = None
     languages: LanguageMix | None = None
@@ -151,7 +151,7 @@ AnswerFlag = Literal["Empty", "Loop", "WrongLanguage", "NoStop", "Copied"]
 
 
 class AnswerFlags(Model):
-    """What is plainly wrong with each answer."""
+    """Obvious faults of each answer."""
 
     base: list[AnswerFlag]
     base_with_system_prompt: list[AnswerFlag] | None = None
@@ -170,7 +170,7 @@ class AnswerReport(Model):
     # With the job's system prompt, as it was trained.
     tuned: str
     flags: AnswerFlags
-    # By GGUF type: what the file answers in llama.cpp.
+    # By GGUF type: the file's answer in llama.cpp.
     gguf: dict[str, str] = {}
 
 
@@ -193,7 +193,7 @@ class EvaluationReport(Model):
 
 
 class ParityLimits(Model):
-    """What a file had to reach. None: not asked of it."""
+    """The limits of a file's parity. None: no limit."""
 
     kl: float | None = Field(None, description="At most, in nats per token.")
     top1: float | None = Field(None, description="At least, 0 to 1.")
@@ -201,29 +201,29 @@ class ParityLimits(Model):
 
 
 class ExportReport(Model):
-    """What export made of the adapter."""
+    """What export made from the adapter."""
 
-    # What the adapter was added to; None if it was added to nothing.
+    # What the adapter was merged into; None: it was not merged.
     merge_base: MergeBase | None = None
-    # With the proof of each file.
+    # With the parity of each file.
     artifacts: list[Artifact] = []
-    # By the artifact's name: what its parity had to reach.
+    # By the artifact's name: the limits of its parity.
     limits: dict[str, ParityLimits] = {}
 
 
 class RunReport(Model):
-    """Which run this is."""
+    """Identifies the run."""
 
     namespace: str
     name: str
     run_id: Sha256
     # The run's folder: what the artifacts' paths are relative to.
     output_uri: str
-    # Of the base model, as the job names it, and its resolved revision.
+    # The base model as the job names it, and its resolved revision.
     model: str | None = None
     revision: str | None = None
     method: str | None = None
-    # As they were applied, by field below spec, such as training.learningRate.
+    # By field below spec, such as training.learningRate.
     settings: dict[str, str] = {}
 
 

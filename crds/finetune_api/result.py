@@ -1,4 +1,4 @@
-"""What a stage leaves behind: its termination message, and the object that the next stage reads."""
+"""The result of a stage: its termination message, and the object that the next stage reads."""
 
 import base64
 import json
@@ -21,20 +21,20 @@ from finetune_api.status import (
 
 # The kubelet cuts a termination message here: MaxPodTerminationMessageLogLength in pkg/kubelet/container/runtime.go.
 MAXIMUM_TERMINATION_BYTES = 4096
-# Of the message alone, in JSON. What always stays beside it (stage, codes, reason, run id,
-# folder, verdict) takes under 1,600 bytes.
+# The limit of `message` in JSON. What is always kept besides it (stage, codes, reason, run id, folder, verdict) takes
+# less than 1,600 bytes.
 _MAXIMUM_MESSAGE_BYTES = 2400
 _MAXIMUM_MESSAGE_CHARACTERS = 4096
 _OUTCOME = ("stage", "exitCode", "reason", "message", "runId", "checkpointStep", "reusedFrom")
 _FIGURES = ("holdoutLossBase", "holdoutLossTuned", "standardError", "verdict")
 _LARGEST_STEP = 2**63 - 1
-# As many as the status may have, and more bytes than they take if every path is as long as it may be.
+# As many as the status may have, and more bytes than they take with the longest paths.
 _ARTIFACTS = TypeAdapter(Annotated[list[Artifact], Field(max_length=24)])
 _MAXIMUM_UNPACKED_BYTES = 64 * 1024
 
 
 def _as_message(value: Any) -> Any:
-    """Cut what is too long and replace what is no Unicode: a failure that cannot be told is worse."""
+    """Cut text that is too long and replace invalid Unicode: an unreadable failure would be worse."""
     if not isinstance(value, str):
         return value
     return value.encode("utf-8", "replace").decode("utf-8")[:_MAXIMUM_MESSAGE_CHARACTERS]
@@ -48,7 +48,7 @@ class StageResult(Model):
     reason: Annotated[str, Field(max_length=128)] = ""
     message: Annotated[Message, BeforeValidator(_as_message)] = ""
     run_id: Sha256 | None = None
-    # One byte a character in JSON.
+    # One byte per character in JSON.
     reused_from: Annotated[str, Field(max_length=256, pattern=r"^[!#-\[\]-~]+$")] | None = Field(
         None, description="Of prepare: the key, below spec.output.s3.uri, of an identical complete run."
     )
@@ -84,11 +84,10 @@ class StageResult(Model):
     def termination_message(self) -> bytes:
         """Return the JSON that fits the kubelet's limit.
 
-        What is too long is shortened without a loss first: the artifacts of an export of many files, with their
-        checksums, take less than half of the space when they are packed. Then it sheds what the bucket holds too, in
-        this order: timings, then warnings, then the message is cut, then the artifacts, then all but outcome and
+        If it is too long, the artifacts are packed first, which loses nothing: with their checksums, those of many
+        files take less than half of the space. Then it drops what is also in the bucket, in this order: timings,
+        warnings, the end of the message (which is replaced by an ellipsis), artifacts, and everything but outcome and
         verdict.
-        A cut message ends in an ellipsis.
         """
         steps: tuple[dict[str, object], ...] = (
             {},
@@ -120,7 +119,7 @@ def _pack(artifacts: list[Artifact]) -> str:
 
 
 def _unpack(packed: str) -> list[Artifact]:
-    """Return what was packed, or nothing if it is no such thing: a pod is not trusted in what it tells."""
+    """Return what was packed, or nothing if it is invalid: what a pod reports is not trusted."""
     try:
         data = zlib.decompressobj().decompress(base64.b64decode(packed), _MAXIMUM_UNPACKED_BYTES)
         return _ARTIFACTS.validate_json(data)

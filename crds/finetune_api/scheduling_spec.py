@@ -19,7 +19,7 @@ _LabelName = Annotated[
 
 
 class StageQueueNames(Model):
-    """LocalQueues of the stages that need no GPU, where it is not that of train."""
+    """LocalQueues of the stages without a GPU, if they differ from train's."""
 
     prepare: _LabelName | None = Field(None, description="Left out: kueue.queueName.")
     export: _LabelName | None = Field(None, description="Left out: kueue.queueName.")
@@ -30,15 +30,13 @@ class KueueSpec(Model):
 
     queue_name: _LabelName = Field(description="A LocalQueue in the job's namespace.")
     workload_priority_class_name: _LabelName | None = Field(
-        None, description="A WorkloadPriorityClass. Left out: the priority of compute.priorityClassName counts."
+        None, description="A WorkloadPriorityClass. Left out: the priority of compute.priorityClassName applies."
     )
     stage_queue_names: StageQueueNames = StageQueueNames()
 
 
 class SchedulingSpec(Model):
-    """When the pods may run. It changes no result; an edit counts from the next attempt or stage on."""
+    """When the pods may run. It does not affect the result; a change applies from the next attempt or stage on."""
 
     kueue: KueueSpec | None = Field(None, description="Left out: pods are created at once.")
-    scheduler_name: Name | None = Field(
-        None, description="The scheduler that gives the pods their nodes. Left out: that of the cluster."
-    )
+    scheduler_name: Name | None = Field(None, description="The scheduler of the pods. Left out: the cluster's default.")

@@ -1,17 +1,17 @@
-"""How the examples of an optimizer step are divided over the processes that train together, one per GPU."""
+"""Divides the examples of an optimizer step among the processes that train together, one per GPU."""
 
 from finetune_api.training_spec import Method
 
 
 def process_batch_size(batch_size: int, processes: int) -> int:
-    """Return the examples of an optimizer step that each process takes: its part of `training.batchSize`."""
+    """Return the number of examples of an optimizer step per process: its part of `training.batchSize`."""
     return batch_size // processes
 
 
 def refusal(method: Method, batch_size: int, micro_batch_size: int | None, processes: int) -> str | None:
-    """Return why a job cannot be trained by so many processes and what to change, or None if it can.
+    """Return why a job cannot be trained by this many processes and what to change, or None if it can.
 
-    The result has to be that of one process, so that every step is divided exactly.
+    Every step must be divided exactly, so that the result is that of one process.
     """
     if processes == 1:
         return None

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, model_validator
 from finetune_api import shares
 from finetune_api.base import Model, check_one_of, exactly_one_of, rules
 
-# The names with `as` are for readers of a spec, who need not know in which file its parts are defined.
+# The names with `as` are re-exported, so that importers need not know where parts of a spec are defined.
 from finetune_api.compute import GPUS_PER_NODE, NODES
 from finetune_api.compute import ComputeSpec as ComputeSpec
 from finetune_api.compute import Resources as Resources
@@ -43,19 +43,19 @@ GGUFType = Literal[
     "IQ2_M",
 ]
 TTLTarget = Literal["Children", "FineTuneJob"]
-# What the adapter is added to: the weights as they were published, or as training had them after rounding to 4 bit.
+# The weights that the adapter is merged into: as published, or as training saw them after rounding to 4 bit.
 MergeBase = Literal["Original", "Trained"]
 
 
 class Gate(Model):
-    """What the result must be to count."""
+    """What is required of the result."""
 
     holdout_loss: Literal["MustImprove"] = Field(
         "MustImprove",
         description="The result must be better on the hold-out rows by more than chance (verdict Better).",
     )
     on_miss: Literal["Warn", "Fail"] = Field(
-        "Warn", description="Warn: condition Evaluated becomes False. Fail: the job fails before export, too."
+        "Warn", description="Warn: condition Evaluated becomes False. Fail: the job also fails, before export."
     )
 
 
@@ -63,14 +63,14 @@ class EvaluationSpec(Model):
     """How the result is judged."""
 
     prompts: Annotated[list[Annotated[str, Field(min_length=1, max_length=2000)]], Field(max_length=16)] = Field(
-        [], description="Answered by the model before and after training, so that you can compare."
+        [], description="The model answers them before and after training, for comparison."
     )
-    max_new_tokens: int = Field(256, ge=1, le=4096, description="Length of an answer, in tokens.")
-    gate: Gate | None = Field(None, description="Left out: every result counts.")
+    max_new_tokens: int = Field(256, ge=1, le=4096, description="Maximum length of an answer, in tokens.")
+    gate: Gate | None = Field(None, description="Left out: any result is accepted.")
 
 
 class OriginalModel(Model):
-    """The 16-bit weights of a model that was trained from a repository stored in 4 bit."""
+    """The 16-bit weights of a model whose repository is stored in 4 bit."""
 
     model_config = ConfigDict(json_schema_extra=rules(exactly_one_of("huggingFace", "s3")))
 
@@ -84,7 +84,7 @@ class OriginalModel(Model):
 
 
 class ExportSpec(Model):
-    """The files made from the adapter besides itself."""
+    """The files made from the adapter."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -110,12 +110,13 @@ class ExportSpec(Model):
     )
     merge_base: MergeBase | None = Field(
         None,
-        description="What the adapter is added to. Original: the 16-bit weights as published. Trained: the weights as "
-        "training saw them, after rounding to 4 bit. Left out: Original where there are 16-bit weights, else Trained.",
+        description="The weights that the adapter is merged into. Original: the 16-bit weights as published. Trained: "
+        "the weights as training saw them, after rounding to 4 bit. Left out: Original if there are 16-bit weights, "
+        "else Trained.",
     )
     original_model: OriginalModel | None = Field(
         None,
-        description="The 16-bit weights, if spec.model is a repository stored in 4 bit. They must be of that model.",
+        description="The 16-bit weights of the same model, if spec.model is a repository stored in 4 bit.",
     )
 
 
@@ -126,12 +127,12 @@ class OutputSpec(Model):
     reuse: Literal["Identical", "Never"] = Field(
         "Identical",
         description="Identical: if this namespace has a complete run of the same data, model and settings in this "
-        "bucket, the job ends at once with its files. Never: train anyway.",
+        "bucket, the job succeeds at once with its files. Never: train anyway.",
     )
 
 
 class MLflow(Model):
-    """An MLflow server that gets the parameters and figures of the run."""
+    """An MLflow server that receives the parameters and metrics of the run."""
 
     uri: HttpBase = Field(description="Base URL of the server, such as http://mlflow.corp:5000.")
     experiment: Annotated[str, Field(min_length=1, max_length=250)] | None = Field(
@@ -144,13 +145,13 @@ class MLflow(Model):
 
 
 class TrackingSpec(Model):
-    """Where else the figures of the training go. TensorBoard files are always in the bucket."""
+    """Where else training metrics are sent. TensorBoard files are always in the bucket."""
 
     mlflow: MLflow | None = None
 
 
 class Retries(Model):
-    """What happens after a failure that may pass."""
+    """What happens after a failure that may be temporary."""
 
     maximum: int = Field(3, ge=0, le=20, description="Counted failures per stage before the job fails.")
 
@@ -162,7 +163,7 @@ def _immutable(member: str) -> tuple[str, str]:
     )
 
 
-# In CEL, whatever is left out on the way.
+# In CEL, with defaults for everything that may be left out.
 _GPUS = (
     f"((has(self.compute) && has(self.compute.nodes) ? self.compute.nodes : {NODES}) * "
     "(has(self.compute) && has(self.compute.accelerator) && has(self.compute.accelerator.extendedResource) && "
@@ -232,35 +233,35 @@ class FineTuneJobSpec(Model):
         None,
         ge=0,
         le=315_360_000,
-        description="Seconds after the end, good or bad, until ttlTarget is deleted. Left out: nothing is.",
+        description="Seconds after the job finishes until ttlTarget is deleted. Left out: nothing is deleted.",
     )
     ttl_target: TTLTarget = Field(
         "Children",
-        description="Children: its Kubernetes Jobs with their pods, and its ConfigMaps. FineTuneJob: the job itself, "
-        "too; a tool that keeps it in Git would create it again, and train again. Files in the bucket always stay.",
+        description="Children: its Kubernetes Jobs with their pods, and its ConfigMaps. FineTuneJob: also the job "
+        "itself; a GitOps tool would create it again, which trains again. Files in the bucket always stay.",
     )
     retry_generation: int = Field(
         0,
         ge=0,
         le=10_000,
-        description="Raise it to reopen a job that failed, at the stage that failed, with its retries unused.",
+        description="Raise it to reopen a failed job at the stage that failed, with all its retries.",
     )
     suspend: bool = Field(
         False,
-        description="true: the pod ends, after train saved a checkpoint, and nothing is started. false: go on there.",
+        description="true: the pod ends, after train has saved a checkpoint, and nothing is started. false: continue.",
     )
     start_deadline_seconds: int = Field(
         1800,
         ge=1,
         le=2_592_000,
         description="How long the pod of a stage may take to start before the job fails. "
-        "Time in which a queue holds its Job is not counted.",
+        "Time in a queue is not counted.",
     )
     active_deadline_seconds: int | None = Field(
         None,
         ge=1,
         le=31_536_000,
-        description="How long the Jobs of all stages and attempts may take together before the job fails. "
+        description="How long the Jobs of all stages and attempts may take in total before the job fails. "
         "Time in a queue and pauses between attempts are not counted. Left out: no limit.",
     )
 

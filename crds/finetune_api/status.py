@@ -1,4 +1,4 @@
-"""What a FineTuneJob tells its user."""
+"""The status of a FineTuneJob."""
 
 from typing import Annotated, Literal
 
@@ -13,7 +13,7 @@ ConditionType = Literal[
 ]
 Verdict = Literal["Better", "Worse", "NotEnoughEvidence"]
 Phase = Literal["Pending", "Preparing", "Training", "Exporting", "Suspended", "Succeeded", "Failed"]
-# Skipped: an identical run had its result already.
+# Skipped: an identical run already has its result.
 StageState = Literal["Pending", "Running", "Succeeded", "Failed", "Skipped"]
 
 
@@ -29,7 +29,7 @@ class Condition(Model):
 
 
 class Snapshot(Model):
-    """Written once, at acceptance: later stages and attempts render from it, whatever the operator's version."""
+    """Written once, at acceptance: later stages and attempts use it, whatever the operator's version."""
 
     plan_version: int
     plan_sha256: Sha256
@@ -37,12 +37,13 @@ class Snapshot(Model):
     operator_version: ShortText
     pod_contract: int | None = Field(
         None,
-        description="What the trainer image knows of the ways to start its pods. 2: on several GPUs. Left out: on one.",
+        description="The version of the trainer image's interface to its pods. 2: supports several GPUs. Left out: "
+        "one GPU.",
     )
 
 
 class Failure(Model):
-    """Why something ended, in one sentence, with what to change."""
+    """Why something failed, in one sentence, with the remedy."""
 
     stage: Stage | None = None
     reason: Annotated[str, Field(max_length=128)]
@@ -65,21 +66,21 @@ class StageStatus(Model):
 
     name: Stage
     state: StageState
-    attempt: int = Field(ge=0, description="Attempts started before the present one.")
+    attempt: int = Field(ge=0, description="Attempts started before the current one.")
     report_only: bool | None = Field(
         None,
-        description="True: the present attempt only reads the result that an earlier one stored, and needs no GPU.",
+        description="True: the current attempt only reads the result that an earlier one stored, without a GPU.",
     )
     first_attempt: int = Field(
-        0, ge=0, description="First attempt since the job was last reopened. What was found before counts no more."
+        0, ge=0, description="First attempt since the job was last reopened. Earlier attempts do not count."
     )
     counted_failures: int = Field(0, ge=0)
     checkpoint_step: int | None = Field(None, ge=0, description="The last checkpoint that a failed attempt reported.")
     unusable_nodes: Annotated[list[Annotated[str, Field(max_length=253)]], Field(max_length=64)] | None = Field(
-        None, description="Nodes whose GPU was found unusable; the next attempts avoid them."
+        None, description="Nodes with an unusable GPU, which the next attempts avoid."
     )
     refused_since: Timestamp | None = Field(
-        None, description="Since when the cluster refuses to create the stage's Job, without a break."
+        None, description="Since when the cluster has been refusing to create the stage's Job."
     )
     job_name: ShortText | None = None
     planned_deletion: PlannedDeletion | None = Field(
@@ -120,10 +121,11 @@ class MemoryStatus(Model):
     estimated_mib: int | None = Field(
         None,
         alias="estimatedMiB",
-        description="In MiB. Of prepare: what the job needs at least. Of train: what the estimate says of how it ran.",
+        description="In MiB. After prepare: the least that the job needs. After train: the estimate for the settings "
+        "that were used.",
     )
     peak_mib: int | None = Field(
-        None, alias="peakMiB", description="What torch held at most; the CUDA context comes on top, about 0.8 GiB."
+        None, alias="peakMiB", description="The most that torch reserved; the CUDA context needs about 0.8 GiB more."
     )
 
 
@@ -131,16 +133,16 @@ class ScratchStatus(Model):
     """Disk."""
 
     train_mib: int | None = Field(
-        None, alias="trainMiB", description="What train writes to its scratch space at most, in MiB."
+        None, alias="trainMiB", description="The most that train writes to its scratch space, in MiB."
     )
-    export_mib: int | None = Field(None, alias="exportMiB", description="The same of export.")
+    export_mib: int | None = Field(None, alias="exportMiB", description="The same for export.")
 
 
 class Effective(Model):
-    """Read back from what ran."""
+    """The settings that training ran with."""
 
     processes: int | None = Field(
-        None, ge=2, description="That trained together, one per GPU, over all pods. Left out: one."
+        None, ge=2, description="Processes that trained together, one per GPU, in all pods. Left out: one."
     )
     micro_batch_size: int | None = None
     gradient_accumulation: int | None = None
@@ -153,7 +155,7 @@ class Effective(Model):
 
 
 class EvaluationStatus(Model):
-    """What the hold-out rows say of the result."""
+    """The evaluation of the result on the hold-out rows."""
 
     holdout_loss_base: SignedDecimal | None = None
     holdout_loss_tuned: SignedDecimal | None = None
@@ -161,14 +163,16 @@ class EvaluationStatus(Model):
         None, description="Of the mean difference between the two, row by row."
     )
     verdict: Verdict | None = Field(
-        None, description="Better or Worse: the difference is more than chance. Otherwise NotEnoughEvidence."
+        None, description="Better or Worse: the difference is more than chance explains. Otherwise NotEnoughEvidence."
     )
     best_step: int | None = Field(None, ge=0, description="The step that was kept.")
-    # Of DPO, ORPO and KTO.
+    # For DPO, ORPO and KTO.
     reward_accuracy: SignedDecimal | None = Field(
-        None, description="Share of hold-out rows in which the chosen answer is preferred; for KTO, judged rightly."
+        None,
+        description="Share of hold-out rows in which the chosen answer is preferred; for KTO, whose label is "
+        "predicted.",
     )
-    reward_margin: SignedDecimal | None = Field(None, description="Mean reward of good answers less that of bad ones.")
+    reward_margin: SignedDecimal | None = Field(None, description="Mean reward of good answers minus that of bad ones.")
     forgetting: SignedDecimal | None = Field(
         None, description="Mean KL divergence from the base on general questions, in nats per token."
     )
@@ -176,14 +180,14 @@ class EvaluationStatus(Model):
 
 
 class Parity(Model):
-    """How near a file is to the model that was trained, token by token on rows that neither learned."""
+    """How close a file is to the trained model, token by token, on rows that neither was trained on."""
 
     kl: SignedDecimal | None = Field(None, description="Mean KL divergence from the trained model, in nats per token.")
     top1: SignedDecimal | None = Field(
-        None, description="Share of tokens, 0 to 1, for which both find the same one most likely."
+        None, description="Share of tokens, 0 to 1, for which both have the same most likely token."
     )
     retained_gain: SignedDecimal | None = Field(
-        None, description="Share of what training gained that the file keeps. Left out where the gain is too small."
+        None, description="Share of the gain of training that the file keeps. Left out if the gain is too small."
     )
 
 
@@ -195,34 +199,36 @@ class Artifact(Model):
     path: Annotated[str, Field(max_length=512)] = Field(description="Relative to status.outputUri.")
     size_bytes: int
     sha256: Sha256
-    parity: Parity | None = Field(None, description="The proof that this file is the model that was trained.")
+    parity: Parity | None = Field(None, description="The comparison with the trained model.")
 
 
 class FineTuneJobStatus(Model):
-    """The status subresource. Written by the operator alone; progress has a field manager of its own."""
+    """The status subresource. Only the operator writes it; progress has its own field manager."""
 
     observed_generation: int = -1
-    retry_generation: int = Field(0, ge=0, description="The spec.retryGeneration that the job is in.")
+    retry_generation: int = Field(0, ge=0, description="The spec.retryGeneration that the status is for.")
     phase: Phase | None = None
     start_time: Timestamp | None = None
     completion_time: Timestamp | None = None
     gpu_seconds: int | None = Field(
         None,
-        description="How long the containers of train ran that are over, in seconds, times the GPUs of each, all "
-        "attempts together.",
+        description="GPU seconds of the finished containers of train: the time of each times its GPUs, over all "
+        "attempts.",
     )
-    gpu_since: Timestamp | None = Field(None, description="Since when the present ones run.")
-    gpu_count: int | None = Field(None, description="The GPUs of the present ones. Left out: 1.")
+    gpu_since: Timestamp | None = Field(
+        None, description="Since when the current containers of train have been running."
+    )
+    gpu_count: int | None = Field(None, description="The GPUs of the current containers. Left out: 1.")
     active_seconds: int | None = Field(
-        None, ge=0, description="What counts for spec.activeDeadlineSeconds, without the time since activeSince."
+        None, ge=0, description="The time counted for spec.activeDeadlineSeconds, without that since activeSince."
     )
     active_since: Timestamp | None = Field(
-        None, description="Since when the Job of the present stage may run. Left out while a queue holds it."
+        None, description="Since when the current stage's Job has been allowed to run. Left out while a queue holds it."
     )
     run_id: Sha256 | None = None
     output_uri: Annotated[str, Field(max_length=2048)] | None = None
     reused_from: Annotated[str, Field(max_length=2048)] | None = Field(
-        None, description="The folder of the identical run whose files these are."
+        None, description="The folder of the identical run that has the files."
     )
     logs_uri: Annotated[str, Field(max_length=2048)] | None = None
     conditions: Annotated[

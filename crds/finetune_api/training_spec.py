@@ -13,20 +13,22 @@ BATCH_SIZE = 8
 MAX_STEPS = 60
 CHECKPOINT_SECONDS = 300
 WARMUP_STEPS = 5
-# Preference losses move a model far more per step than the plain loss does: TRL's own defaults, but for SFT, which is
-# the guide's.
+# Preference losses move a model far more per step than the plain loss. These are TRL's defaults, except for SFT, which
+# has that of the well-known notebook recipe (examples/guide.yaml).
 LEARNING_RATES: dict[Method, str] = {"SFT": "2e-4", "DPO": "5e-6", "ORPO": "8e-6", "KTO": "5e-6"}
 _BATCH = f"(has(self.batchSize) ? self.batchSize : {BATCH_SIZE})"
 
 
 class LoRA(Model):
-    """The adapter: small matrices that are trained beside the frozen model."""
+    """The adapter: small matrices that are trained while the model stays frozen."""
 
-    rank: int = Field(16, ge=1, le=512, description="Size of the matrices. More learns more and needs more memory.")
+    rank: int = Field(
+        16, ge=1, le=512, description="Size of the matrices. A higher rank can learn more and needs more memory."
+    )
     alpha: int = Field(16, ge=1, le=2048, description="Strength of the adapter; usually the rank or twice the rank.")
     dropout: Decimal = Field(
         "0",
-        description="Share of the adapter's inputs that is dropped in training, against overfitting.",
+        description="Share of the adapter's inputs that training drops, against overfitting.",
         json_schema_extra=decimal_range("value < 1.0", "must be at least 0 and below 1"),
     )
     target_modules: Annotated[
@@ -51,7 +53,7 @@ class LoRA(Model):
 
 
 class Checkpoint(Model):
-    """How often training can be resumed from."""
+    """How often a checkpoint is saved."""
 
     model_config = ConfigDict(json_schema_extra=rules(at_most_one_of("everySeconds", "everySteps")))
 
@@ -66,7 +68,7 @@ _WEIGHT = decimal_range("(value > 0.0 && value <= 100.0)", "must be above 0 and 
 
 
 class DPOSpec(Model):
-    """Settings of DPO alone."""
+    """Settings of DPO."""
 
     beta: Decimal = Field(
         "0.1", description="How close the result stays to the base; higher is closer.", json_schema_extra=_BETA
@@ -74,7 +76,7 @@ class DPOSpec(Model):
 
 
 class ORPOSpec(Model):
-    """Settings of ORPO alone."""
+    """Settings of ORPO."""
 
     beta: Decimal = Field(
         "0.1", description="Weight of the preference beside the plain loss on the chosen answer.",
@@ -83,7 +85,7 @@ class ORPOSpec(Model):
 
 
 class KTOSpec(Model):
-    """Settings of KTO alone."""
+    """Settings of KTO."""
 
     beta: Decimal = Field(
         "0.1", description="How close the result stays to the base; higher is closer.", json_schema_extra=_BETA
@@ -187,12 +189,12 @@ class TrainingSpec(Model):
     )
     max_grad_norm: Decimal = Field(
         "1.0",
-        description="Longer gradients are cut to this length.",
+        description="Gradients with a larger norm are scaled down to this norm.",
         json_schema_extra=decimal_range("(value > 0.0 && value <= 1000000.0)", "must be above 0 and at most 1000000"),
     )
     adam_beta2: Decimal = Field(
         "0.999",
-        description="How slowly the optimizer forgets the size of past gradients.",
+        description="Decay of the optimizer's average of squared gradients.",
         json_schema_extra=decimal_range("(value >= 0.5 && value < 1.0)", "must be at least 0.5 and below 1"),
     )
     neftune_noise_alpha: Decimal | None = Field(
@@ -207,19 +209,19 @@ class TrainingSpec(Model):
         None,
         ge=1,
         le=100,
-        description="Stop after so many measurements of the hold-out loss without a better one. There are about five "
-        "in a run. Left out: never.",
+        description="Stop after this many measurements of the hold-out loss without an improvement. There are about "
+        "five in a run. Left out: never.",
     )
     optimizer: Literal["AdamW8bit", "AdamW"] = Field(
         "AdamW8bit", description="AdamW8bit keeps its state in 8 bit and needs less GPU memory."
     )
     precision: Literal["Auto", "BF16", "FP16"] = Field(
-        "Auto", description="Auto: BF16 where the GPU has it, else FP16."
+        "Auto", description="Auto: BF16 if the GPU supports it, else FP16."
     )
     gradient_checkpointing: Literal["Auto", "None", "Standard", "Offload"] = Field(
         "Auto",
-        description="Auto: as little as the memory estimate needs. None is fast and needs most GPU memory; "
-        "Offload (activations in host memory) needs least.",
+        description="Auto: as little as the memory estimate requires. None is the fastest and needs the most GPU "
+        "memory; Offload (activations in host memory) needs the least.",
     )
     train_on_responses_only: bool = Field(True, description="Learn the answers, not the questions.")
     seed: int = Field(3407, ge=0, le=2_147_483_647, description="The same seed gives the same order of examples.")
@@ -228,6 +230,6 @@ class TrainingSpec(Model):
         1800,
         ge=60,
         le=86400,
-        description="An attempt without a step or any other progress for so long is ended, and the next one goes on "
+        description="An attempt without a step or other progress for this long is ended, and the next one continues "
         "from the last checkpoint.",
     )

@@ -22,6 +22,8 @@ from .state import State
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command and ends the program with its exit code."""
     options = _parser().parse_args(arguments)
+    # As after Ctrl-C, what a build has half done is removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if options.command in ("status", "env"):
         # These only print, so a reader such as `head` may end them early.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)

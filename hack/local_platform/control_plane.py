@@ -7,10 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from finetune_api import GROUP, PLURAL
+from local_platform.rest import Rest
 
 ROOT = Path(__file__).resolve().parents[2]
 CRD = ROOT / "crds" / f"{GROUP}_{PLURAL}.yaml"
@@ -24,6 +26,11 @@ class ControlPlane:
     name: str
     kubeconfig: Path
     environment: dict[str, str]
+
+    @cached_property
+    def rest(self) -> Rest:
+        """Its API, as the administrator uses it."""
+        return Rest.of(self.kubeconfig)
 
     def run(self, *command: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run a program against this cluster; never raises for its exit status."""

@@ -21,10 +21,12 @@ RELEASE = "finetune-operator"
 NAMESPACE = "finetune-system"
 SERVICE_HOST = f"{RELEASE}.{NAMESPACE}.svc"
 
+# A wait this long ends only in a failure.
+PATIENCE_SECONDS = 120.0
 Found = TypeVar("Found")
 
 
-def eventually(look: Callable[[], Found], what: str, seconds: float = 120.0) -> Found:
+def eventually(look: Callable[[], Found], what: str, seconds: float = PATIENCE_SECONDS) -> Found:
     """Return what `look` finds as soon as that is true.
 
     Raises:
@@ -33,7 +35,7 @@ def eventually(look: Callable[[], Found], what: str, seconds: float = 120.0) -> 
     deadline = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain: {what}"
-        time.sleep(0.1)
+        time.sleep(0.05)
     return found
 
 
@@ -159,7 +161,7 @@ class OperatorProcess:
         Raises:
             OSError: it does not, or not well.
         """
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=5) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=PATIENCE_SECONDS) as response:
             text: str = response.read().decode()
             return text
 
@@ -184,7 +186,7 @@ class OperatorProcess:
         if self._process.poll() is not None:
             self.start()
 
-    def wait_for_end(self, seconds: float = 20.0) -> int:
+    def wait_for_end(self, seconds: float = PATIENCE_SECONDS) -> int:
         """Return its exit status, once it has ended by itself."""
         assert self._process is not None
         status = self._process.wait(timeout=seconds)
@@ -209,6 +211,6 @@ class OperatorProcess:
     def _end(self, number: signal.Signals) -> int:
         assert self._process is not None
         self._process.send_signal(number)
-        status = self._process.wait(timeout=20)
+        status = self._process.wait(timeout=PATIENCE_SECONDS)
         self._process = None
         return status

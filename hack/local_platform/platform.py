@@ -128,7 +128,7 @@ def bring_up(say: Say, after_seconds: float = 0.0) -> Platform:
     external = os.environ.get("CLUSTER") == "current"
     if external:
         platform = _current()
-    # The cluster's programs keep all CPUs busy; the images are waiting for the network and the disk half of their time.
+    # Go keeps all CPUs busy; the images wait for the network and the disk half of their time.
     rows = [_images()] if external else [_cluster(), _images()]
     side_by_side(say, rows, after_seconds + _REST_SECONDS)
     if not external:
@@ -141,7 +141,7 @@ def bring_up(say: Say, after_seconds: float = 0.0) -> Platform:
 
 def _cluster() -> list[Step]:
     return [
-        Step("programs of the cluster built", 660, (CLUSTER, "build")),
+        Step("programs of the cluster built", 500, (CLUSTER, "build")),
         Step("cluster up", 10, (CLUSTER, "up")),
     ]
 
@@ -150,11 +150,12 @@ def _images() -> list[Step]:
     steps = [
         Step("base image made", 60, ("hack/base-image",)),
         Step("operator image built", 40, ("hack/build-image", "operator")),
-        Step("llama.cpp built", 290, ("hack/llama-cpp", "wheel")),
+        Step("llama.cpp built", 200, ("hack/llama-cpp", "wheel")),
         Step("trainer image built", 400, ("hack/build-image", "trainer")),
     ]
     if not _HAS_LIBRARIES:
-        steps.append(Step("model made", 30, (sys.executable, "-m", "local_platform.trainer_image")))
+        module = ("env", f"PYTHONPATH={ROOT / 'hack'}", sys.executable, "-m", "local_platform.trainer_image")
+        steps.append(Step("model made", 30, module))
     return steps
 
 

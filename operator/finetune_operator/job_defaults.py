@@ -1,4 +1,4 @@
-"""What the administrator decided for all jobs, as far as `decide` needs it."""
+"""What the administrator set for all jobs, as far as `decide` needs it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,16 +17,16 @@ DEFAULT_RESOURCES: Mapping[Stage, Resources] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """The part of the command line that shapes jobs, and what the operator knows of itself."""
+    """The part of the command line that shapes jobs, and facts about the operator itself."""
 
-    # What new jobs get; a job keeps the image of its snapshot.
+    # For new jobs; an accepted job keeps the image of its snapshot.
     trainer_image: str
     operator_version: str
-    # Such as https://finetune-operator.finetune-system.svc:8443, where the progress endpoint is.
+    # Of the progress endpoint, such as https://finetune-operator.finetune-system.svc:8443.
     progress_url_base: str
     # The certificate authority of the progress endpoint.
     ca_pem: str
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     defaults: Defaults = field(default_factory=Defaults)
-    # What a stage gets where spec.compute.resources says nothing.
+    # For stages that spec.compute.resources does not mention.
     resources: Mapping[Stage, Resources] = field(default_factory=lambda: DEFAULT_RESOURCES)

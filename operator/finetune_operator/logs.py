@@ -1,4 +1,4 @@
-"""Logs as one JSON object a line on stdout. Nothing secret is ever passed to a logger."""
+"""Logs as one JSON object per line on stdout. Nothing secret is ever passed to a logger."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ def configure(level: str) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # It says for each watch event that its handler succeeded.
+    # It logs for each watch event that the handler succeeded.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
-    # kopf runs outside the main thread on purpose, and warns that signals are not its business there.
+    # kopf runs outside the main thread on purpose, and warns that it cannot handle signals there.
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

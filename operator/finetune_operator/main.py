@@ -1,4 +1,4 @@
-"""Puts the parts together and runs them until SIGTERM."""
+"""Creates the parts of the operator and runs them until SIGTERM."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from finetune_operator import __version__, logs
 from finetune_operator.cluster.client import FINETUNE_JOBS, KubeClient, Object, load_configuration
 from finetune_operator.cluster.errors import KubeError, LeadershipLost
 from finetune_operator.control import gc_tuning
-from finetune_operator.control.event_filter import News, is_to_expire
+from finetune_operator.control.event_filter import EventFilter, waits_for_ttl
 from finetune_operator.control.leadership import Leadership
 from finetune_operator.control.lease import LEASE_SECONDS
 from finetune_operator.control.reconciler import Key, Reconciler
@@ -37,16 +37,16 @@ _log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# The leader may have renewed the certificate, so each replica looks at the Secret this often.
+# The leader may have renewed the certificate, so each replica reads the Secret this often.
 _CERTIFICATE_SECONDS = 300.0
-# The leader of a new installation stores the first one within a moment.
+# The leader of a new installation stores the first certificate within a moment.
 _FIRST_CERTIFICATE_SECONDS = 1.0
 _PROGRESS_WRITERS = 4
 _SHUTDOWN_SECONDS = 8.0
 
 
-async def insist(what: str, attempt: Callable[[], Awaitable[Result]], at_most: float = math.inf) -> Result:
-    """Try until the API server does it, waiting ever longer up to a minute, or `at_most` seconds, in between."""
+async def retry(what: str, attempt: Callable[[], Awaitable[Result]], at_most: float = math.inf) -> Result:
+    """Call `attempt` until it succeeds, with a backoff of up to a minute, or `at_most` seconds."""
     failures = 0
     while True:
         try:
@@ -70,7 +70,7 @@ async def serving(application: web.Application, port: int, context: ssl.SSLConte
 
 
 class Operator:
-    """One replica. It serves progress and metrics at all times, and reconciles while it leads."""
+    """One replica. It always serves progress and metrics, and reconciles while it leads."""
 
     def __init__(self, options: Options, client: KubeClient) -> None:
         self._options = options
@@ -94,8 +94,8 @@ class Operator:
         )
         self._progress: WorkQueue[Key] = WorkQueue(ProgressWriter(client, self._store), workers=_PROGRESS_WRITERS)
         self._endpoint = ProgressEndpoint(Authenticator(client), self._store, self._metrics, self._accepted)
-        self._news = News(self._due, self._rests, self._reported)
-        self._watches = Watches(options.watch_namespaces, self._news)
+        self._event_filter = EventFilter(self._due, self._rests, self._reported)
+        self._watches = Watches(options.watch_namespaces, self._event_filter)
         self._metrics.watch(
             leads=lambda: self._leadership.leads,
             queue_depth=lambda: len(self._jobs),
@@ -106,7 +106,7 @@ class Operator:
         """Run until cancelled.
 
         Raises:
-            ExceptionGroup: with a LeadershipLost, if this replica led and does no more.
+            ExceptionGroup: with a LeadershipLost, if this replica was the leader and is no longer.
         """
         health = Health(self._metrics, self._problems, lambda: self._ready and self._watches.started)
         async with serving(health.application(), self._options.http_port, None), asyncio.TaskGroup() as group:
@@ -114,14 +114,14 @@ class Operator:
             try:
                 await self._work()
             finally:
-                # All that it did as the leader has ended.
+                # All changes that it makes as the leader have ended.
                 await self._leadership.release()
                 await self._watches.stop()
 
     async def _work(self) -> None:
-        await insist("read the TLS Secret", self._certificate.refresh, at_most=_FIRST_CERTIFICATE_SECONDS)
+        await retry("read the TLS Secret", self._certificate.refresh, at_most=_FIRST_CERTIFICATE_SECONDS)
         async with serving(self._endpoint.application(), self._options.progress_port, self._certificate.context):
-            await insist("list FineTuneJobs", self._full_list)
+            await retry("list FineTuneJobs", self._full_list)
             self._watches.start()
             self._ready = True
             _log.info("ready")
@@ -133,15 +133,15 @@ class Operator:
 
     async def _lead(self) -> None:
         await self._leadership.won()
-        # Jobs are told the authority that is stored, not the one that this replica has seen last.
-        await insist("read the TLS Secret", self._certificate.refresh)
-        # What a standby hears of is due with this list, and what a leader hears of from its first moment on.
-        await insist("list FineTuneJobs", self._full_list)
+        # Pods get the stored certificate authority, which may be newer than the one that this replica read last.
+        await retry("read the TLS Secret", self._certificate.refresh)
+        # A standby enqueues nothing, so this list makes everything due; later events enqueue as usual.
+        await retry("list FineTuneJobs", self._full_list)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._jobs.run())
-            # A status that the one before sent late is no news: of what changes there a watch asks for no pass.
+            # The previous leader may have sent a status late, and a change of the status causes no pass: list again.
             await asyncio.sleep(LEASE_SECONDS)
-            await insist("list FineTuneJobs", self._full_list)
+            await retry("list FineTuneJobs", self._full_list)
 
     def _due(self, key: Key, seconds: float) -> None:
         if self._leadership.leads:
@@ -170,7 +170,7 @@ class Operator:
     def _problems(self) -> list[str]:
         problems = []
         if max(self._jobs.longest_active_seconds(), self._progress.longest_active_seconds()) > STUCK_SECONDS:
-            problems.append(f"a pass has been going on for more than {STUCK_SECONDS:.0f} seconds")
+            problems.append(f"a pass has been running for more than {STUCK_SECONDS:.0f} seconds")
         if self._ready and not self._watches.alive:
             problems.append("the watches have ended")
         return problems
@@ -180,44 +180,44 @@ class Operator:
         self._metrics.drop_live(key)
 
     def _creates(self, key: Key, name: str) -> None:
-        self._news.expect(key, name)
+        self._event_filter.expect(key, name)
 
     def _accepted(self, key: Key, entry: Entry) -> None:
         self._progress.add(key, entry.due_in(time.monotonic()))
 
     async def _full_list(self) -> None:
-        """Make every FineTuneJob due that is not at rest, if this replica leads: it heals what a watch has missed."""
+        """Make every FineTuneJob due that is not at rest, if this replica leads, in case a watch missed an event."""
         known = self._metrics.known()
         found: set[Key] = set()
         unfinished: list[Key] = []
-        with self._news.full_list() as listed:
+        with self._event_filter.full_list() as listed:
             for namespace in self._options.watch_namespaces or (None,):
                 async for job in self._client.each(FINETUNE_JOBS, namespace):
                     key = job["metadata"]["namespace"], job["metadata"]["name"]
                     found.add(key)
                     if not is_finished(job):
                         unfinished.append(key)
-                    # When one that has ended is to be deleted, its first pass asks for the next one.
-                    if key not in known or not is_to_expire(job):
+                    # For a finished job with a TTL, the first pass requests the next one.
+                    if key not in known or not waits_for_ttl(job):
                         listed(key, job)
-        # On a standby no pass tells that a job has ended.
+        # On a standby no pass reports that a job is finished.
         self._endpoint.retain(unfinished)
         for key in known - found:
-            self._news.of_job(key, None)
+            self._event_filter.of_job(key, None)
         self._metrics.last_full_list.set_to_current_time()
-        # What it left behind is garbage, and what the watches have heard since the last one stays.
+        # The objects of the list are garbage now; what the watches keep is long-lived.
         gc_tuning.settle()
 
     async def _list_again(self) -> None:
         while True:
             await asyncio.sleep(self._options.resync_seconds)
-            await insist("list FineTuneJobs", self._full_list)
+            await retry("list FineTuneJobs", self._full_list)
 
     async def _refresh_certificate(self) -> None:
         while True:
             await asyncio.sleep(_CERTIFICATE_SECONDS)
             # Jobs get a new authority with their next pass, at the latest after the next full list.
-            await insist("read the TLS Secret", self._certificate.refresh)
+            await retry("read the TLS Secret", self._certificate.refresh)
 
 
 async def _operate(options: Options) -> None:
@@ -233,7 +233,7 @@ def _first(error: BaseException) -> BaseException:
 
 
 async def run(options: Options) -> int:
-    """Run until SIGTERM or SIGINT; return the exit status, which is 1 if this replica led and lost the Lease."""
+    """Run until SIGTERM or SIGINT; return the exit code, which is 1 if this replica led and lost the Lease."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -244,9 +244,9 @@ async def run(options: Options) -> int:
     if operator.done():
         error = operator.exception()
         if isinstance(error, ExceptionGroup) and error.subgroup(LeadershipLost):
-            _log.error("ending, to start again as a standby: %s", _first(error))
+            _log.error("exiting, to restart as a standby: %s", _first(error))
         else:
-            _log.error("ended unexpectedly", exc_info=error)
+            _log.error("exiting after an unexpected error", exc_info=error)
         return 1
     _log.info("stopping")
     operator.cancel()

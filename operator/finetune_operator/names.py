@@ -1,4 +1,4 @@
-"""Names and labels of children. Deterministic: creating a child twice meets the first one."""
+"""Names and labels of children. They are deterministic: creating a child twice finds the first one."""
 
 from finetune_api.job import ObjectMeta
 from finetune_api.spec import Stage
@@ -9,7 +9,7 @@ JOB_LABEL = "finetune.dev/job"
 JOB_UID_LABEL = "finetune.dev/job-uid"
 STAGE_LABEL = "finetune.dev/stage"
 ATTEMPT_LABEL = "finetune.dev/attempt"
-# Of Kubernetes: which pod of an Indexed Job a pod is.
+# Set by Kubernetes: the index of a pod of an Indexed Job.
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 COMPUTE_ANNOTATION = "finetune.dev/compute"
 CONTAINER = "trainer"
@@ -27,8 +27,8 @@ def job(metadata: ObjectMeta, stage: Stage, attempt: int) -> str:
 def plan(metadata: ObjectMeta, sha256: str) -> str:
     """The ConfigMap that holds the plan of that checksum.
 
-    It is part of the name, so that one of other settings, created late by a replica that did not lead any more, is not
-    in the way of the accepted one.
+    The checksum is part of the name, so a plan of other settings that a former leader creates late does not take the
+    name of the accepted one.
     """
     return f"{_prefix(metadata)}-plan-{sha256[:8]}"
 
@@ -39,7 +39,7 @@ def ca(metadata: ObjectMeta) -> str:
 
 
 def service(metadata: ObjectMeta) -> str:
-    """The Service of the train pods; its name has to begin with a letter, which a job's need not."""
+    """The Service of the train pods. Its name must begin with a letter; that of a job need not."""
     return f"train-{_prefix(metadata)}"
 
 

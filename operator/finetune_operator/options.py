@@ -1,19 +1,7 @@
 """The operator's command line: everything an administrator can set, read once at the start.
 
-What the operator needs of the cluster (the chart's RBAC):
-
-    finetune.dev finetunejobs           get list watch
-    finetune.dev finetunejobs/status    get patch
-    finetune.dev finetunejobs/finalizers  update          (owner references that block deletion, where that is enforced)
-    batch jobs                          get list watch create
-    core pods                           get list watch
-    core configmaps                     get list create update
-    core services                       get create
-    core events                         list create
-    kueue.x-k8s.io workloads            list              (why a Job waits; not there without Kueue)
-    authentication.k8s.io tokenreviews  create            (always cluster-wide)
-    core secrets                        get update        (one by name, in the operator's own namespace)
-    coordination.k8s.io leases          get create update (one by name but for create, in the same)
+The rights that the operator needs in the cluster are in the chart: `finetune-operator.rules` in
+templates/_helpers.tpl, and templates/rbac.yaml.
 """
 
 import argparse

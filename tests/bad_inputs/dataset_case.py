@@ -11,7 +11,7 @@ from tests.support.trainer_job import TrainerJob, alpaca_rows, write_rows
 WANTED = (
     'JSON Lines, a JSON array, CSV with a header or Parquet, with rows such as {"instruction": "...", "output": "..."}'
 )
-FIX = "; correct this or set dataset.checks.invalidRows to Drop"
+FIX = "; correct this, or set dataset.checks.invalidRows to Drop"
 SECRET = "비밀문장"
 Make = Callable[[TrainerJob], None]
 

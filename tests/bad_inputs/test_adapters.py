@@ -32,7 +32,7 @@ def test_file_that_is_missing(job: TrainerJob, folder: Path, name: str) -> None:
     (folder / name).unlink()
     assert _outcome(job, folder) == (
         66,
-        f"model.adapter: {folder.as_uri()} has no {name}; give the folder of an adapter, as PEFT saves one",
+        f"model.adapter: {folder.as_uri()} has no {name}; name the folder of an adapter as PEFT saves it",
     )
 
 
@@ -40,7 +40,7 @@ def test_folder_that_is_missing(job: TrainerJob, tmp_path: Path) -> None:
     assert _outcome(job, tmp_path / "none") == (
         66,
         f"model.adapter: {(tmp_path / 'none').as_uri()} has no adapter_config.json; "
-        "give the folder of an adapter, as PEFT saves one",
+        "name the folder of an adapter as PEFT saves it",
     )
 
 
@@ -49,7 +49,7 @@ def test_weights_as_a_pickle(job: TrainerJob, folder: Path) -> None:
     assert _outcome(job, folder) == (
         66,
         f"model.adapter: {folder.as_uri()} has its weights as a pickle file (adapter_model.bin) only, which can run "
-        "code; save the adapter anew as safetensors",
+        "code; save the adapter again as safetensors",
     )
 
 
@@ -67,7 +67,8 @@ def test_weights_that_were_cut_off(job: TrainerJob, folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     assert _outcome(job, folder) == (
         66,
-        "adapter_model.safetensors is damaged or was cut off: its safetensors header does not fit; upload it again",
+        "adapter_model.safetensors is damaged or truncated: its safetensors header does not fit its size; "
+        "upload it again",
     )
 
 
@@ -94,8 +95,7 @@ def test_adapter_with_more_than_plain_lora(job: TrainerJob, folder: Path, name: 
     _config(folder, **{name: value})
     assert _outcome(job, folder) == (
         66,
-        f"model.adapter: {folder.as_uri()} was made with {name}, which cannot be continued; "
-        "start from a plain LoRA adapter",
+        f"model.adapter: {folder.as_uri()} was made with {name}, which cannot be continued; use a plain LoRA adapter",
     )
 
 
@@ -130,8 +130,7 @@ def test_job_that_asks_for_another_form(job: TrainerJob, folder: Path, members: 
     adapters.write(folder, **members)
     assert _outcome(job, folder) == (
         64,
-        f"model.adapter: {folder.as_uri()} has another form than training.lora asks for; "
-        f"in spec.training.lora, set {change}",
+        f"model.adapter: {folder.as_uri()} does not match training.lora; in spec.training.lora, set {change}",
     )
 
 
@@ -140,5 +139,5 @@ def test_job_that_has_no_complete_run(job: TrainerJob) -> None:
     assert job.run("prepare") == 66
     assert job.result()["message"] == (
         f'model.adapter: the FineTuneJob "first" has no complete run below {job.output.as_uri()}; '
-        "wait until it has succeeded, and give both jobs the same spec.output.s3.uri"
+        "wait until it succeeds, and use the same spec.output.s3.uri in both jobs"
     )

@@ -16,7 +16,7 @@ _GOOD = 150
 _LONG = f"{SECRET} 발을 어깨 너비로 벌리고 발끝은 살짝 바깥으로 둔 뒤, 엉덩이를 뒤로 빼면서 천천히 앉으세요."
 _CUT = f"{_LONG} {_LONG} 이렇게 하면 됩니다. 그리고 무릎을"
 _TOO_LONG = f"{SECRET} " * 100
-_KEEP = "; if they are meant, set dataset.checks.duplicates to Keep"
+_KEEP = "; if they are intended, set dataset.checks.duplicates to Keep"
 
 
 def _row(question: str, answer: str) -> dict[str, str]:
@@ -58,13 +58,13 @@ FAILURES = [
         "truncated row that is refused",
         planned(of_rows(*alpaca_rows(60), _row("뭐야?", _TOO_LONG)), truncation="Fail"),
         'longer than model.maxSequenceLength (256) and refused: 1 row, first source "coach", line 61; '
-        "shorten them or raise that, or set dataset.checks.truncation to Drop or Warn",
+        "shorten them or raise it, or set dataset.checks.truncation to Drop or Warn",
     ),
     Case(
         "several truncated rows that are refused",
         planned(of_rows(*alpaca_rows(60), *(_row(f"{i}?", _TOO_LONG + str(i)) for i in range(5))), truncation="Fail"),
         'longer than model.maxSequenceLength (256) and refused: 5 rows, first source "coach", lines 61, 62 and 63; '
-        "shorten them or raise that, or set dataset.checks.truncation to Drop or Warn",
+        "shorten them or raise it, or set dataset.checks.truncation to Drop or Warn",
     ),
     Case(
         "too few without the truncated rows",
@@ -92,7 +92,7 @@ FAILURES = [
     Case(
         "copies that are kept cannot be held out",
         planned(of_rows(*[_row("스쿼트?", _LONG)] * 60), duplicates="Keep"),
-        "no example can be held out to judge the result, because too many ask the same question; "
+        "no example can be held out to judge the result, because too many have the same question; "
         "add examples with other questions",
     ),
     Case(
@@ -104,7 +104,7 @@ FAILURES = [
     Case(
         "hold-out without a valid row",
         _held(alpaca_rows(60), [{"instruction": SECRET, "output": ""}], invalidRows="Drop"),
-        "dataset.holdout.sources have no usable example; correct them or leave them out",
+        "dataset.holdout.sources have no usable example; correct them, or leave them out",
     ),
     Case(
         "invalid row in the hold-out",
@@ -184,7 +184,8 @@ WARNINGS = [
         _after(_row("스쿼트?", _LONG), _row("스쿼트!", _LONG), duplicates="Keep"),
         [
             "NearDuplicates: nearly the same as an earlier row and kept: 1 row, "
-            'first source "coach", line 152; they count more than others; set dataset.checks.duplicates to Drop'
+            'first source "coach", line 152; they weigh more than other rows; '
+            "set dataset.checks.duplicates to Drop to leave them out"
         ],
         152,
     ),
@@ -193,7 +194,7 @@ WARNINGS = [
         _after(_row("뭐야?", _TOO_LONG)),
         [
             'TruncatedRows: longer than model.maxSequenceLength (256) and cut: 1 row, first source "coach", line 151; '
-            "shorten them or raise that"
+            "shorten them or raise it"
         ],
         151,
     ),
@@ -202,7 +203,7 @@ WARNINGS = [
         _after(_row("뭐야?", _TOO_LONG), truncation="Drop"),
         [
             "TruncatedRows: longer than model.maxSequenceLength (256) and left out: 1 row, "
-            'first source "coach", line 151; shorten them or raise that'
+            'first source "coach", line 151; shorten them or raise it'
         ],
         150,
     ),
@@ -219,7 +220,7 @@ WARNINGS = [
         "row of the hold-out",
         _held([*alpaca_rows(_GOOD), _row("스쿼트?", _LONG)], [_row("스쿼트?", _LONG), _row("물?", "하루 2리터요.")]),
         [
-            "HoldoutInTraining: in dataset.holdout.sources too and not trained on: 1 row of dataset.sources, "
+            "HoldoutInTraining: also in dataset.holdout.sources and not trained on: 1 row of dataset.sources, "
             'first source "coach", line 151'
         ],
         152,
@@ -228,8 +229,8 @@ WARNINGS = [
         "resident number",
         _after(_row("누구?", f"{SECRET} 900101-1234567입니다.")),
         [
-            "PersonalData: in 1 row there seem to be personal data (resident registration numbers), "
-            'first source "coach", line 151; the model may repeat them to anyone; take them out'
+            "PersonalData: in 1 row there seems to be personal data (resident registration numbers), "
+            'first source "coach", line 151; the model may repeat it to anyone; remove it'
         ],
         151,
     ),
@@ -241,8 +242,8 @@ WARNINGS = [
             _row("메일?", "kim@naver.com입니다."),
         ),
         [
-            "PersonalData: in 3 rows there seem to be personal data (card numbers, phone numbers, e-mail addresses), "
-            'first source "coach", lines 151, 152 and 153; the model may repeat them to anyone; take them out'
+            "PersonalData: in 3 rows there seems to be personal data (card numbers, phone numbers, e-mail addresses), "
+            'first source "coach", lines 151, 152 and 153; the model may repeat it to anyone; remove it'
         ],
         153,
     ),
@@ -251,7 +252,7 @@ WARNINGS = [
         _after(_row("약?", "죄송하지만 답변드릴 수 없습니다."), _row("법?", "I'm sorry, but I can't help with that.")),
         [
             'Refusals: in 2 rows the answer begins with a refusal, first source "coach", lines 151 and 152; '
-            "the model learns to refuse; take them out unless that is meant"
+            "the model learns to refuse; remove them unless that is intended"
         ],
         152,
     ),
@@ -270,8 +271,8 @@ WARNINGS = [
         "two answers to one question",
         _after(_row("물?", "하루 2리터요."), _row(" 물 ?", "아무 때나요.")),
         [
-            "DifferentAnswers: in 1 row the prompt is that of an earlier row and the answer is another, "
-            'first source "coach", line 152; the model learns a mixture; keep the better answer'
+            "DifferentAnswers: in 1 row the prompt is that of an earlier row and the answer is different, "
+            'first source "coach", line 152; the model learns a mixture; keep the best answer'
         ],
         152,
     ),
@@ -288,9 +289,9 @@ WARNINGS = [
         "one answer to everything",
         _after(*(_row(f"질문 {i}", _LONG) for i in range(10))),
         [
-            "RepeatedAnswer: in 10 rows the answer is one that very many other prompts have too, "
+            "RepeatedAnswer: in 10 rows the answer is the same as for very many other prompts, "
             'first source "coach", lines 151, 152 and 153; '
-            "the model learns to say it always; vary it or take some out"
+            "the model learns to always give it; vary it or remove some rows"
         ],
         160,
     ),
@@ -300,14 +301,14 @@ WARNINGS = [
         [
             "ManyEpochs: each row is seen 10.0 times, which invites memorizing; "
             "lower training.maxSteps or epochs, or add examples",
-            "SmallDataset: 60 examples are few; from 100 on the result is steadier",
+            "SmallDataset: 60 examples are few; with 100 or more, results vary less",
         ],
         60,
     ),
     Odd(
         "decomposed letters",
         _after(_row("뭐야?", unicodedata.normalize("NFD", "가나다라마바사."))),
-        ['TextComposed: source "coach" had decomposed letters (NFD) in 1 row, which were composed (NFC)'],
+        ['TextComposed: source "coach" has decomposed letters (NFD) in 1 row, which were composed (NFC)'],
         151,
     ),
 ]
@@ -360,7 +361,7 @@ CALLS = [
         "folder without a tokenizer",
         ["good.jsonl", "--tokenizer", "folder"],
         64,
-        "--tokenizer folder is no folder with a tokenizer, such as tokenizer.json\n",
+        "--tokenizer folder is not a folder with a tokenizer, such as tokenizer.json\n",
     ),
     Call(
         "column without a name",

@@ -83,12 +83,12 @@ def _sha256(job: TrainerJob) -> None:
 
 
 CASES = [
-    Case("missing file", _remove, 'source "coach": there is no file {root}/train.jsonl; correct its key or path'),
+    Case("missing file", _remove, 'source "coach": {root}/train.jsonl does not exist; correct its key or path'),
     Case(
         "folder instead of a file",
         _folder,
         'source "coach": {root}/train.jsonl cannot be read: Is a directory; '
-        "correct its path, or set compute.fsGroup to the group that may read the volume",
+        "correct its path, or set compute.fsGroup to a group that may read the volume",
     ),
     Case("empty file", of_bytes(b""), f'source "coach" has no rows; it must be {_WANTED}'),
     Case("blank lines only", of_bytes(b"\n  \n\n"), f'source "coach" has no rows; it must be {_WANTED}'),
@@ -142,7 +142,8 @@ CASES = [
     Case(
         "JSON nested without end",
         of_bytes("[" * 100_000),
-        'source "coach", row 1 (line 1): it has a number too long or brackets too deep to be read; correct it',
+        'source "coach", row 1 (line 1): it has a number that is too long, or brackets that are nested too deeply; '
+        "correct it",
     ),
     Case(
         "row of nine megabytes in an array",
@@ -205,7 +206,7 @@ CASES = [
     Case(
         "UTF-16 cut off",
         of_bytes('{"instruction": "가"}'.encode("utf-16")[:-1]),
-        'source "coach", line 1: it is not the UTF-16 text that its beginning says',
+        'source "coach", line 1: it is not UTF-16 text, although its byte order mark says so',
     ),
     Case(
         "UTF-16 without a mark",
@@ -220,7 +221,7 @@ CASES = [
     Case(
         "Parquet cut off",
         _parquet(alpaca_rows(60), slice(-8)),
-        'source "coach" is a Parquet file that cannot be read after row 0 (ArrowInvalid); write it again',
+        'source "coach" is a Parquet file that cannot be read beyond row 0 (ArrowInvalid); write it again',
     ),
     Case(
         "Parquet row without answer",
@@ -367,7 +368,7 @@ CASES = [
     Case(
         "one question many times",
         of_rows(*({"instruction": _SECRET, "output": str(i)} for i in range(60))),
-        "no example can be held out to judge the result, because too many ask the same question; "
+        "no example can be held out to judge the result, because too many have the same question; "
         "add examples with other questions",
     ),
 ]

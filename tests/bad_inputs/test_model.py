@@ -90,7 +90,8 @@ CASES = [
         "no folder",
         lambda model, job: shutil.rmtree(model),
         66,
-        "the model folder {model} cannot be read: No such file or directory; check the claim's name and the path in it",
+        "the model folder {model} cannot be read: No such file or directory; "
+        "check the name of the PersistentVolumeClaim and the path in it",
     ),
     Case(
         "no config",
@@ -116,7 +117,7 @@ CASES = [
         "GGUF only",
         _write("model-Q4_K_M.gguf", b"GGUF", "model.safetensors"),
         66,
-        "{model} has GGUF files only, which cannot be trained; use the repository that they were made from",
+        "{model} has GGUF files only, which cannot be trained; use the repository they were made from",
     ),
     Case(
         "no weights",
@@ -135,13 +136,13 @@ CASES = [
         "weights cut off",
         _cut_off,
         66,
-        "model.safetensors is damaged or was cut off: its safetensors header does not fit; upload it again",
+        "model.safetensors is damaged or truncated: its safetensors header does not fit its size; upload it again",
     ),
     Case(
         "weights that are none",
         _write("model.safetensors", b"<html>404</html>"),
         66,
-        "model.safetensors is damaged or was cut off: its safetensors header does not fit; upload it again",
+        "model.safetensors is damaged or truncated: its safetensors header does not fit its size; upload it again",
     ),
     Case(
         "unknown architecture",
@@ -154,7 +155,7 @@ CASES = [
         "code of its own",
         _config(model_type="mine", auto_map={"AutoModelForCausalLM": "modeling.Mine"}),
         66,
-        "tiny brings Python code of its own, which is not run; use a model that the libraries know",
+        "tiny needs its own Python code, which is not executed; use a model that the libraries support",
     ),
     Case(
         "model that fills blanks",
@@ -243,5 +244,5 @@ def test_tokenizer_that_llama_cpp_does_not_know_ends_prepare(
     assert job.run("prepare") == 66
     assert job.result()["message"] == (
         "tiny cannot be converted to GGUF: llama.cpp's converter does not know its tokenizer or architecture "
-        "(the log has its words); leave export.gguf out or choose another model"
+        "(its output is in the log); remove export.gguf or choose another model"
     )

@@ -27,7 +27,8 @@ def test_plan_that_was_changed_after_acceptance(job: TrainerJob, capfd: pytest.C
     job.arguments[:] = ["--plan-sha256", "0" * 64]
     assert _refused(job, capfd) == (
         f"the plan {job.root}/plan.json was changed after the job was accepted: its sha256 is "
-        f"44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a, not {'0' * 64}; create the job anew"
+        f"44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a, not {'0' * 64}; delete this FineTuneJob "
+        "and create it again"
     )
 
 
@@ -64,7 +65,9 @@ def test_plan_without_output(job: TrainerJob, capfd: pytest.CaptureFixture[str])
 
 def test_output_of_an_unknown_kind(job: TrainerJob, capfd: pytest.CaptureFixture[str]) -> None:
     job.arguments[:] = ["--output", "ftp://server/folder"]
-    assert _refused(job, capfd) == ('"ftp://server/folder" is no output; write file:///FOLDER or s3://BUCKET/FOLDER')
+    assert _refused(job, capfd) == (
+        '"ftp://server/folder" is not an output; write file:///FOLDER or s3://BUCKET/FOLDER'
+    )
 
 
 def test_identity_that_climbs_out_of_the_bucket(job: TrainerJob, capfd: pytest.CaptureFixture[str]) -> None:

@@ -50,13 +50,13 @@ def _outcome(job: TrainerJob) -> tuple[int, str]:
         (
             401,
             77,
-            "may not be read without a login (HTTP 401); put the file on S3, a volume or the hub, which take "
+            "requires a login (HTTP 401); put the file on S3, a volume or the hub, which take "
             "credentials from a Secret",
         ),
         (
             403,
             77,
-            "may not be read without a login (HTTP 403); put the file on S3, a volume or the hub, which take "
+            "requires a login (HTTP 403); put the file on S3, a volume or the hub, which take "
             "credentials from a Secret",
         ),
     ],
@@ -81,8 +81,8 @@ def test_other_bytes(job: TrainerJob, web: WebServer) -> None:
     _url(job, f"{web.url}/data.jsonl", "0" * 64)
     assert _outcome(job) == (
         65,
-        f'source "coach": {web.url}/data.jsonl has sha256 {SHA256}, not {"0" * 64}: the file changed or is another '
-        "one; look at it and correct dataset.sources[].http.sha256",
+        f'source "coach": {web.url}/data.jsonl has sha256 {SHA256}, not {"0" * 64}: the file changed or is a different '
+        "one; check it and correct dataset.sources[].http.sha256",
     )
 
 
@@ -139,7 +139,7 @@ def test_certificate_that_nobody_knows(job: TrainerJob, tmp_path: Path) -> None:
         assert _outcome(job) == (
             69,
             f'source "coach": {web.url}/data.jsonl: the server\'s certificate is not trusted; '
-            "use a server whose authority the trainer image knows",
+            "use a server whose certificate authority the trainer image trusts",
         )
 
 
@@ -148,8 +148,8 @@ def test_redirects_without_end(job: TrainerJob, web: WebServer) -> None:
     _url(job, f"{web.url}/data.jsonl")
     assert _outcome(job) == (
         65,
-        f'source "coach": {web.url}/data.jsonl leads to no file within 5 redirects (HTTP 302); '
-        "give the file's own URL in dataset.sources[].http.url",
+        f'source "coach": {web.url}/data.jsonl does not lead to a file within 5 redirects (HTTP 302); '
+        "set dataset.sources[].http.url to the URL of the file itself",
     )
 
 
@@ -178,7 +178,7 @@ def test_redirect_to_the_cloud_metadata_address(job: TrainerJob, web: WebServer)
     assert _outcome(job) == (
         64,
         "dataset.sources[].http.url leads to 169.254.169.254, which belongs to the node that the job runs on; "
-        "use another server, or have this very host added to policy.endpoints of the chart",
+        "use another server, or ask the administrator to add exactly this host to policy.endpoints of the chart",
     )
 
 
@@ -187,8 +187,8 @@ def test_redirect_to_a_local_file(job: TrainerJob, web: WebServer) -> None:
     _url(job, f"{web.url}/data.jsonl")
     assert _outcome(job) == (
         65,
-        f'source "coach": {web.url}/data.jsonl leads on to what is no web page; '
-        "give the URL of the file in dataset.sources[].http.url",
+        f'source "coach": {web.url}/data.jsonl redirects to another scheme than http(s); '
+        "set dataset.sources[].http.url to the URL of the file itself",
     )
 
 
@@ -213,7 +213,7 @@ def test_the_nodes_own_addresses_need_an_entry(
     assert code == 64
     assert message == (
         f"dataset.sources[].http.url leads to {named}, which belongs to the node that the job runs on; "
-        "use another server, or have this very host added to policy.endpoints of the chart"
+        "use another server, or ask the administrator to add exactly this host to policy.endpoints of the chart"
     )
     assert web.paths == []
 

@@ -240,14 +240,14 @@ CASES = [
         ),
         65,
         f'source "coach", line 61: {OWN} refuses its conversation of user, assistant; '
-        "correct this or set dataset.checks.invalidRows to Drop",
+        "correct this, or set dataset.checks.invalidRows to Drop",
     ),
     Case(
         "one row that it cuts",
         _all(_own(PLAIN.replace("m['content']", "m['content'][:40]") + ASK), _rows("운동 " * 40, "몰라")),
         65,
         f'source "coach", line 61: {OWN} does not show the whole user message; '
-        "correct this or set dataset.checks.invalidRows to Drop",
+        "correct this, or set dataset.checks.invalidRows to Drop",
     ),
     Case(
         "reserved name",
@@ -285,15 +285,15 @@ CASES = [
         "value for the Alpaca text",
         _plan(promptTemplate="Alpaca", chatTemplateKwargs={"enable_thinking": "false"}),
         64,
-        "dataset.chatTemplateKwargs is set, but the Alpaca text, which is used here, reads no such values; "
-        "leave it out or set dataset.promptTemplate to Model",
+        "dataset.chatTemplateKwargs is set, but the Alpaca template, which is used here, has no such values; "
+        "remove it or set dataset.promptTemplate to Model",
     ),
     Case(
         "value for a base model",
         _all(_untrained(2), _plan(chatTemplateKwargs={"enable_thinking": "false"})),
         64,
-        "dataset.chatTemplateKwargs is set, but the Alpaca text, which is used here, reads no such values; "
-        "leave it out or set dataset.promptTemplate to Model",
+        "dataset.chatTemplateKwargs is set, but the Alpaca template, which is used here, has no such values; "
+        "remove it or set dataset.promptTemplate to Model",
     ),
     Case(
         "value that the template refuses",
@@ -317,7 +317,7 @@ CASES = [
         65,
         f'source "coach", line 61: {MODELS} does not keep what it showed before the answer once the answer is there, '
         "as with a <think> part in it where thinking is off; leave that out or correct dataset.chatTemplateKwargs; "
-        "correct this or set dataset.checks.invalidRows to Drop",
+        "correct this, or set dataset.checks.invalidRows to Drop",
     ),
     Case(
         "chat template on a base model",
@@ -337,7 +337,7 @@ CASES = [
         "model without a chat template",
         _all(_no_template, _plan(promptTemplate="Model")),
         66,
-        "the model's tokenizer has no chat template, as most base models; "
+        "the model's tokenizer has no chat template, as is usual for base models; "
         "set dataset.promptTemplate to Alpaca or use the -Instruct repository",
     ),
     Case(

@@ -85,7 +85,7 @@ def test_a_job_that_takes_too_long_is_told_to_stop_and_gets_its_grace(operator: 
     assert eventually(stopping, "the pod is told to stop")["metadata"]["deletionGracePeriodSeconds"] == 180
     assert "deletionTimestamp" in _job(world)["metadata"]
     # What the kubelet does once the container has ended.
-    world.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
+    world.let_go(pod)
     eventually(lambda: not world.items("jobs") and not world.items("pods"), "Job and pod are gone")
     assert [stage["attempt"] for stage in world.status()["stages"]] == [0, 0, 0]
 

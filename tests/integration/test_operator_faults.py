@@ -1,13 +1,9 @@
 """The operator is killed, the API server goes away, jobs are deleted and created again: nothing runs twice."""
 
-import json
-import os
-import subprocess
 import time
-from pathlib import Path
 
 from local_platform.operator_process import OperatorProcess, eventually
-from tests.support.fake_kubelet import World
+from tests.support.fake_kubelet import Object, World
 
 
 def test_an_operator_killed_between_stages_goes_on_where_it_was(operator: OperatorProcess, world: World) -> None:
@@ -38,16 +34,8 @@ def test_a_restart_of_the_api_server_holds_nothing_up(operator: OperatorProcess,
     assert len(world.items("jobs")) == 3
 
 
-def test_a_job_made_again_under_its_name_waits_for_the_old_pod(
-    operator: OperatorProcess, world: World, tmp_path: Path
-) -> None:
-    log = tmp_path / "pods"
-    with log.open("wb") as out:
-        watch = subprocess.Popen(
-            ["kubectl", "-n", world.namespace, "get", "pods", "-o", "json", "--watch", "--output-watch-events"],
-            stdout=out,
-            env={**os.environ, **world.plane.environment},
-        )
+def test_a_job_made_again_under_its_name_waits_for_the_old_pod(operator: OperatorProcess, world: World) -> None:
+    before = world.rest.version("pods", world.namespace)
     world.apply()
     world.end("prepare")
     pod = world.pod("train")
@@ -62,19 +50,17 @@ def test_a_job_made_again_under_its_name_waits_for_the_old_pod(
     )
     assert pod["metadata"]["name"] in ready["message"] or "-train-0" in ready["message"]
     # The node lets the old pod go.
-    world.kubectl("delete", "pod", pod["metadata"]["name"], "--force", "--grace-period=0")
+    world.let_go(pod)
     world.end("prepare")
     world.run("train")
-    watch.terminate()
-    watch.wait()
-    assert _most_train_pods(log.read_text()) == 1
+    last = world.pod("train")["metadata"]["resourceVersion"]
+    assert _most_train_pods(world.rest.events("pods", world.namespace, before, last)) == 1
 
 
-def _most_train_pods(text: str) -> int:
-    decoder, live, most = json.JSONDecoder(), set[str](), 0
-    while text := text.strip():
-        event, end = decoder.raw_decode(text)
-        text, pod = text[end:], event["object"]
+def _most_train_pods(events: list[Object]) -> int:
+    live, most = set[str](), 0
+    for event in events:
+        pod = event["object"]
         if pod["metadata"]["labels"].get("finetune.dev/stage") != "train":
             continue
         gone = event["type"] == "DELETED" or pod["status"]["phase"] in ("Succeeded", "Failed")

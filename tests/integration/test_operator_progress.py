@@ -33,7 +33,7 @@ def pusher(operator: OperatorProcess, world: World) -> Pusher:
 
 def test_the_running_pod_s_progress_is_in_the_status(pusher: Pusher, world: World) -> None:
     assert pusher.push(pusher.token(), loss="0.83", etaSeconds=250) == 200
-    progress: dict[str, Any] = eventually(lambda: world.status().get("progress", {}), "status.progress", 5)
+    progress: dict[str, Any] = eventually(lambda: world.status().get("progress", {}), "status.progress")
     assert {k: progress[k] for k in ("steps", "eta", "loss")} == {"steps": "37/60", "eta": "4m10s", "loss": "0.83"}
     columns = world.kubectl("get", "finetunejob", world.name)
     assert "37/60" in columns
@@ -44,7 +44,7 @@ def test_the_rest_of_the_status_survives_a_push_and_the_other_way_round(pusher: 
     eventually(lambda: "running" in world.condition("Ready")["message"], "the operator saw the pod run")
     before = world.status()
     pusher.push(pusher.token())
-    eventually(lambda: world.status().get("progress"), "status.progress", 5)
+    eventually(lambda: world.status().get("progress"), "status.progress")
     assert {k: v for k, v in world.status().items() if k != "progress"} == before
     world.end("train")
     world.pod("export")
@@ -54,9 +54,9 @@ def test_the_rest_of_the_status_survives_a_push_and_the_other_way_round(pusher: 
 def test_old_news_does_not_turn_the_status_back(pusher: Pusher, world: World) -> None:
     token = pusher.token()
     pusher.push(token, step=60)
-    eventually(lambda: world.status().get("progress"), "status.progress", 5)
+    eventually(lambda: world.status().get("progress"), "status.progress")
     pusher.push(token, step=1, activity="Saving")
-    eventually(lambda: "finetune_job_step" in pusher.operator.read("/metrics"), "the metrics", 5)
+    eventually(lambda: "finetune_job_step" in pusher.operator.read("/metrics"), "the metrics")
     assert world.status()["progress"]["step"] == 60
 
 

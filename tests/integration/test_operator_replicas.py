@@ -194,9 +194,9 @@ def test_every_replica_takes_progress_and_none_turns_it_back(replicas: Replicas,
     first, second = (Pusher(world, replica, pod) for replica in replicas.both)
     token = first.token()
     assert first.push(token, sequence=1, step=20) == 200
-    eventually(lambda: world.status().get("progress", {}).get("step") == 20, "the first report", 20)
+    eventually(lambda: world.status().get("progress", {}).get("step") == 20, "the first report")
     assert second.push(token, sequence=3, step=60) == 200
-    eventually(lambda: world.status()["progress"]["step"] == 60, "the report to the other replica", 20)
+    eventually(lambda: world.status()["progress"]["step"] == 60, "the report to the other replica")
     # To the first replica, whose store knows nothing of step 60, this one is news that has to be written at once.
     assert first.push(token, sequence=2, step=None, totalSteps=None, activity="Evaluating") == 200
     time.sleep(1)

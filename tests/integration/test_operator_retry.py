@@ -31,6 +31,7 @@ def test_a_job_that_fails_again_waits_for_the_next_generation(operator: Operator
     world.pod("prepare", 2)
 
 
+@pytest.mark.usefixtures("operator")
 @pytest.mark.parametrize("change", [{"retryGeneration": 1}, {"retryGeneration": None}], ids=["lower", "removed"])
 def test_a_generation_cannot_go_back(world: World, change: dict[str, int | None]) -> None:
     world.apply(retryGeneration=2)

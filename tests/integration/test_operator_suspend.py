@@ -1,6 +1,5 @@
 """spec.suspend on a real API server, with real Jobs and the garbage collector; the tests play the kubelet."""
 
-import json
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ def _run_bound(world: World, stage: Stage) -> dict[str, Any]:
 
 
 def _is_told_to_end(world: World, pod: dict[str, Any]) -> bool:
-    found = json.loads(world.kubectl("get", "pod", pod["metadata"]["name"], "-o", "json"))
+    found = world.rest.call("GET", world.path("pods", pod["metadata"]["name"]))
     return "deletionTimestamp" in found["metadata"]
 
 

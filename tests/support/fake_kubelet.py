@@ -5,10 +5,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from finetune_api import GROUP, PLURAL, VERSION
 from finetune_api.result import StageResult
 from finetune_api.spec import Stage
+from local_platform import rest
 from local_platform.control_plane import ControlPlane
-from local_platform.operator_process import eventually
+from local_platform.operator_process import PATIENCE_SECONDS, eventually
+from local_platform.rest import MERGE, Rest
 
 Object = dict[str, Any]
 
@@ -36,30 +39,42 @@ class World:
         """Run kubectl in the namespace."""
         return self.plane.kubectl("-n", self.namespace, *arguments, stdin=stdin)
 
-    def items(self, *arguments: str) -> list[Object]:
-        """Return what `kubectl get` lists."""
-        found: list[Object] = json.loads(self.kubectl("get", *arguments, "-o", "json"))["items"]
-        return found
+    @property
+    def rest(self) -> Rest:
+        """The API, as the administrator uses it."""
+        return self.plane.rest
+
+    def path(self, plural: str, name: str = "", subresource: str = "") -> str:
+        """Return the path of an object in the namespace, or of a list."""
+        return rest.path(plural, self.namespace, name, subresource)
+
+    def items(self, plurals: str, *selectors: str) -> list[Object]:
+        """Return what `kubectl get` lists; `selectors` are its -l and --field-selector."""
+        if not all(map(rest.knows, plurals.split(","))):
+            listed: list[Object] = json.loads(self.kubectl("get", plurals, *selectors, "-o", "json"))["items"]
+            return listed
+        parameters = {"-l": "labelSelector", "--field-selector": "fieldSelector"}
+        query = {parameters[option]: value for option, value in zip(selectors[::2], selectors[1::2], strict=True)}
+        return [o for plural in plurals.split(",") for o in self.rest.items(plural, self.namespace, **query)]
 
     def apply(self, **spec: Any) -> Object:
         """Create the FineTuneJob."""
         manifest = {
-            "apiVersion": "finetune.dev/v1alpha1",
+            "apiVersion": f"{GROUP}/{VERSION}",
             "kind": "FineTuneJob",
             "metadata": {"name": self.name},
             "spec": {**SPEC, **spec},
         }
-        self.kubectl("create", "-f", "-", stdin=json.dumps(manifest))
-        return self.job()
+        return self.rest.call("POST", self.path(PLURAL), manifest, fieldValidation="Strict")
 
     def patch(self, **spec: Any) -> None:
         """Change members of the spec."""
-        self.kubectl("patch", "finetunejob", self.name, "--type=merge", "-p", json.dumps({"spec": spec}))
+        changes = {"spec": spec}
+        self.rest.call("PATCH", self.path(PLURAL, self.name), changes, content_type=MERGE, fieldValidation="Strict")
 
     def job(self) -> Object:
         """Return the FineTuneJob."""
-        found: Object = json.loads(self.kubectl("get", "finetunejob", self.name, "-o", "json"))
-        return found
+        return self.rest.call("GET", self.path(PLURAL, self.name))
 
     def status(self) -> Object:
         """Return its status."""
@@ -70,7 +85,7 @@ class World:
         """Return one of its conditions; empty if it has none of this type."""
         return next((c for c in self.status().get("conditions", []) if c["type"] == kind), {})
 
-    def wait_for(self, kind: str, value: str = "True", seconds: float = 30.0) -> Object:
+    def wait_for(self, kind: str, value: str = "True", seconds: float = PATIENCE_SECONDS) -> Object:
         """Wait for a condition."""
         return eventually(
             lambda: c if (c := self.condition(kind)).get("status") == value else {},
@@ -78,7 +93,9 @@ class World:
             seconds,
         )
 
-    def pod(self, stage: Stage, attempt: int = 0, seconds: float = 30.0, index: int | None = None) -> Object:
+    def pod(
+        self, stage: Stage, attempt: int = 0, seconds: float = PATIENCE_SECONDS, index: int | None = None
+    ) -> Object:
         """Wait for the pod of an attempt, or for one of several by its index."""
         selector = f"finetune.dev/job={self.name},finetune.dev/stage={stage},finetune.dev/attempt={attempt}"
         if index is not None:
@@ -86,8 +103,8 @@ class World:
         return eventually(lambda: self.items("pods", "-l", selector), f"a {stage} pod, attempt {attempt}", seconds)[0]
 
     def _set(self, pod: Object, status: Object) -> None:
-        patch = json.dumps({"status": status})
-        self.kubectl("patch", "pod", pod["metadata"]["name"], "--subresource=status", "--type=merge", "-p", patch)
+        name = pod["metadata"]["name"]
+        self.rest.call("PATCH", self.path("pods", name, "status"), {"status": status}, content_type=MERGE)
 
     def _container(self, state: Object, *, ready: bool = False) -> Object:
         return {
@@ -132,7 +149,7 @@ class World:
 
     def let_go(self, pod: Object) -> None:
         """Let a bound pod that is being deleted go, as its node does once its container has ended."""
-        self.kubectl("delete", "pod", pod["metadata"]["name"], "--force", "--grace-period=0", "--ignore-not-found")
+        self.rest.delete(self.path("pods", pod["metadata"]["name"]), gracePeriodSeconds=0)
 
     def bind(self, pod: Object, node: str = "node-1") -> None:
         """Bind a pod to a node, as the scheduler does: from then on only a kubelet can let it go."""
@@ -142,5 +159,4 @@ class World:
             "metadata": {"name": pod["metadata"]["name"]},
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         }
-        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod['metadata']['name']}/binding"
-        self.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(binding))
+        self.rest.call("POST", self.path("pods", pod["metadata"]["name"], "binding"), binding)

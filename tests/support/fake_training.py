@@ -1,8 +1,10 @@
-"""Stands in for `finetune_trainer.train.worker`: a GPU whose memory is measured in rungs.
+"""Stands in for `finetune_trainer.train.worker`: a GPU that has room for certain memory settings.
 
-FAKE_TRAINING is a JSON object: `fits`, the rung that has room ([micro-batch, checkpointing]; null: none has),
-`steps` per process before memory runs out, or `end`, how the process ends instead. `others`: the same of the processes
-that do not lead; left out, they follow to the end.
+FAKE_TRAINING is a JSON object: `fits`, the settings that fit ([micro-batch, checkpointing]; null: none), or `end`,
+how the process ends instead. `others`: the same of the processes that do not lead; left out, they follow to the end.
+
+It is run as a program and needs the standard library only, so that it starts in no time; what it leaves is in
+FAKE_OUTCOMES, made by `outcomes`.
 """
 
 import ctypes
@@ -12,66 +14,73 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from finetune_api.result import StageResult
-from finetune_trainer.gpu.memory_fallback import Shortage
-from finetune_trainer.gpu.memory_settings import MemorySettings
-from finetune_trainer.progress.pipe import PipeReporter
-from finetune_trainer.runtime.sigterm import StopFlag
-from finetune_trainer.train import worker
-from finetune_trainer.train.messages import Order, Outcome
 
-FIRST = MemorySettings(8, "None")
-WEIGHTS = Path("model-files")
+def outcomes() -> dict[str, Any]:
+    """Return what processes leave, by how they end."""
+    from finetune_api.result import StageResult
+    from finetune_trainer.gpu.memory_fallback import Shortage
+    from finetune_trainer.gpu.memory_settings import MemorySettings
+    from finetune_trainer.train.messages import Outcome
+
+    made = {
+        "trained": Outcome(result=StageResult(stage="train", exit_code=0, run_id="a" * 64)),
+        "followed": Outcome(),
+        # With the first settings, unless the order names another.
+        "short": Outcome(
+            shortage=Shortage("Fake GPU", 1000, 1200),
+            memory_settings=MemorySettings(8, "None"),
+            weights=Path("model-files"),
+        ),
+        "saved": Outcome(result=StageResult(stage="train", exit_code=75, message="saved", checkpoint_step=7)),
+        "crashed": Outcome(result=StageResult(stage="train", exit_code=1, message="unexpected RuntimeError in train")),
+    }
+    return {name: outcome.model_dump(mode="json", by_alias=True) for name, outcome in made.items()}
 
 
 def main(path: Path) -> int:
-    order = Order.model_validate_json(path.read_bytes())
+    order = json.loads(path.read_bytes())
     told = json.loads(os.environ["FAKE_TRAINING"])
     if os.environ.get("RANK", "0") != "0":
         told = told.get("others", {})
-    reporter = PipeReporter(order.progress)
-    reporter.report("Training", step=1, total_steps=2)
-    memory_settings = order.memory_settings or FIRST
+    os.write(order["progress"], b'{"activity": "Training", "step": 1, "total_steps": 2}\n')
+    memory_settings = order["memorySettings"] or json.loads(os.environ["FAKE_OUTCOMES"])["short"]["memorySettings"]
+    shown = list(memory_settings.values())
     with Path(os.environ["FAKE_TRAINING_LOG"]).open("a") as file:
-        file.write(
-            json.dumps(
-                {
-                    "pid": os.getpid(),
-                    "rung": [memory_settings.micro_batch_size, memory_settings.gradient_checkpointing],
-                    "weights": str(order.weights) if order.weights else None,
-                }
-            )
-            + "\n"
-        )
+        file.write(json.dumps({"pid": os.getpid(), "settings": shown, "weights": order["weights"]}) + "\n")
     print("said by the training process", flush=True)
     if end := told.get("end"):
         return finish(end, order)
     if not told:
-        outcome = Outcome()
-    elif [memory_settings.micro_batch_size, memory_settings.gradient_checkpointing] == told["fits"]:
-        outcome = Outcome(result=StageResult(stage="train", exit_code=0, run_id="a" * 64))
+        leave(order, "followed")
+    elif shown == told["fits"]:
+        leave(order, "trained")
     else:
-        outcome = Outcome(shortage=Shortage("Fake GPU", 1000, 1200), memory_settings=memory_settings, weights=WEIGHTS)
-    order.outcome.write_text(outcome.model_dump_json(by_alias=True))
+        leave(order, "short", memorySettings=memory_settings)
     return 0
 
 
-def finish(end: str, order: Order) -> int:
+def leave(order: dict[str, Any], how: str, **members: Any) -> None:
+    outcome = json.loads(os.environ["FAKE_OUTCOMES"])[how] | members
+    Path(order["outcome"]).write_text(json.dumps(outcome))
+
+
+def finish(end: str, order: dict[str, Any]) -> int:
     if end == "wait":
-        time.sleep(60)
+        time.sleep(600)
     elif end == "break when stopped":
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         signal.pause()
     elif end == "wait and save":
         signal.signal(signal.SIGTERM, lambda *_: None)
         signal.pause()
-        result = StageResult(stage="train", exit_code=75, message="saved", checkpoint_step=7)
-        order.outcome.write_text(Outcome(result=result).model_dump_json(by_alias=True))
+        leave(order, "saved")
     elif end == "crash":
-        result = StageResult(stage="train", exit_code=1, message="unexpected RuntimeError in train")
-        order.outcome.write_text(Outcome(result=result).model_dump_json(by_alias=True))
+        leave(order, "crashed")
     elif end == "hang":
+        from finetune_trainer.train import worker
+
         worker._attempt = hang
         return worker.main(sys.argv[1:])
     elif end.startswith("SIG"):
@@ -79,10 +88,18 @@ def finish(end: str, order: Order) -> int:
     return 3
 
 
-def hang(order: Order, stop: StopFlag) -> Outcome:
-    """Never come back from native code, nor let another thread of Python run meanwhile."""
+def hang(*_: Any) -> Any:
+    """Never come back from native code, nor let another thread of Python run meanwhile; a file says when it begins.
+
+    Another file says when the stacks are printed, which interrupts the sleep.
+    """
+    folder = Path(os.environ["FAKE_TRAINING_LOG"]).parent
+    # A handler of Python would not get to run.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    (folder / "hangs").touch()
     while True:
-        ctypes.PyDLL(None).sleep(60)
+        ctypes.PyDLL(None).sleep(600)
+        (folder / "dumped").touch()
 
 
 if __name__ == "__main__":

@@ -14,10 +14,17 @@ def installed(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFact
     return install(control_plane, tmp_path_factory.mktemp("installed"), NAMESPACE)
 
 
-@pytest.fixture(scope="module")
-def operator_process(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
-    """An operator that the tests of one module share; a test that ends it leaves it to the next to start it."""
+# The operator that the tests of a session share, once there is one.
+SHARED = pytest.StashKey[OperatorProcess]()
+
+
+@pytest.fixture(scope="session")
+def operator_process(
+    installed: Installed, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[OperatorProcess]:
+    """An operator that all tests share; a test that ends it leaves it to the next to start it."""
     process = OperatorProcess(installed, tmp_path_factory.mktemp("operator") / "operator.log")
+    request.session.stash[SHARED] = process
     yield process
     if process.runs:
         process.stop()
@@ -25,7 +32,7 @@ def operator_process(installed: Installed, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def operator(operator_process: OperatorProcess) -> OperatorProcess:
-    """The module's operator, running and leading: one that was killed before it may hold the Lease for a while."""
+    """The shared operator, running and leading: one that was killed before it may hold the Lease for a while."""
     if not operator_process.runs:
         operator_process.start()
     eventually(lambda: operator_process.leads, f"the operator leads; see {operator_process.log}")

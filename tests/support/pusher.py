@@ -16,11 +16,11 @@ class _ToLocalhost(http.client.HTTPSConnection):
     """What the cluster's DNS and Service do for a pod."""
 
     def __init__(self, port: int, context: ssl.SSLContext) -> None:
-        super().__init__(SERVICE_HOST, port, timeout=10, context=context)
+        super().__init__(SERVICE_HOST, port, timeout=60, context=context)
         self._trust = context
 
     def connect(self) -> None:
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         self.sock = self._trust.wrap_socket(plain, server_hostname=SERVICE_HOST)
 
 
@@ -32,10 +32,15 @@ class Pusher:
 
     def token(self, audience: str = TOKEN_AUDIENCE, pod: dict[str, Any] | None = None) -> str:
         bound = (pod or self.pod)["metadata"]
-        return self.world.kubectl(
-            *("create", "token", "default", "--audience", audience),
-            *("--bound-object-kind", "Pod", "--bound-object-name", bound["name"], "--bound-object-uid", bound["uid"]),
-        ).strip()
+        reference = {"apiVersion": "v1", "kind": "Pod", "name": bound["name"], "uid": bound["uid"]}
+        request = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"audiences": [audience], "boundObjectRef": reference},
+        }
+        path = self.world.path("serviceaccounts", "default", "token")
+        token: str = self.world.rest.call("POST", path, request)["status"]["token"]
+        return token
 
     def push(self, token: str, name: str | None = None, **members: Any) -> int:
         """Push as the trainer does, trusting only what the job's ConfigMap holds."""

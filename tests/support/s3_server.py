@@ -74,7 +74,7 @@ def running(root: Path, address: str = "127.0.0.1") -> Iterator[S3Server]:
 
 
 def _wait_until_it_listens(process: subprocess.Popen[bytes], address: str, port: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert process.poll() is None, "versitygw ended at once"
         with socket.socket() as probe:

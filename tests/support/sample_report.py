@@ -95,7 +95,7 @@ _DATA: dict[str, Any] = {
                 {"source": "상담기록_2025.csv", "number": 18, "unit": "row"},
                 {"source": "s3://shop-data/support/train.jsonl", "number": 402},
             ],
-            "message": "nearly the same as an earlier row and left out: 193 rows; if they are meant, set "
+            "message": "nearly the same as an earlier row and left out: 193 rows; if they are intended, set "
             "dataset.checks.duplicates to Keep",
         },
         {

@@ -1,4 +1,4 @@
-"""A stage of the trainer in a process of its own that need not import anything: forked from one that has.
+"""Processes of the trainer, and of llama.cpp's converters, that need not import anything: forked from one that has.
 
 A new interpreter spends 12 seconds of CPU on importing torch and Unsloth, each process that trains again. Here a server
 imports them once for all tests of a worker, and each stage is forked from it, and the processes that train from the
@@ -8,8 +8,10 @@ The server only imports: a thread pool that had worked before the fork would be 
 
 import atexit
 import contextlib
+import logging
 import multiprocessing
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -17,7 +19,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from multiprocessing import forkserver, util
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +28,8 @@ from typing import Any, NoReturn
 from finetune_trainer.runtime import environment
 
 _context = multiprocessing.get_context("forkserver")
+# Whether this is a process of the server's, from which others can be forked.
+_forked = False
 
 
 class Stage:
@@ -92,9 +96,12 @@ def start(
 
     `before`: called first in the new process, to replace parts of the trainer.
     """
+    return _started(partial(_stage, list(arguments), output, {**os.environ, **variables}, before))
+
+
+def _started(main: Callable[[], NoReturn]) -> Stage:
     serve()
-    whole = {**os.environ, **variables}
-    process = _context.Process(target=_stage, args=(list(arguments), output, whole, before))
+    process = _context.Process(target=main)
     process.start()
     return Stage(process)
 
@@ -102,33 +109,34 @@ def start(
 def _stage(
     arguments: list[str], output: Path, variables: dict[str, str], before: Callable[[], None] | None
 ) -> NoReturn:
+    global _forked
     from finetune_trainer import cli
+    from finetune_trainer.export.llama_cpp import scripts
     from finetune_trainer.train import launcher
 
-    os.environ.clear()
-    os.environ.update(variables)
+    _forked = True
+    _begin(variables)
     log = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for descriptor in (1, 2):
         os.dup2(log, descriptor)
     launcher.subprocess = SimpleNamespace(Popen=Worker)  # type: ignore[assignment]
+    scripts.subprocess = CONVERTERS  # type: ignore[assignment]
     if before is not None:
         before()
     _end(cli.main, arguments)
 
 
-class Worker:
-    """What the launcher needs of subprocess.Popen, of a training process forked from the stage."""
+class Forked:
+    """What the trainer needs of subprocess.Popen, of a process forked from this one that runs `main`."""
 
-    def __init__(self, command: Sequence[str], pass_fds: Sequence[int], env: Mapping[str, str]) -> None:
-        """`command`: the worker's, whose last word is its order."""
-        self.args = command
+    def __init__(self, main: Callable[[], NoReturn]) -> None:
         self.returncode: int | None = None
         self._reaping = threading.Lock()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            _worker(list(command[-1:]), dict(env))
+            main()
 
     def wait(self, timeout: float | None = None) -> int:
         """Return the exit code, negative for a signal; any thread may wait."""
@@ -160,14 +168,70 @@ class Worker:
         self.send_signal(signal.SIGKILL)
 
 
-def _worker(arguments: list[str], variables: dict[str, str]) -> NoReturn:
+class Worker(Forked):
+    """Of the launcher: a process that trains."""
+
+    def __init__(self, command: Sequence[str], pass_fds: Sequence[int], env: Mapping[str, str]) -> None:
+        """`command`: the worker's, whose last word is its order."""
+        super().__init__(lambda: _worker(list(command[-1:]), env))
+
+
+def _worker(arguments: list[str], variables: Mapping[str, str]) -> NoReturn:
     from finetune_trainer.train import worker
 
-    # As a new interpreter has it.
+    _begin(variables)
+    _end(worker.main, arguments)
+
+
+class Converter:
+    """What `export.llama_cpp.scripts` needs of subprocess.Popen, of a converter."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], cwd: Path, **_: Any) -> None:
+        """`command`: Python, the program and its arguments; all that it prints comes from `stdout`."""
+        reading, writing = multiprocessing.Pipe(duplex=False)
+        main = partial(_convert, list(command[1:]), dict(env), cwd, writing)
+        self._process: Forked | Stage = Forked(main) if _forked else _started(main)
+        writing.close()
+        self.stdout = os.fdopen(os.dup(reading.fileno()), encoding="utf-8", errors="replace")
+        reading.close()
+
+    def wait(self) -> int:
+        """Return the exit code."""
+        return self._process.wait()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+
+
+def _convert(command: list[str], variables: dict[str, str], folder: Path, output: Any) -> NoReturn:
+    _begin(variables)
+    os.chdir(folder)
+    for descriptor in (1, 2):
+        os.dup2(output.fileno(), descriptor)
+    output.close()
+    logging.getLogger().handlers.clear()
+    sys.argv[:] = command
+    sys.path[:0] = [str(Path(command[0]).parent), variables["PYTHONPATH"]]
+    # Its own, which comes first on that path.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "gguf"]:
+        del sys.modules[name]
+
+    def main(arguments: Sequence[str]) -> int:
+        runpy.run_path(arguments[0], run_name="__main__")
+        return 0
+
+    _end(main, command)
+
+
+CONVERTERS = SimpleNamespace(Popen=Converter, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
+
+
+def _begin(variables: Mapping[str, str]) -> None:
+    """Be as a new interpreter with these environment variables."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(variables)
-    _end(worker.main, arguments)
 
 
 def _end(main: Callable[[Sequence[str]], int], arguments: list[str]) -> NoReturn:

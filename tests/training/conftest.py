@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from finetune_trainer.export.llama_cpp import scripts
 from local_cluster.layout import cache
 from local_platform.smollm2 import model_dir
 from tests.support import trainer_job, warm
@@ -195,6 +196,14 @@ def _once(folder: Path, name: str, make: Callable[[Path], None]) -> Job:
             make(job.root)
             whole.touch()
     return job
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_converters() -> Iterator[None]:
+    """Of what is converted in the process of the tests; what `exported` is made with is as in a pod."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scripts, "subprocess", warm.CONVERTERS)
+        yield
 
 
 @pytest.fixture(scope="session")

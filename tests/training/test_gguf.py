@@ -118,7 +118,7 @@ def test_a_converted_file_passes_the_check_and_its_quantized_one_too(base: Path,
 def test_a_file_of_another_template_is_refused(base: Path, f16: Path, tmp_path: Path) -> None:
     other = tiny_model.build(tmp_path / "other")
     (other / "chat_template.jinja").write_text("{{ messages[0].content }}")
-    with pytest.raises(ModelError, match="its chat template is not the one of training"):
+    with pytest.raises(ModelError, match="its chat template is not the one used in training"):
         gguf_check.check(f16, "F16", gguf_check.expected(other))
 
 

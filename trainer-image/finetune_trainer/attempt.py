@@ -55,7 +55,7 @@ class Attempt:
         self._log_file = log_file
         self._stop = StopFlag()
         self._node = request.node
-        # Known as soon as the plan is read; until then nothing can be uploaded.
+        # Known once the plan is read; until then nothing can be uploaded.
         self._store: Store | None = None
         self._layout: JobLayout | None = None
         self._run_id: str | None = None
@@ -72,29 +72,29 @@ class Attempt:
         result = result.model_copy(update={"run_id": self._run_id, "log": self._log_key})
         if result.exit_code == CRASHED and result.log:
             result = result.model_copy(update={"message": f"{result.message}; the log is at {result.log}"})
-        _tell(result)
+        _print_failure(result)
         return result
 
     def finish(self, result: StageResult) -> int:
-        """Upload the log, keep the result for the next stage and tell the kubelet; return the exit code."""
+        """Upload the log, store the result for the next stage, write the termination message; return the exit code."""
         if not self._upload_log(result.log):
             result = result.model_copy(update={"log": None})
         if result.exit_code == ExitCode.OK and self._node.leads:
             kept = self._guarded(lambda: self._keep(result))
             if kept.exit_code != ExitCode.OK:
                 result = kept.model_copy(update={"run_id": result.run_id, "log": result.log})
-                _tell(result)
+                _print_failure(result)
         stage_results.write_termination_message(result)
         return result.exit_code
 
     def report(self) -> int:
-        """Tell the kubelet once more how a finished stage ended; nothing is run and nothing written to the output."""
+        """Write the termination message of a finished stage again; nothing runs, and the output is not changed."""
         with self._stop.installed():
             result = self._guarded(self._kept)
         if self._log_file.exists():
-            # It is not uploaded, so the traceback of a crash has nowhere else to go.
+            # It is not uploaded, so that the traceback of a crash would be lost.
             sys.stderr.write(self._log_file.read_text(encoding="utf-8"))
-        _tell(result)
+        _print_failure(result)
         stage_results.write_termination_message(result)
         return result.exit_code
 
@@ -151,7 +151,7 @@ class Attempt:
             return stage_results.failed(self._stage, error)
         except StopRequested:
             return stage_results.failed(
-                self._stage, Preempted(f"{self._stage} was told to stop; it starts again by itself")
+                self._stage, Preempted(f"{self._stage} was asked to stop; it starts again automatically")
             )
         except KeyboardInterrupt:
             return stage_results.failed(self._stage, StageError(INTERRUPTED, f"{self._stage} was interrupted"))
@@ -175,6 +175,6 @@ class Attempt:
         return True
 
 
-def _tell(result: StageResult) -> None:
+def _print_failure(result: StageResult) -> None:
     if result.exit_code != ExitCode.OK:
         sys.stderr.write(f"{result.stage} failed ({result.reason}): {result.message}\n")

@@ -1,4 +1,4 @@
-"""The command line: every way in."""
+"""The command line."""
 
 import argparse
 import logging
@@ -29,14 +29,14 @@ _HELP = {
 }
 
 
-_PLAN_HELP = "Renders the plan that the three stages read, with local files in place of what only a cluster has."
+_PLAN_HELP = "Renders the plan that the three stages read, with local files instead of what only a cluster has."
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     top = argparse.ArgumentParser(
         prog="python -m finetune_trainer",
-        description="Fine-tunes one model as a plan says: prepare, then train, then export.",
+        description="Fine-tunes one model according to a plan: prepare, then train, then export.",
         epilog="Without Kubernetes: render a plan with `plan`, then run the three stages with --plan plan.json.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="{prepare,train,export,plan}")
@@ -46,7 +46,9 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--plan-sha256", metavar="HEX", help="refuse a plan with another checksum")
         command.add_argument("--attempt", type=int, default=0, metavar="N", help="names the log (default: 0)")
         command.add_argument("--output", metavar="URI", help="file:///FOLDER or s3://..., instead of the plan's output")
-        command.add_argument("--report", action="store_true", help="run nothing: tell again what the stage left")
+        command.add_argument(
+            "--report", action="store_true", help="do not run the stage: report its stored result again"
+        )
         if stage == "train":
             _add_process_options(command)
         if stage == "prepare":
@@ -58,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
         "--dataset", type=Path, action="append", default=[], metavar="FILE", help="instead of a source; repeatable"
     )
     command.add_argument(
-        "--adapter", type=Path, metavar="DIR", help="an adapter to go on from, instead of model.adapter"
+        "--adapter", type=Path, metavar="DIR", help="an adapter to continue training, instead of model.adapter"
     )
     command.add_argument("--output", type=Path, metavar="DIR", help="a folder instead of spec.output")
     command.add_argument("--allow-cpu", action="store_true", help="train without a GPU")
@@ -83,14 +85,14 @@ def main(argv: Sequence[str]) -> int:
         with copied_to(log_file) as terminal:
             configure_logging()
             result = attempt.run(terminal)
-        # Only now has everything that was printed reached the log file.
+        # The log file is complete only now.
         with ignored():
             return attempt.finish(result)
 
 
 def _add_process_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--processes", type=_positive, default=1, metavar="N", help="of this pod, one per GPU (default: 1)"
+        "--processes", type=_positive, default=1, metavar="N", help="processes in this pod, one per GPU (default: 1)"
     )
     command.add_argument(
         "--nodes", type=_positive, default=1, metavar="N", help="pods that train together (default: 1)"
@@ -98,13 +100,11 @@ def _add_process_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--leader", type=address, metavar="HOST[:PORT]", help=f"where the first pod listens (port: {PORT})"
     )
-    command.add_argument(
-        "--node", type=int, metavar="I", help=f"which of the pods this one is, from 0 (default: ${_INDEX})"
-    )
+    command.add_argument("--node", type=int, metavar="I", help=f"index of this pod, from 0 (default: ${_INDEX})")
 
 
 def _check_process_options(arguments: argparse.Namespace) -> None:
-    """End with a usage error if the pods cannot find each other."""
+    """Exit with a usage error if the pods could not find each other."""
     if arguments.nodes == 1:
         return
     try:
@@ -121,7 +121,7 @@ def _node(arguments: argparse.Namespace) -> Node:
     """Return which pod this one is.
 
     Raises:
-        ValueError: the index is no number.
+        ValueError: the index is not a number.
     """
     if arguments.command != "train" or arguments.nodes == 1:
         return ALONE

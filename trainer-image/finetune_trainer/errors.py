@@ -1,11 +1,11 @@
-"""The one way in which a stage ends early."""
+"""How a stage ends early: StageError and its subclasses."""
 
 import traceback
 from pathlib import Path
 
 from finetune_api.exit_codes import ExitCode, reason
 
-# Exit codes that say nothing of a cause: an unexpected exception, and Ctrl-C.
+# Exit codes without a known cause: an unexpected exception, and Ctrl-C.
 CRASHED = 1
 INTERRUPTED = 130
 
@@ -25,21 +25,21 @@ class StageError(Exception):
 
 
 class SettingsError(StageError):
-    """The job's own settings cannot work (64)."""
+    """The job's settings cannot work (64)."""
 
     def __init__(self, message: str) -> None:
         super().__init__(ExitCode.SETTINGS, message)
 
 
 class DatasetError(StageError):
-    """The dataset is not usable (65)."""
+    """The dataset cannot be used (65)."""
 
     def __init__(self, message: str) -> None:
         super().__init__(ExitCode.DATASET, message)
 
 
 class ModelError(StageError):
-    """The model was not found or is not usable (66)."""
+    """The model was not found or cannot be used (66)."""
 
     def __init__(self, message: str) -> None:
         super().__init__(ExitCode.MODEL, message)
@@ -71,8 +71,8 @@ class NoResultError(StageError):
         super().__init__(ExitCode.NO_RESULT, message)
 
 
-class Preempted(StageError):  # noqa: N818 - it is no error
-    """The pod was told to stop; a checkpoint is saved (75)."""
+class Preempted(StageError):  # noqa: N818 - it is not an error
+    """The pod was asked to stop; a checkpoint is saved (75)."""
 
     def __init__(self, message: str) -> None:
         super().__init__(ExitCode.PREEMPTED, message)
@@ -100,13 +100,13 @@ class GPUUnusableError(StageError):
 
 
 class HungError(StageError):
-    """Training made no progress any more (81)."""
+    """Training stopped making progress (81)."""
 
     def __init__(self, seconds: int) -> None:
         super().__init__(
             ExitCode.HUNG,
-            f"training made no progress for {seconds} s and was ended; its log has where each thread stood. If it only "
-            "needs longer than that, raise spec.training.hangTimeoutSeconds",
+            f"training made no progress for {seconds} s and was killed; the log shows where each thread was. If a step "
+            "can take longer than that, raise spec.training.hangTimeoutSeconds",
         )
 
 

@@ -402,6 +402,7 @@ replace (
 	k8s.io/streaming => k8s.io/streaming v0.36.3
 )
 
+// What Kubernetes 1.36 is made with; Helm asks for a later one.
 replace k8s.io/kube-openapi => k8s.io/kube-openapi v0.0.0-20260317180543-43fb72c5454a
 
 tool (

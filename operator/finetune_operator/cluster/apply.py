@@ -1,14 +1,14 @@
 """Carries out decisions. Everything that the reconcile loop changes in the cluster is changed here.
 
-The client that is given here refuses to send a change when this replica does not lead any more. What it sent just
-before may still take effect when another replica leads already. That does no harm:
+The client refuses to send a change when this replica no longer leads. A change that it sent just before may still take
+effect when another replica already leads. That does no harm:
 
-- A Job's name is made from the job's uid, the stage and the attempt, so that of two replicas that want the same attempt
-  one creates it and the other finds it. A new attempt begins only when no Job and no pod of an earlier one is live, and
-  a Job that comes after that all the same is deleted, and one of a plan that was not accepted too (`stale_jobs`).
-- A plan's ConfigMap is immutable, and its name is made from the uid and its own checksum. One that was rendered under
-  other settings is not what the status names, and nobody looks at it.
-- The Service of the train pods is the same whoever creates it, and for all attempts.
+- A Job's name is made from the job's uid, the stage and the attempt. If two replicas want the same attempt, one creates
+  the Job and the other finds it. A new attempt begins only when no Job and no pod of an earlier one is live. A Job that
+  arrives after that is deleted, and so is one of a plan that was not accepted (`stale_jobs`).
+- A plan's ConfigMap is immutable, and its name is made from the uid and its own checksum. The status does not name a
+  plan that was rendered under other settings, so nothing reads it.
+- The Service of the train pods is the same for all attempts, whichever replica creates it.
 - The certificate authority's ConfigMap is compared in every pass, and replaced on the condition of the resourceVersion
   that was read.
 - A Job is deleted on the condition of the uid and the resourceVersion that were read.
@@ -52,42 +52,42 @@ from finetune_operator.decide.decision import (
 _log = logging.getLogger(__name__)
 
 FIELD_MANAGER = "finetune-operator"
-# What quotas, policies and webhooks answer; a webhook that gives no code of its own is quoted with 400.
+# The answers of quotas, policies and webhooks; 400 is that of a webhook without a code of its own.
 _REFUSALS = (400, 403, 422)
-# Of 500: a webhook without which nothing may be created does not answer.
+# In the message of a 500: a required webhook does not answer.
 _WEBHOOK = "failed calling webhook"
 
 
 class NameTaken(KubeError):  # noqa: N818
-    """An object that is not ours has the name of a child."""
+    """An object that does not belong to the job has the name of a child."""
 
 
 class Refused(KubeError):  # noqa: N818
-    """The API server does not take this child: it is forbidden or invalid. The text is its own."""
+    """The API server refused to create a child, which is forbidden or invalid. The text is the API server's."""
 
 
 async def carry_out(client: KubeClient, job: Object, actions: Sequence[Action]) -> list[Object]:
-    """Do all that, in order; return the Jobs and ConfigMaps that were created or replaced, as they are now.
+    """Carry out the actions in order; return the Jobs and ConfigMaps that were created or replaced, as they are now.
 
     Raises:
-        Refused: a child was refused; the rest was left out.
-        Conflict: something has changed since it was observed; the rest was left out.
+        Refused: a child was refused; the rest was not carried out.
+        Conflict: something has changed since it was observed; the rest was not carried out.
         NameTaken: see there.
-        KubeError: the API server cannot be asked; the rest was left out.
+        KubeError: the API server cannot be reached; the rest was not carried out.
     """
     answers = [await _carry_out(client, job, action) for action in actions]
     return [answer for answer in answers if answer is not None]
 
 
-async def tell(client: KubeClient, job: Object, events: Sequence[KubernetesEvent]) -> None:
-    """Record Events on a FineTuneJob, all at a time."""
+async def emit(client: KubeClient, job: Object, events: Sequence[KubernetesEvent]) -> None:
+    """Create Events for a FineTuneJob, all at the same time."""
 
     async def record(event: KubernetesEvent) -> None:
         try:
             await client.create(EVENTS, job["metadata"]["namespace"], event_body(job, event))
         except KubeError as error:
-            # The status says the same, and a repeated pass would not emit it again.
-            _log.warning("an Event was not recorded: %s", error, extra={"key": _key(job)})
+            # The status says the same, and a repeated pass would not emit the Event again.
+            _log.warning("an Event was not created: %s", error, extra={"key": _key(job)})
 
     await asyncio.gather(*map(record, events))
 
@@ -100,7 +100,7 @@ async def _carry_out(client: KubeClient, job: Object, action: Action) -> Object 
         case CreateJob(body):
             return await _create(client, JOBS, job, body)
         case EnsureService(body):
-            # Nobody lists Services: that it is there is only known from the attempt to create it.
+            # Services are not listed: only the attempt to create it shows whether it exists.
             with contextlib.suppress(AlreadyExists):
                 await _create(client, SERVICES, job, body)
         case UpdateConfigMap(body):
@@ -122,7 +122,7 @@ async def _create(client: KubeClient, resource: Resource, job: Object, body: Obj
     except AlreadyExists:
         found = await client.get(resource, metadata["namespace"], name)
         if controller_uid(found) == metadata["uid"]:
-            raise  # a pass that was cut off, or an old read: observe it
+            raise  # from a pass that was interrupted, or after an old read: observe it
         raise NameTaken(
             f"{resource.plural}/{name} exists and does not belong to this FineTuneJob; delete it or rename the job"
         ) from None
@@ -159,10 +159,10 @@ def controller_uid(child: Object) -> str | None:
 
 
 async def write_status(client: KubeClient, job: Object, status: Object, *, manager: str) -> Object:
-    """Apply the whole of what one field manager says in the status; `job` is the FineTuneJob as it was read.
+    """Apply all status fields of one field manager; `job` is the FineTuneJob as it was read.
 
     Raises:
-        Conflict: the FineTuneJob has changed since, or is another one by now.
+        Conflict: the FineTuneJob has changed since, or was replaced by another one.
     """
     metadata = {member: job["metadata"][member] for member in ("namespace", "name", "uid", "resourceVersion")}
     body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "status": status}

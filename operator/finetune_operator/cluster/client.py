@@ -1,4 +1,4 @@
-"""The API server as the operator needs it: dictionaries in and out, one request per call, every timeout explicit."""
+"""A client of the API server: dictionaries in and out, one request per call, every timeout explicit."""
 
 import copy
 import json
@@ -19,7 +19,7 @@ Object: TypeAlias = dict[str, Any]
 Propagation = Literal["Foreground", "Background"]
 
 _TIMEOUT = aiohttp.ClientTimeout(sock_connect=5.0, total=30.0)
-# Waiting for a connection included: with the renew deadline it is less than the duration of the Lease.
+# Includes the wait for a connection: together with the renew deadline it is less than the duration of the Lease.
 _PERMITTED_TIMEOUT = aiohttp.ClientTimeout(connect=2.0, sock_connect=2.0, total=30.0)
 _PAGE = 500
 _JSON = "application/json"
@@ -65,9 +65,9 @@ async def load_configuration() -> client.Configuration:
         await config.load_kube_config(client_configuration=configuration, persist_config=False)  # type: ignore[no-untyped-call]
     else:
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    # Reads that are answered 429 or 503 with Retry-After are repeated inside the client, as client-go does.
+    # The client repeats reads that are answered 429 or 503 with Retry-After, as client-go does.
     configuration.client_go_retries = True
-    # With trust_env each request looks for proxies and for a .netrc again.
+    # With trust_env each request would look for proxies and for a .netrc.
     configuration.client_session_kwargs = {"trust_env": bool(getproxies_environment())}
     return configuration
 
@@ -90,7 +90,7 @@ def _error(status: int, body: bytes) -> ApiError:
 class KubeClient:
     """The verbs that the operator uses. Close it at the end, from the event loop that used it.
 
-    Every method raises `ApiError` or a subclass for an answer that is no success, `Unreachable` for none.
+    Every method raises `ApiError` or a subclass for an answer that is not a success, and `Unreachable` without answer.
     """
 
     def __init__(self, configuration: client.Configuration) -> None:
@@ -98,10 +98,10 @@ class KubeClient:
         self._permit: Callable[[], None] | None = None
 
     def permitted(self, permit: Callable[[], None]) -> Self:
-        """Return a client of the same connections that calls `permit` right before it sends what is no read.
+        """Return a client with the same connections that calls `permit` right before it sends a write.
 
-        What `permit` raises keeps the request from being sent. Such a request also fails sooner if there is no
-        connection, so that it is not sent long after it was permitted.
+        If `permit` raises, the request is not sent. A write also fails sooner if there is no connection, so that it is
+        not sent long after it was permitted.
         """
         permitted = copy.copy(self)
         permitted._permit = permit
@@ -138,7 +138,7 @@ class KubeClient:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unreachable(f"{method} {path}: {type(error).__name__}: {error}") from error
         except client.ApiException as error:
-            # Only the client's own retries end here, with an answer that had no body yet.
+            # Only after the client's own retries, whose last answer was not read.
             raise _error(error.status, b"") from error
         if not 200 <= response.status < 300:
             raise _error(response.status, data)
@@ -182,7 +182,7 @@ class KubeClient:
         """Replace an object as a whole.
 
         Raises:
-            Conflict: it is not at the body's resourceVersion any more.
+            Conflict: it is no longer at the body's resourceVersion.
         """
         return await self._request("PUT", resource.path(namespace, name), body=body)
 
@@ -196,11 +196,11 @@ class KubeClient:
         resource_version: str,
         propagation: Propagation,
     ) -> None:
-        """Delete an object as it was read. Foreground: it is gone after the objects that it owns and that block it.
+        """Delete an object as it was read. Foreground: its dependents that block it are deleted first.
 
         Raises:
             NotFound: it is gone.
-            Conflict: it has changed since, or it is another one by now.
+            Conflict: it has changed since, or was replaced by another one.
         """
         options = {
             "apiVersion": "v1",
@@ -227,7 +227,7 @@ class KubeClient:
         )
 
     async def groups(self) -> set[str]:
-        """Return the names of the API groups that are served at present, custom resources' too."""
+        """Return the names of the API groups that are served now, including those of custom resources."""
         found = await self._request("GET", "/apis")
         return {group["name"] for group in found["groups"]}
 

@@ -1,21 +1,21 @@
-"""What can go wrong with the API server; everything that the client raises."""
+"""Everything that the client of the API server raises."""
 
 
 class KubeError(Exception):
-    """The API server refused or could not be asked. The base of all below."""
+    """The API server refused a request or could not be reached. The base class of all below but LeadershipLost."""
 
 
 class Unreachable(KubeError):  # noqa: N818 - a state of the connection
-    """No answer: refused, reset or timed out. It may or may not have done what it was asked."""
+    """No answer: the connection was refused or reset, or timed out. The request may have been carried out or not."""
 
 
 class ApiError(KubeError):
-    """An answer that is no success.
+    """An answer that is not a success.
 
     Attributes:
         status: the HTTP status.
         reason: the CamelCase reason of the Status object, e.g. AlreadyExists, Conflict.
-        message: the API server's sentence.
+        message: the API server's message.
     """
 
     def __init__(self, status: int, reason: str, message: str) -> None:
@@ -38,7 +38,7 @@ class AlreadyExists(Conflict):
 
 
 class LeadershipLost(Exception):  # noqa: N818 - a state
-    """This replica must not change anything any more. Nobody handles this: it ends the process.
+    """This replica must not change anything any more. It is never handled, so it ends the process.
 
-    No KubeError on purpose, for these are tried again.
+    It is not a KubeError on purpose: a pass that ends with a KubeError is repeated.
     """

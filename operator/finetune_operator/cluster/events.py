@@ -13,7 +13,7 @@ _MAXIMUM_MESSAGE = 1024  # the API server refuses longer ones
 
 
 def event_body(job: Object, event: KubernetesEvent) -> Object:
-    """Return the Event; its name is random, as those of all Events are."""
+    """Return the body of an Event; its name is random, as Kubernetes does it."""
     metadata = job["metadata"]
     seconds = format_time(datetime.now(UTC))
     message = event.message if len(event.message) <= _MAXIMUM_MESSAGE else event.message[: _MAXIMUM_MESSAGE - 1] + "…"

@@ -1,4 +1,4 @@
-"""Read everything that a decision rests on, from the API server itself: no watch cache is asked."""
+"""Reads everything that a decision depends on, from the API server itself and not from a watch cache."""
 
 import asyncio
 from dataclasses import replace
@@ -18,20 +18,20 @@ from finetune_operator.cluster.errors import ApiError
 from finetune_operator.decide import diagnose, kueue_wait
 from finetune_operator.decide.observation import Observation
 
-# The newest Events of one object say why it waits; there may be hundreds of old ones.
+# The newest Events of an object say why it waits; there may be hundreds of old ones.
 _EVENTS_PER_OBJECT = 20
 
 
 async def observe(client: KubeClient, namespace: str, name: str) -> tuple[Object, Observation]:
-    """Return the FineTuneJob as it is stored, and what `decide` gets to see.
+    """Return the stored FineTuneJob, and the observation for `decide`.
 
-    The children are listed after the FineTuneJob was read and without a resourceVersion, so they are at least as new.
-    So are the pods in turn: in a list from before its Job was Complete, a pod's result would seem to be lost.
+    The Jobs are listed after the FineTuneJob is read, and without a resourceVersion, so they are at least as new. The
+    pods are listed after the Jobs: in a list from before its Job was Complete, a pod would have no result yet.
 
     Raises:
         NotFound: there is no such FineTuneJob.
-        ValidationError: its status is none that this version understands.
-        KubeError: the API server cannot be asked.
+        ValidationError: this version does not understand its status.
+        KubeError: the API server cannot be reached.
     """
     job = await client.get(FINETUNE_JOBS, namespace, name)
     selector = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY},{names.JOB_LABEL}={name}"
@@ -56,7 +56,7 @@ async def _workloads(client: KubeClient, job: Object) -> tuple[Object, ...] | No
             WORKLOADS, metadata["namespace"], labels=f"{kueue_wait.JOB_UID_LABEL}={metadata['uid']}"
         )
     except ApiError as error:
-        # No Kueue, or one that does not serve this version any more; or a chart without the right to ask.
+        # No Kueue, or one that does not serve this API version; or a role without the right to list Workloads.
         if error.status in (403, 404):
             return None
         raise

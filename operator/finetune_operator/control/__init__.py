@@ -1,1 +1,1 @@
-"""When a FineTuneJob is looked at, and by which replica."""
+"""When a FineTuneJob is reconciled, and by which replica."""

@@ -1,4 +1,4 @@
-"""Keeps one Lease, so that of all replicas one reconciles; see `lease` for the rules."""
+"""Leader election by one Lease, so that only one replica reconciles; `lease` has the rules."""
 
 import asyncio
 import logging
@@ -19,9 +19,9 @@ _AFTER_A_CONFLICT_SECONDS = 0.1
 
 
 def boot_seconds() -> float:
-    """Return seconds that go on while this process is stopped (SIGSTOP, the cgroup freezer) and the machine asleep.
+    """Return a time in seconds that advances while this process is stopped (SIGSTOP, freezer) or the machine sleeps.
 
-    CLOCK_MONOTONIC would do for the former, but stands still while the machine is suspended.
+    CLOCK_MONOTONIC does not advance while the machine is suspended.
     """
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
@@ -29,7 +29,7 @@ def boot_seconds() -> float:
 class Leadership:
     """One replica's part in the election.
 
-    Give what changes the cluster `check` to call right before each request.
+    Whatever changes the cluster has to call `check` right before each request.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Leadership:
         self._namespace = namespace
         self._name = name
         self._clock = clock
-        # A container that is started again has its pod's name again, and must not take itself for the one before.
+        # A restarted container has the same pod name, and must not take the Lease of the previous one for its own.
         self._candidate = Candidate(f"{pod_name}_{secrets.token_hex(4)}")
         self._won = asyncio.Event()
         # One request at a time, so that the release is the last.
@@ -56,7 +56,7 @@ class Leadership:
         """Return if this replica leads now: the last confirmed renewal is less than the renew deadline ago.
 
         Raises:
-            LeadershipLost: it does not, as after a pause that was longer than that. The process has to end.
+            LeadershipLost: it does not lead, for example after a longer pause. The process has to end.
         """
         if not self.leads:
             raise LeadershipLost(
@@ -72,7 +72,7 @@ class Leadership:
         """Try to lead, and renew from then on, until released.
 
         Raises:
-            LeadershipLost: this replica led and does no more.
+            LeadershipLost: this replica was the leader and is no longer.
         """
         while not self._released:
             async with self._lock:
@@ -82,7 +82,7 @@ class Leadership:
             await asyncio.sleep(wait)
 
     async def _round(self) -> float:
-        """Read if need be, write if that is due; return the seconds until the next round."""
+        """Read the Lease if necessary, write it if that is due; return the seconds until the next round."""
         if self._released:
             return 0.0
         led = self._candidate.renewed_at is not None
@@ -98,7 +98,7 @@ class Leadership:
             return _AFTER_A_CONFLICT_SECONDS
         except (KubeError, TimeoutError) as error:
             self._candidate = self._candidate.failed()
-            # Of an outage the first failure is worth a line.
+            # Only the first failure of an outage is worth a line.
             level = logging.DEBUG if self._failing else logging.WARNING
             _log.log(level, "the Lease cannot be %s: %r", "renewed" if led else "read or taken", error)
             self._failing = True
@@ -127,9 +127,9 @@ class Leadership:
         return RENEW_SECONDS
 
     async def release(self) -> None:
-        """Give the Lease back, if this replica has it. What it changes in the cluster must have ended before."""
+        """Release the Lease if this replica holds it. All its changes to the cluster must have ended before."""
         self._released = True
-        async with self._lock:  # a renewal that is on its way comes first
+        async with self._lock:  # a renewal in progress comes first
             body = self._candidate.release(datetime.now(UTC))
             if body is None or not self._candidate.leads(self._clock()):
                 return

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from finetune_api.status import FineTuneJobStatus
-from finetune_operator.cluster.apply import FIELD_MANAGER, Refused, carry_out, tell, write_status
+from finetune_operator.cluster.apply import FIELD_MANAGER, Refused, carry_out, emit, write_status
 from finetune_operator.cluster.client import KubeClient, Object
 from finetune_operator.cluster.errors import NotFound
 from finetune_operator.cluster.observe import observe
@@ -25,17 +25,17 @@ _log = logging.getLogger(__name__)
 
 Key = tuple[str, str]
 
-# Of one pass; a job goes from acceptance to its first Job in three. More means that something is wrong: start anew.
-_STEPS = 8
+# Of one pass: from acceptance to the first Job a job needs three. More means that something is wrong: observe again.
+_MAXIMUM_STEPS = 8
 
 
 class Reconciler:
     """The handler of the work queue.
 
-    Level-triggered: a pass is told only which FineTuneJob to look at and reads everything afresh, so it may come late,
-    twice, or after a crash at any point of an earlier one. `settings` is asked in each step, since the certificate
-    authority may be renewed; `ended(key)` is called in each pass of a job that is finished or gone, and `creates(key,
-    name)` before a Job of that name is created.
+    Level-triggered: a pass gets only the key of a FineTuneJob and reads everything again, so it may run late, twice, or
+    after a crash at any point of an earlier one. `settings` is called in each step, because the certificate authority
+    may be renewed; `ended(key)` in each pass of a job that is finished or gone; and `creates(key, name)` before a Job
+    of that name is created.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class Reconciler:
         self._creates = creates
 
     async def __call__(self, key: Key) -> float | None:
-        """Make one pass; return the seconds until the next one is wanted, None to wait for a change.
+        """Run one pass; return the seconds until the next one, None to wait for a change.
 
         Raises:
-            KubeError: the pass ended early; a new one will observe what it left.
+            KubeError: the pass ended early; the next one observes what it left.
         """
         began = time.monotonic()
         outcome = "error"
@@ -78,21 +78,21 @@ class Reconciler:
             return None
         except ValidationError:
             _log.error(
-                "left alone: its status was written by a version that this one does not know", extra={"key": key}
+                "the job is left alone: a version that this one does not support wrote its status", extra={"key": key}
             )
             return None
         events: list[KubernetesEvent] = []
         try:
             return await self._act(key, job, observation, events)
         finally:
-            # What they tell of is written, whatever came after it.
-            await tell(self._client, job, events)
+            # The status that they report is written, whatever failed after that.
+            await emit(self._client, job, events)
 
     async def _act(
         self, key: Key, job: Object, observation: Observation, events: list[KubernetesEvent]
     ) -> float | None:
-        """Go on from what was observed; return when the next pass is wanted. `events` gets what there is to tell."""
-        for _ in range(_STEPS):
+        """Decide and act on what was observed; append to `events`; return the seconds until the next pass."""
+        for _ in range(_MAXIMUM_STEPS):
             decision = decide(observation, datetime.now(UTC), self._settings())
             try:
                 answers = await self._carry_out(key, job, decision.actions)
@@ -103,7 +103,7 @@ class Reconciler:
                 continue
             observation = observation.with_children(answers)
             if any(isinstance(action, CreateJob) for action in decision.actions):
-                # One status tells that it is to begin and that it has.
+                # Decide again with the Job: then one status reports that it started.
                 continue
             if decision.status is None:
                 self._account(key, job, observation.status)
@@ -134,22 +134,22 @@ class Reconciler:
 
 
 def may_continue(old: FineTuneJobStatus, new: FineTuneJobStatus, decision: Decision) -> bool:
-    """Whether there may be more to do on what was observed, once `new` is written in place of `old`.
+    """Whether a pass may continue on what was observed, once `new` is written in place of `old`.
 
-    What a deletion leaves behind has to be observed.
+    After a deletion, the cluster has to be observed again.
     """
     return _state(new) != _state(old) and not any(isinstance(action, Deletion) for action in decision.actions)
 
 
 def wait_for_next(old: FineTuneJobStatus, new: FineTuneJobStatus, decision: Decision) -> float | None:
-    """Return the seconds until the next pass is wanted after `new` was written, None to wait for a change.
+    """Return the seconds until the next pass after `new` was written, None to wait for a change.
 
-    It is wanted at once if the status that was written lets it do something: a status brings on no pass by itself.
+    It is 0 if the written status lets the next pass do something, because a change of the status causes no pass.
     """
     return decision.requeue_after if _state(new) == _state(old) else 0.0
 
 
 def _state(status: FineTuneJobStatus) -> object:
-    # A stage that is found running asks for nothing. All else that changes is text.
+    # A stage that starts to run needs nothing. Other changes are only text.
     stages = [(s.name, s.attempt, "Pending" if s.state == "Running" else s.state) for s in status.stages]
     return stages, status.snapshot, {c.type: c.status for c in status.conditions}

@@ -1,8 +1,8 @@
-"""Watches, by kopf, which tell only that something happened to a FineTuneJob: a reconcile pass reads for itself.
+"""Watches, by kopf, which report only that something happened to a FineTuneJob: a pass reads everything itself.
 
-kopf has an event loop of its own in a thread of its own: when it ends it cancels every task of its loop, and it ends
-when a watch is refused for good. Here it is then started again, and nothing else notices. It may also get stuck on its
-way to the end, when one watch was refused while another waited for the API server: then it is left behind.
+kopf has its own event loop in its own thread, because it cancels all tasks of its loop when it ends, and it ends when a
+watch is refused permanently. It is then started again, and nothing else is affected. It may also hang while it ends, if
+one watch was refused while another waited for the API server; then it is abandoned.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from finetune_api import GROUP, PLURAL, VERSION
 from finetune_operator import names
 from finetune_operator.cluster.client import KubeClient, load_configuration
 from finetune_operator.cluster.errors import KubeError
-from finetune_operator.control.event_filter import Key, News
+from finetune_operator.control.event_filter import EventFilter, Key
 
 _log = logging.getLogger(__name__)
 
@@ -37,17 +37,17 @@ _CREDENTIALS_LIFETIME = timedelta(minutes=30)
 
 
 class EndlessBackoff:
-    """Waits between the attempts of one request, never ending: an outage of the API server may be long."""
+    """Waits between the attempts of one request, without end: an outage of the API server may be long."""
 
     def __iter__(self) -> Iterator[float]:
-        """Yield seconds: 1, 1, 2, 3, 5, then 8 for ever."""
+        """Yield seconds: 1, 1, 2, 3, 5, then 8 forever."""
         yield from (1.0, 1.0, 2.0, 3.0, 5.0)
         while True:
             yield 8.0
 
 
 class NoDifferences(kopf.DiffBaseStorage):
-    """Spares kopf the copy that it makes of each object, to compare it with an earlier one: nothing asks for that."""
+    """Saves the copy that kopf makes of each object to compare it with the next one, which nothing here needs."""
 
     def build(self, **_: Any) -> kopf.BodyEssence:
         """Return nothing."""
@@ -61,7 +61,7 @@ class NoDifferences(kopf.DiffBaseStorage):
 
 
 def key_of(kind: str, body: Any) -> Key | None:
-    """Return whose object this is; None for a child whose label was taken away."""
+    """Return the key of the FineTuneJob to which an object belongs; None for a child without its label."""
     metadata = body["metadata"]
     if kind == PLURAL:
         return metadata["namespace"], metadata["name"]
@@ -71,17 +71,17 @@ def key_of(kind: str, body: Any) -> Key | None:
 
 def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
-    # No custom resources or namespaces appear while it runs, so it needs no right to watch these.
+    # No custom resources or namespaces appear while it runs, so it does not need the right to watch them.
     settings.scanning.disabled = True
     settings.posting.enabled = False
     settings.networking.error_backoffs = EndlessBackoff()
     settings.networking.connect_timeout = 5.0
     settings.networking.request_timeout = 60.0
-    # A stream without even a bookmark is dead: the API server sends one a minute.
+    # A stream without even a bookmark is dead: the API server sends one every minute.
     settings.watching.inactivity_timeout = 90.0
     settings.watching.chunk_size = 500
-    # kopf has a worker for each object that something happens to, which then waits for more. Its wait is short and the
-    # workers are not counted: an event of one object never waits for those of others. What a worker does takes no time.
+    # kopf starts a worker for each object with an event, which then waits for more events of the object. That wait is
+    # short and the number of workers is not limited, so no event waits for those of other objects. The work is trivial.
     settings.queueing.idle_timeout = 0.05
     settings.queueing.worker_limit = None
     settings.persistence.diffbase_storage = NoDifferences()
@@ -90,9 +90,9 @@ def _settings() -> kopf.OperatorSettings:
 
 
 async def _served() -> None:
-    """Wait until the API server names FineTuneJobs.
+    """Wait until the API server serves FineTuneJobs.
 
-    While it starts it does not, and kopf, which asks only once, would never watch them.
+    While the API server starts, it does not, and kopf, which looks only once, would never watch them.
     """
     client = KubeClient(await load_configuration())
     try:
@@ -101,7 +101,7 @@ async def _served() -> None:
                 if GROUP in await client.groups():
                     return
             except KubeError as error:
-                _log.info("the watches wait for the API server: %s", error)
+                _log.info("the watches are waiting for the API server: %s", error)
             await asyncio.sleep(_LOGIN_SECONDS)
     finally:
         await client.close()
@@ -118,18 +118,18 @@ async def _credentials() -> kopf.ConnectionInfo:
         token=authorization.split()[-1] if authorization else None,
         certificate_path=configuration.cert_file,
         private_key_path=configuration.key_file,
-        # This also tells one login from the next: kopf never takes again what was refused once, but an API server that
-        # is starting refuses good tokens for a while.
+        # This also makes each login differ from the one before: kopf never uses refused credentials again, but an API
+        # server that is starting refuses valid tokens for a while.
         expiration=datetime.now(UTC) + _CREDENTIALS_LIFETIME,
     )
 
 
 class Watches:
-    """Tells `news`, in the event loop that made it, of each event of a FineTuneJob or one of its children."""
+    """Passes each event of a FineTuneJob or its children to the event filter, in the event loop that created this."""
 
-    def __init__(self, namespaces: Collection[str], news: News) -> None:
+    def __init__(self, namespaces: Collection[str], event_filter: EventFilter) -> None:
         self._namespaces = namespaces
-        self._news = news
+        self._event_filter = event_filter
         self._owner_loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="watches", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -140,14 +140,14 @@ class Watches:
 
     def start(self) -> None:
         """Start watching, once."""
-        # Without it kopf asks for the user's name, and a pod's uid need not have one.
+        # Without it kopf looks up the name of the user, and a pod's uid may have none.
         os.environ.setdefault("POD_ID", names.MANAGED_BY)
         self._thread.start()
 
     async def stop(self) -> None:
-        """End the thread; after a few seconds it is left to end with the process."""
+        """End the thread; if that takes more than a few seconds, it ends with the process."""
         if self._loop is not None and self._task is not None:
-            with contextlib.suppress(RuntimeError):  # its loop has ended
+            with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._task.cancel)
         if self.alive:
             await asyncio.to_thread(self._thread.join, _STOP_SECONDS)
@@ -159,7 +159,7 @@ class Watches:
 
     @property
     def started(self) -> bool:
-        """Whether kopf has started at least once: without it, nothing but the full list would notice a change."""
+        """Whether kopf has started at least once: without it, only the full list would notice a change."""
         return self._started.is_set()
 
     def _run(self) -> None:
@@ -172,12 +172,12 @@ class Watches:
         while True:
             try:
                 await self._watch()
-            except Exception as error:  # noqa: BLE001 - whatever ended it, watching must go on
-                _log.error("the watches ended and start again: %s: %s", type(error).__name__, error)
+            except Exception as error:  # noqa: BLE001 - whatever ended it, watching must continue
+                _log.error("the watches ended and are started again: %s: %s", type(error).__name__, error)
             await asyncio.sleep(_RESTART_SECONDS)
 
     async def _watch(self) -> None:
-        """Let kopf work until one of its tasks ends, and not a few seconds longer.
+        """Let kopf run until one of its tasks ends, then stop all of it within a few seconds.
 
         Raises:
             Exception: what that task ended with.
@@ -197,7 +197,7 @@ class Watches:
             ended = [task for task in tasks if task.done()]
             await asyncio.wait({running}, timeout=_STOP_SECONDS)
         finally:
-            # It cancels its tasks itself, once, so that they can close what they have open.
+            # kopf cancels its tasks once, so that they can close what they have open.
             running.cancel()
             await asyncio.wait({running}, timeout=_CANCEL_SECONDS)
             for _ in range(_CANCELLATIONS):
@@ -229,10 +229,10 @@ class Watches:
         key = key_of(event["param"], event["body"])
         if key is None:
             return
-        # kopf names no type for what it lists when a watch begins.
-        gone, anew, body = event["type"] == "DELETED", event["type"] is None, event["event"]["object"]
+        # kopf gives no type to what it lists when a watch starts.
+        gone, relisted, body = event["type"] == "DELETED", event["type"] is None, event["event"]["object"]
         if event["param"] == PLURAL:
-            heard = partial(self._news.of_job, key, None if gone else body, anew=anew)
+            handle = partial(self._event_filter.of_job, key, None if gone else body, relisted=relisted)
         else:
-            heard = partial(self._news.of_child, key, body, gone=gone, anew=anew)
-        self._owner_loop.call_soon_threadsafe(heard)
+            handle = partial(self._event_filter.of_child, key, body, gone=gone, relisted=relisted)
+        self._owner_loop.call_soon_threadsafe(handle)

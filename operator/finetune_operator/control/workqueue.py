@@ -1,4 +1,4 @@
-"""One queue of keys: each key waits at most once, is worked on by at most one worker, and is retried with backoff."""
+"""A work queue: each key waits at most once, is processed by at most one worker, and is retried with backoff."""
 
 import asyncio
 import heapq
@@ -24,7 +24,7 @@ def backoff_seconds(failures: int) -> float:
 
 
 class Schedule(Generic[Key]):
-    """When each key is due. Pure: the caller tells the time, in seconds of any clock."""
+    """When each key is due. Pure: the caller passes the time, in seconds of any clock."""
 
     def __init__(self) -> None:
         self._due: dict[Key, float] = {}
@@ -39,11 +39,11 @@ class Schedule(Generic[Key]):
 
     @property
     def active(self) -> dict[Key, float]:
-        """The keys being worked on, with the time that the work began."""
+        """The keys in process, with the times at which that began."""
         return dict(self._active)
 
     def add(self, key: Key, at: float) -> None:
-        """Make a key due; of several times the earliest counts."""
+        """Make a key due; the earliest of several times counts."""
         if key in self._due and self._due[key] <= at:
             return
         self._due[key] = at
@@ -55,7 +55,7 @@ class Schedule(Generic[Key]):
         heapq.heappush(self._heap, (at, self._order, key))
 
     def next_due(self) -> float | None:
-        """Return when the next key that nobody works on is due."""
+        """Return when the next key is due that is not in process."""
         while self._heap:
             at, _, key = self._heap[0]
             if key not in self._active and self._due.get(key) == at:
@@ -74,7 +74,7 @@ class Schedule(Generic[Key]):
         return key
 
     def finish(self, key: Key, now: float, *, failed: bool, requeue_after: float | None = None) -> None:
-        """End the work on a key. What was added meanwhile is due as it was said then."""
+        """End the processing of a key. If the key was added meanwhile, it is due at that time."""
         del self._active[key]
         if failed:
             self._failures[key] = self._failures.get(key, 0) + 1
@@ -88,10 +88,10 @@ class Schedule(Generic[Key]):
 
 
 class WorkQueue(Generic[Key]):
-    """Works off a `Schedule` with a bounded number of concurrent handler calls.
+    """Processes a `Schedule` with a bounded number of concurrent handler calls.
 
-    The handler returns the seconds after which it wants the key again, or None. An exception means that the key is
-    tried again after a backoff, but for LeadershipLost, which `run` raises.
+    The handler returns the seconds after which the key is due again, or None. After an exception the key is due again
+    after a backoff, except for LeadershipLost, which `run` raises.
     """
 
     def __init__(
@@ -117,12 +117,12 @@ class WorkQueue(Generic[Key]):
         self._changed.set()
 
     def longest_active_seconds(self) -> float:
-        """Return how long the slowest handler call has been going on; 0 if none is."""
+        """Return how long the slowest handler call has been running; 0 if there is none."""
         now = self._clock()
         return max((now - began for began in self._schedule.active.values()), default=0.0)
 
     async def run(self) -> None:
-        """Work until cancelled; calls in progress are cancelled then."""
+        """Process keys until cancelled, which also cancels the calls in progress."""
         async with asyncio.TaskGroup() as group:
             while True:
                 self._changed.clear()
@@ -150,13 +150,13 @@ class WorkQueue(Generic[Key]):
             requeue_after = await self._handler(key)
             failed = False
         except Conflict as error:
-            _log.info("looked at again: %s", error, extra={"key": key})
+            _log.info("reconciled again: %s", error, extra={"key": key})
         except KubeError as error:
-            _log.warning("will be tried again: %s", error, extra={"key": key})
+            _log.warning("will be retried: %s", error, extra={"key": key})
         except LeadershipLost:
-            raise  # it ends the queue
-        except Exception:  # noqa: BLE001 - a bug met by one job must not stop the others
-            _log.exception("will be tried again after an unexpected error", extra={"key": key})
+            raise  # ends the queue
+        except Exception:  # noqa: BLE001 - a bug that affects one job must not stop the others
+            _log.exception("will be retried after an unexpected error", extra={"key": key})
         finally:
             self._schedule.finish(key, self._clock(), failed=failed, requeue_after=requeue_after)
             self._changed.set()

@@ -56,7 +56,7 @@ def read(observation: Observation, spec: FineTuneJobSpec, now: datetime) -> Chil
 def _step(
     result: ChildResults, stage: StageStatus, observation: Observation, spec: FineTuneJobSpec, now: datetime
 ) -> ChildResults | None:
-    """Return what one more look at the present stage adds, or None if nothing is new."""
+    """Return the results with the next change of the present stage, or None if nothing is new."""
     job = job_and_pod.named(observation.jobs, names.job(observation.metadata, stage.name, stage.attempt))
     if stage.state == "Pending":
         if job and stale_jobs.is_of_another_plan(job, result.status.snapshot):
@@ -163,7 +163,7 @@ def _warning_texts(found: FineTuneJobStatus) -> Sequence[str]:
 
 
 def _warning(text: str) -> KubernetesEvent:
-    # A warning begins with its reason, as a word of its own.
+    # A warning starts with its reason, as a separate word.
     reason, colon, message = text.partition(": ")
     if colon and _REASON.fullmatch(reason):
         return KubernetesEvent("Warning", reason, message)

@@ -43,7 +43,7 @@ def _attempt(job: Object) -> int:
 def applies(this: Pass, job: Object, spec: FineTuneJobSpec, stage: StageStatus) -> bool:
     """Whether the Job of a pod that cannot start is to be recreated, or is being deleted for that already."""
     if job_and_pod.is_being_deleted(job):
-        # A deletion that has begun cannot be called off.
+        # A deletion that has begun cannot be stopped.
         return planned_deletion.reason(this.observation.status, stage) == planned_deletion.COMPUTE_CHANGED
     return is_later(job, spec, stage)
 

@@ -1,7 +1,7 @@
 """The whole behavior of the operator for one FineTuneJob, as a pure function.
 
 Everything follows from what is observed, so a pass may stop anywhere and be repeated. Two rules make that safe. A Job
-is created only for an attempt that the written status asks for and that was not seen yet, under a name made from it.
+is created only for an attempt that the written status has and that was not seen yet, under a name made from it.
 And the status follows the Jobs that are seen, never the ones that were requested.
 """
 
@@ -67,7 +67,7 @@ def _unfinished(observation: Observation, spec: FineTuneJobSpec, now: datetime, 
     if stage.state == "Running":
         return running_stage.decide(this, stage, spec, settings)
     if this.status.stages != observation.status.stages:
-        # A Job is created only for an attempt that the written status asks for.
+        # A Job is created only for an attempt that the written status has.
         return this.in_progress(*retry_backoff.reason_and_message(stage, now), requeue_after=_NEXT_PASS_SECONDS)
     return pending_stage.decide(this, stage, spec, settings)
 

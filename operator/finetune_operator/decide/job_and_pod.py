@@ -80,8 +80,8 @@ def runs(pod: Object) -> bool:
 
 def unstarted(job: Object, pods: Sequence[Object]) -> int:
     """Return how many pods of a Job have not started or do not exist; `pods` are the Job's."""
-    begun = [p for p in newest(pods).values() if (p.get("status") or {}).get("phase", "Pending") != "Pending"]
-    return max(0, completions(job) - len(begun))
+    started = [p for p in newest(pods).values() if (p.get("status") or {}).get("phase", "Pending") != "Pending"]
+    return max(0, completions(job) - len(started))
 
 
 def trainer_status(pod: Object) -> Object:

@@ -1,12 +1,12 @@
 """Jobs that the operator deletes itself: it writes the reason, then deletes, then recognizes the deletion.
 
-A Job that is gone does not say who deleted it. If the status did not have the reason before, the next pass would report
-that somebody else deleted the Job. So the pass that plans a deletion only writes `status.stages[].plannedDeletion`; a
-later one, which reads that, deletes the Job; and the pass that finds the Job gone, or its pods ended, takes the reason
-from the status. A crash between any two of these steps repeats a step and loses nothing.
+A Job that is gone does not show who deleted it. Without the reason in the status, the next pass would report that
+somebody else deleted the Job. So the pass that plans a deletion only writes `status.stages[].plannedDeletion`; a later
+pass, which reads that, deletes the Job; and the pass that finds the Job gone, or its pods ended, takes the reason from
+the status. A crash between any two steps repeats a step and loses nothing.
 
-Other deletions need no record, because the status explains them already: of a job that is finished, of a stage that has
-failed, and of Jobs that are not of the present attempt. They call `delete` right away.
+Other deletions need no record, because the status already explains them: those of a finished job, of a failed stage,
+and of Jobs of an earlier attempt or another plan. They call `delete` at once.
 """
 
 from collections.abc import Iterable, Sequence
@@ -85,19 +85,19 @@ def reason(written: FineTuneJobStatus, stage: StageStatus) -> DeletionReason | N
 def explanation(observation: Observation, spec: FineTuneJobSpec, stage: StageStatus) -> DeletionReason | None:
     """Return why the Job of a running stage is gone or being deleted; None if somebody else deleted it.
 
-    If the job is to be suspended now, it does not matter who was first.
+    If `spec.suspend` is true, it does not matter who deleted the Job: the operator would have done so.
     """
     return SUSPENDED if spec.suspend else reason(observation.status, stage)
 
 
 def forget(found: FineTuneJobStatus, observation: Observation) -> FineTuneJobStatus:
-    """Drop the records of deletions that have not begun, and of attempts that are over.
+    """Drop the records of deletions that have not begun, and of attempts that have ended.
 
-    A pass that still wants the deletion records it again. One that has begun cannot be called off.
+    A pass that still wants a deletion records it again. A deletion that has begun cannot be stopped.
     """
     deleting = {job["metadata"]["uid"] for job in observation.jobs if job_and_pod.is_being_deleted(job)}
     for stage in found.stages:
-        record = stage.planned_deletion
-        if record and (stage.state != "Running" or record.job_uid not in deleting):
+        planned = stage.planned_deletion
+        if planned and (stage.state != "Running" or planned.job_uid not in deleting):
             found = status.with_stage(found, stage.model_copy(update={"planned_deletion": None}))
     return found

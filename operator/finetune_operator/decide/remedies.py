@@ -1,3 +1,3 @@
-"""Sentences that tell users what to do, where several messages need the same one."""
+"""Remedies that several messages share, as whole sentences."""
 
 RECREATE = "Delete this FineTuneJob and create it again."

@@ -14,7 +14,7 @@ from finetune_operator.decide.pass_result import Pass
 
 
 def applies(observation: Observation, spec: FineTuneJobSpec, stage: StageStatus) -> bool:
-    """Whether the job is to be suspended, or still is: a deletion that has begun cannot be called off."""
+    """Whether the job is to be suspended, or still is: a deletion that has begun cannot be stopped."""
     if spec.suspend:
         return True
     job = _job(observation, stage)

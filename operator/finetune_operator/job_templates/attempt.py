@@ -1,4 +1,4 @@
-"""What is needed to render the Job of one attempt."""
+"""The input for rendering the Job of one attempt."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from finetune_operator.job_defaults import Settings
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt of a stage. Plan and image come from what was accepted, the rest of the pod from the present spec."""
+    """One attempt of a stage. Plan and image are those that were accepted; the rest follows the present spec."""
 
     metadata: ObjectMeta
     spec: FineTuneJobSpec
@@ -22,7 +22,7 @@ class Attempt:
     number: int
     # Nodes that the pod must not run on.
     avoid_nodes: tuple[str, ...] = ()
-    # What prepare found.
+    # As prepare estimated it.
     scratch: ScratchStatus | None = None
     # Whether it only reads the result that an earlier attempt stored.
     report_only: bool = False

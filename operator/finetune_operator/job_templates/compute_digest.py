@@ -1,4 +1,4 @@
-"""What a Job remembers of the `spec.compute` that it was made of: the live Job is not compared, as others change it."""
+"""A digest of the `spec.compute` that a Job was created with. The live Job is not compared: others change it."""
 
 import hashlib
 import json
@@ -9,16 +9,16 @@ from finetune_api.spec import Stage
 
 
 def digest(compute: ComputeSpec, stage: Stage, *, report_only: bool) -> str:
-    """Return 16 hexadecimal digits over what shapes the pods of one stage; `report_only`: of its small pod.
+    """Return 16 hexadecimal digits over what shapes the pods of one stage, or with `report_only` its small pod.
 
-    Defaults are left out, so that members which a later version adds change nothing for the Jobs that are there.
+    Defaults are left out, so that a member which a later version adds does not change the digest of existing Jobs.
     """
     parts: dict[str, Any] = compute.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     accelerator, resources = parts.pop("accelerator", {}), parts.pop("resources", {})
     nodes = parts.pop("nodes", None)
     if not report_only:
         parts["resources"] = resources.get(stage)
-        # The memory of the device is part of the plan, and that is fixed.
+        # The memory of the device is part of the plan, which is fixed.
         parts["device"] = accelerator.get("extendedResource") if stage == "train" else None
         parts["nodes"] = nodes if stage == "train" else None
     kept = {name: value for name, value in parts.items() if value not in (None, [], {})}

@@ -1,4 +1,4 @@
-"""How much of a node's disk a pod asks for, so that it is not placed where its files do not fit."""
+"""How much ephemeral storage a pod requests, so that it is not scheduled where its files do not fit."""
 
 from decimal import Decimal
 from typing import Any
@@ -14,7 +14,7 @@ _UNITS |= {f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGT
 
 
 def need(attempt: Attempt, stage: Stage) -> int | None:
-    """Return the MiB that a stage writes to its scratch space by what prepare found; None if that is not known."""
+    """Return the MiB that a stage writes to its scratch space, as prepare estimated them; None if it is not known."""
     scratch = attempt.scratch
     if scratch is None:
         return None
@@ -22,13 +22,14 @@ def need(attempt: Attempt, stage: Stage) -> int | None:
 
 
 def requested(resources: dict[str, Any], need_mib: int | None, scratch_size: str | None) -> dict[str, Any]:
-    """Return a container's resources with a request for disk, unless they have one.
+    """Return a container's resources with a request for ephemeral storage, unless they have one.
 
-    Never more than its limit or that of the scratch space: the pod would be refused, or wait for what it may not use.
+    The request never exceeds the limit of the container or of the scratch space: the pod would be refused, or wait for
+    disk that it may not use.
 
     Args:
         resources: requests and limits.
-        need_mib: None asks for none.
+        need_mib: what the stage needs. None: no request.
         scratch_size: the limit of the scratch space, a quantity.
     """
     requests = resources.get("requests", {})

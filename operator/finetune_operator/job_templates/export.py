@@ -7,7 +7,7 @@ from finetune_operator.job_templates.attempt import Attempt
 
 
 def job(attempt: Attempt) -> dict[str, Any]:
-    """Render the Job. It reads the adapter from the bucket, and fetches the pinned model itself."""
+    """Render the Job. It reads the adapter from the bucket and downloads the pinned model."""
     plan = attempt.plan
     mounts = [
         *volumes.connections(

@@ -1,4 +1,4 @@
-"""Several pods that train together: an Indexed Job, whose pods find the first one by its name.
+"""Several pods that train together: an Indexed Job, whose pods find the first one by its DNS name.
 
 https://kubernetes.io/docs/tasks/job/job-with-pod-to-pod-communication/
 """
@@ -11,7 +11,7 @@ from finetune_operator.job_templates.attempt import Attempt
 
 
 def arguments(attempt: Attempt) -> list[str]:
-    """The trainer's options; a pod has its own number in JOB_COMPLETION_INDEX."""
+    """Return the trainer's options; JOB_COMPLETION_INDEX has the index of each pod."""
     nodes = attempt.spec.compute.nodes
     if nodes == 1:
         return []
@@ -20,19 +20,19 @@ def arguments(attempt: Attempt) -> list[str]:
 
 
 def spread(job: dict[str, Any], attempt: Attempt) -> dict[str, Any]:
-    """Return the Job with a pod on each node: all have to succeed, and one that fails ends the Job with the others."""
+    """Return the Job with one pod for each node: all have to succeed, and one that fails fails the Job."""
     nodes = attempt.spec.compute.nodes
     if nodes == 1:
         return job
     template = job["spec"]["template"]
-    # With it Kubernetes gives each pod the name <Job>-<index>.<subdomain> in the DNS.
+    # With a subdomain, each pod has the DNS name <Job>-<index>.<subdomain>.
     named = {**template, "spec": {**template["spec"], "subdomain": names.service(attempt.metadata)}}
     several = {"completionMode": "Indexed", "completions": nodes, "parallelism": nodes, "template": named}
     return {**job, "spec": {**job["spec"], **several}}
 
 
 def service(attempt: Attempt) -> dict[str, Any] | None:
-    """The headless Service that gives the pods names, the same for all attempts; None for one pod."""
+    """Return the headless Service that gives the pods DNS names, the same for all attempts; None for one pod."""
     metadata = attempt.metadata
     if attempt.report_only or attempt.spec.compute.nodes == 1:
         return None
@@ -47,7 +47,7 @@ def service(attempt: Attempt) -> dict[str, Any] | None:
         },
         "spec": {
             "clusterIP": "None",
-            # They look for each other before they are ready.
+            # The pods connect to each other before they are ready.
             "publishNotReadyAddresses": True,
             "selector": {names.JOB_UID_LABEL: metadata.uid, names.STAGE_LABEL: "train"},
         },

@@ -20,13 +20,13 @@ TERMINATION_LOG = "/dev/termination-log"
 PLAN_SHA256 = "--plan-sha256"
 _USER = 65532
 _GRACE_SECONDS = 180
-# Container runtimes that hand out GPUs by this variable give them all to an image that asks for them, as CUDA images
-# do, whether or not the pod has a GPU limit.
+# Container runtimes that assign GPUs by this variable give all of them to an image that sets it, as CUDA images do,
+# even if the pod has no GPU limit.
 NO_GPU = {"NVIDIA_VISIBLE_DEVICES": "void"}
 
 
 def owner(metadata: ObjectMeta) -> dict[str, Any]:
-    """The reference by which the garbage collector deletes a child with its FineTuneJob."""
+    """Return the owner reference by which the garbage collector deletes a child with its FineTuneJob."""
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
@@ -56,7 +56,7 @@ def job(
         environment: variables besides those of the pod contract.
         devices: extended resources, as limits.
         arguments: of the trainer, besides those of every stage.
-        resources: of the container, instead of what the job and the defaults say.
+        resources: of the container, instead of those of the job and the defaults.
     """
     labels = names.attempt_labels(attempt.metadata, stage, attempt.number)
     compute = attempt.spec.compute
@@ -94,7 +94,7 @@ def job(
 
 
 def _failure_policy() -> dict[str, Any]:
-    """Fail the Job in any case; the rules put the cause into its condition, where it outlives the pod."""
+    """Return rules that fail the Job in any case and put the cause into its condition, which outlives the pod."""
     codes = sorted(code for code in ExitCode if code is not ExitCode.OK)
     return {
         "rules": [
@@ -158,7 +158,7 @@ def _pod_spec(
                     "capabilities": {"drop": ["ALL"]},
                 },
                 "terminationMessagePath": TERMINATION_LOG,
-                # Not from the log: it may hold what must not reach the status.
+                # Not from the log, which may contain what must not get into the status.
                 "terminationMessagePolicy": "File",
                 "volumeMounts": volume_mounts,
             }
@@ -192,7 +192,7 @@ def _stage_resources(attempt: Attempt, stage: Stage, devices: Mapping[str, str])
 
 
 def _resources(defaults: Resources, own: Resources | None, devices: dict[str, str]) -> dict[str, Any]:
-    """Merge by resource. A limit without a request replaces the default request, which might lie above it."""
+    """Merge by resource. A limit without a request replaces the default request, which might be above the limit."""
     own = own or Resources()
     limits = {**(defaults.limits or {}), **(own.limits or {}), **devices}
     kept = {k: v for k, v in (defaults.requests or {}).items() if k not in (own.limits or {})}
@@ -203,7 +203,7 @@ def _resources(defaults: Resources, own: Resources | None, devices: dict[str, st
 def _affinity(avoid_nodes: Sequence[str]) -> dict[str, Any] | None:
     if not avoid_nodes:
         return None
-    # By the node's name: its hostname label may differ. The API takes one value per field requirement.
+    # By the node's name, which may differ from its hostname label. The API allows one value per field requirement.
     fields = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in avoid_nodes]
     terms = {"nodeSelectorTerms": [{"matchFields": fields}]}
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}

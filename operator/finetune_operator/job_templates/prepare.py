@@ -1,4 +1,4 @@
-"""The prepare pod: checks data, model and bucket on a CPU, so that no GPU waits for a mistake."""
+"""The prepare pod: checks data, model and bucket on a CPU, before a GPU is needed."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from finetune_operator.job_templates.attempt import Attempt
 
 
 def job(attempt: Attempt) -> dict[str, Any]:
-    """Render the Job. It alone sees the dataset's sources and the template."""
+    """Render the Job. Only this one mounts the dataset's sources and the template."""
     plan = attempt.plan
     sources = [*plan.dataset.sources, *plan.dataset.holdout_sources]
     mounts = [

@@ -1,7 +1,7 @@
-"""Which queue of Kueue the Job of a stage waits in.
+"""Puts the Job of a stage into a queue of Kueue.
 
-https://kueue.sigs.k8s.io/docs/tasks/run/jobs/ has the labels. They belong on the Job: on its pods they would make each
-of them a workload of its own.
+https://kueue.sigs.k8s.io/docs/tasks/run/jobs/ has the labels. They belong on the Job: on its pods, each pod would
+become a separate Workload.
 """
 
 from typing import Any
@@ -13,13 +13,14 @@ _PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 
 
 def put(job: dict[str, Any], spec: FineTuneJobSpec, stage: Stage) -> dict[str, Any]:
-    """Return a rendered Job as it waits in its queue; unchanged if the spec names none.
+    """Return a rendered Job as it waits in its queue; unchanged if the spec names no queue.
 
-    Kueue would suspend it itself; without Kueue it must not run past the quota. From then on the field is Kueue's, who
-    preempts by it. The Job must outlive that, to keep its place in the queue. How a pod ends that is deleted for it
-    counts as no failure, but to a rule: pkg/controller/job/job_controller.go, getFailJobMessage, looks at all pods, and
-    a Job that failed by a rule while it was suspended never gets to its end. So in a queue there is no rule for what
-    our pods end with, and the code is known as long as the pod is.
+    The Job is created suspended, so that it cannot bypass the quota even if Kueue is missing. From then on `suspend`
+    belongs to Kueue, which also preempts by it. A preempted Job must survive, to keep its place in the queue. A pod
+    that is deleted for a preemption counts as a failure only to a rule of the pod failure policy (`getFailJobMessage`
+    in pkg/controller/job/job_controller.go looks at all pods), and a Job that fails by a rule while it is suspended
+    never gets a final condition. So a Job in a queue has no rule for exit codes, and the exit code is known only as
+    long as the pod exists.
     """
     found = _labels(spec, stage)
     if not found:

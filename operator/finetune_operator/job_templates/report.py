@@ -1,4 +1,4 @@
-"""The pod that reads a finished stage's result again, after the one that told it was lost. It holds no GPU."""
+"""The pod that reads the stored result of a stage whose own pod was lost with it. It needs no GPU."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from finetune_api.spec import Stage
 from finetune_operator.job_templates import pod, volumes
 from finetune_operator.job_templates.attempt import Attempt
 
-# It takes some 100 MiB and a few seconds, whatever the stage needed. The limits are for namespaces that ask for some.
+# It needs about 100 MiB and a few seconds, whatever the stage needed. The limits are for namespaces that require some.
 _RESOURCES = Resources(
     requests={"cpu": "100m", "memory": "256Mi"},
     limits={"cpu": "1", "memory": "512Mi"},
@@ -15,7 +15,7 @@ _RESOURCES = Resources(
 
 
 def job(attempt: Attempt, stage: Stage) -> dict[str, Any]:
-    """Render the Job. It needs the bucket and nothing else."""
+    """Render the Job. It needs only the bucket."""
     mounts = volumes.connections([attempt.plan.output.s3])
     return pod.job(
         attempt, stage, mounts, environment=pod.NO_GPU, arguments=["--report"], resources=_RESOURCES.to_json()

@@ -5,12 +5,12 @@ from typing import Any
 from finetune_operator.job_templates import indexed, pod, volumes
 from finetune_operator.job_templates.attempt import Attempt
 
-# The trainer's option, only given for several GPUs.
+# The trainer's option, given only for several GPUs.
 PROCESSES = "--processes"
 
 
 def job(attempt: Attempt) -> dict[str, Any]:
-    """Render the Job. It reads the prepared rows from the bucket, and fetches the pinned model itself."""
+    """Render the Job. It reads the prepared rows from the bucket and downloads the pinned model."""
     plan = attempt.plan
     mounts = [
         *volumes.connections(
@@ -21,7 +21,7 @@ def job(attempt: Attempt) -> dict[str, Any]:
         *volumes.model(attempt),
     ]
     gpu = attempt.spec.compute.accelerator.extended_resource
-    # An older trainer, which the job may have been accepted with, does not know the options.
+    # The job may have been accepted with an older trainer, which does not know the options.
     processes = [PROCESSES, str(gpu.count)] if gpu.count > 1 else []
     arguments = [*processes, *indexed.arguments(attempt)]
     rendered = pod.job(attempt, "train", mounts, devices={gpu.name: str(gpu.count)}, arguments=arguments)

@@ -1,4 +1,4 @@
-"""What a pod mounts. Secrets and CA bundles follow the plan's paths, so that they fit whatever was accepted."""
+"""The volumes of a pod. Secrets and CA bundles follow the paths in the plan, so that they fit what was accepted."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Mount:
 
 
 def working(attempt: Attempt) -> list[Mount]:
-    """What every pod writes to: the root file system is read-only."""
+    """Return the mounts that pods write to, as the root file system is read-only."""
     scratch = attempt.spec.compute.scratch
     return [
         Mount({"emptyDir": {"sizeLimit": scratch.size} if scratch else {}}, SCRATCH, read_only=False),
@@ -46,14 +46,14 @@ def working(attempt: Attempt) -> list[Mount]:
 
 
 def contract(attempt: Attempt) -> list[Mount]:
-    """The plan, and what the progress push needs."""
+    """Return the mounts of the plan, and of what the progress push needs."""
     token = {"serviceAccountToken": {"path": "token", "audience": TOKEN_AUDIENCE, "expirationSeconds": _TOKEN_SECONDS}}
     plan = names.plan(attempt.metadata, attempt.snapshot.plan_sha256)
     return [
         Mount({"configMap": {"name": plan}}, str(PurePosixPath(PLAN_PATH).parent)),
         Mount({"projected": {"sources": [token]}}, str(PurePosixPath(PROGRESS_TOKEN).parent)),
         Mount(
-            # The pod starts without it rather than not at all: training never waits for its progress to be seen.
+            # Optional: training never waits until its progress can be pushed.
             {"configMap": {"name": names.ca(attempt.metadata), "optional": True}},
             str(PurePosixPath(PROGRESS_CA).parent),
         ),
@@ -79,25 +79,25 @@ def original_token(attempt: Attempt) -> str | None:
 
 
 def original(attempt: Attempt) -> S3Target | None:
-    """Where the original weights of a 4-bit repository are fetched from, if a bucket has them."""
+    """The location of the original weights of a 4-bit repository, if they are in a bucket."""
     weights = attempt.plan.export.original
     return weights.s3 if weights else None
 
 
 def adapter(attempt: Attempt) -> S3Target | None:
-    """Where an earlier adapter is fetched from, if one is and it has a place of its own."""
+    """The location of an earlier adapter, if the job has one with its own location."""
     earlier = attempt.plan.model.adapter
     return earlier.s3 if earlier else None
 
 
 def template(attempt: Attempt) -> list[Mount]:
-    """The ConfigMap of the job's own chat template, if it has one."""
+    """The mount of the job's own chat template, if it has one."""
     reference = attempt.spec.dataset.template_ref
     return [_config_map(reference.name, [reference.key], TEMPLATE_MOUNT)] if reference else []
 
 
 def dataset(attempt: Attempt) -> list[Mount]:
-    """The ConfigMaps and volumes of the dataset's sources, then of those of the hold-out rows."""
+    """The mounts of the dataset's sources, then of the sources of hold-out rows."""
     spec = attempt.spec.dataset
     mounts: list[Mount] = []
     for index, source in enumerate([*spec.sources, *(spec.holdout.sources or [])]):
@@ -111,7 +111,7 @@ def dataset(attempt: Attempt) -> list[Mount]:
 def connections(
     targets: Iterable[S3Target | None], *, tokens: Iterable[str | None] = (), secrets: Iterable[str | None] = ()
 ) -> list[Mount]:
-    """What is needed to reach servers, by the paths in the plan.
+    """Return the mounts of credentials and CA bundles, by the paths in the plan.
 
     Args:
         targets: S3 locations: all keys of their Secrets, and their CA bundles.
@@ -145,8 +145,8 @@ def _keys(paths: Iterable[str | None]) -> dict[str, set[str]]:
 def render(mounts: Iterable[Mount]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the pod's `volumes` and the container's `volumeMounts`.
 
-    A claim that is mounted at several paths becomes one volume: kubelets wait for ever for a claim that a pod names
-    twice.
+    A claim that is mounted at several paths becomes one volume: a kubelet waits forever for a claim that a pod has in
+    two volumes.
     """
     volumes: list[dict[str, Any]] = []
     volume_mounts: list[dict[str, Any]] = []

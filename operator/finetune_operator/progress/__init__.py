@@ -1,1 +1,1 @@
-"""The progress that pods send: who may send it, and how it reaches the status."""
+"""The progress that pods push: who may push it, and how it gets into the status."""

@@ -1,4 +1,4 @@
-"""Who pushes: a token counts only for the live pod of the very attempt that it was made for."""
+"""Authenticates progress pushes: a token is valid only while the pod of its attempt is live."""
 
 import asyncio
 import hashlib
@@ -16,7 +16,7 @@ from finetune_operator.cluster.errors import NotFound
 
 CACHE_SECONDS = 60.0
 _CACHE_ENTRIES = 4096
-# How many tokens are being checked at the API server at the same time; the others wait.
+# How many tokens the API server checks at the same time; the others wait.
 _CONCURRENT_REVIEWS = 8
 _POD_NAME = "authentication.kubernetes.io/pod-name"
 _POD_UID = "authentication.kubernetes.io/pod-uid"
@@ -44,7 +44,7 @@ class Sender:
 
 
 class Authenticator:
-    """Checks tokens by TokenReview, and the pods and owners behind them; what was proven counts for a minute."""
+    """Checks tokens by TokenReview, then the pod of a token and its owners; caches what was proven for a minute."""
 
     def __init__(self, client: KubeClient, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
@@ -57,7 +57,7 @@ class Authenticator:
 
         Raises:
             Denied: it may not.
-            KubeError: the API server cannot be asked.
+            KubeError: the API server cannot be reached.
         """
         digest = hashlib.sha256(token.encode()).digest()
         now = self._clock()
@@ -77,7 +77,7 @@ class Authenticator:
 
     async def _prove(self, token: str, namespace: str) -> Sender:
         review = await self._client.review_token(token, TOKEN_AUDIENCE)
-        # A server that does not know audiences answers without them, and its yes then means nothing here.
+        # A server that does not support audiences answers without them, and has not checked this one then.
         if not review.get("authenticated") or TOKEN_AUDIENCE not in (review.get("audiences") or []):
             raise Denied(401, f"the token is not valid for the audience {TOKEN_AUDIENCE}")
         user = review.get("user") or {}
@@ -98,7 +98,7 @@ class Authenticator:
         return await self._owner_of(pod, namespace)
 
     async def _owner_of(self, pod: Object, namespace: str) -> Sender:
-        """Follow pod -> Job -> FineTuneJob by uid: labels alone could be anyone's."""
+        """Follow pod -> Job -> FineTuneJob by uid: anyone could set the labels."""
         stranger = Denied(403, "the pod of the token does not belong to a FineTuneJob")
         labels = pod["metadata"].get("labels") or {}
         try:
@@ -121,7 +121,7 @@ class Authenticator:
             job = await self._client.get(JOBS, namespace, owner["name"])
             fine_tune_job = await self._client.get(FINETUNE_JOBS, namespace, sender.job)
         except NotFound:
-            raise Denied(404, f"there is no {KIND} {namespace}/{sender.job} with this pod any more") from None
+            raise Denied(404, f"{KIND} {namespace}/{sender.job} with this pod no longer exists") from None
         uids = (job["metadata"]["uid"], controller_uid(job), fine_tune_job["metadata"]["uid"])
         if uids != (owner["uid"], sender.job_uid, sender.job_uid):
             raise stranger

@@ -30,7 +30,7 @@ class RateLimiter:
         self._buckets: dict[tuple[str, str], tuple[float, float]] = {}
 
     def allow(self, key: tuple[str, str]) -> bool:
-        """Take one; False if there is none."""
+        """Take a token; False if there is none."""
         now = self._clock()
         left, at = self._buckets.get(key, (float(self._burst), now))
         left = min(left + (now - at) / self._seconds, float(self._burst))
@@ -44,12 +44,12 @@ class RateLimiter:
         return self._buckets.keys()
 
     def forget(self, key: tuple[str, str]) -> None:
-        """Drop a key; it starts with a full bucket if it comes back."""
+        """Drop a key; it gets a full bucket if it is used again."""
         self._buckets.pop(key, None)
 
 
 class ProgressEndpoint:
-    """Checks a push and hands it to the store; `accepted(key, entry)` is called for each one that is news."""
+    """Checks a push and passes it to the store; calls `accepted(key, entry)` for each push that is not outdated."""
 
     def __init__(
         self,
@@ -94,8 +94,8 @@ class ProgressEndpoint:
         except KubeError as error:
             self._metrics.progress_rejected(503)
             _log.warning("a progress push could not be checked: %s", error, extra={"key": key})
-            return web.Response(status=503, text="the API server cannot be asked right now; try again later\n")
-        return web.Response(text="taken\n")
+            return web.Response(status=503, text="the API server cannot be reached now; try again later\n")
+        return web.Response(text="accepted\n")
 
     async def _take(self, request: web.Request, key: tuple[str, str]) -> None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -104,10 +104,10 @@ class ProgressEndpoint:
         body = await self._body(request)
         sender = await self._authenticator.sender(token, *key)
         if not self._limiter.allow(key):
-            raise Denied(429, "too many pushes for this FineTuneJob; one a second is plenty")
+            raise Denied(429, "too many pushes for this FineTuneJob; send at most one per second")
         progress = _parse(body, sender)
         entry = self._store.take(key, sender.job_uid, progress, self._clock())
-        # Old news is answered as taken: the sender can do nothing about it.
+        # An outdated push is answered as accepted: the sender can do nothing about it.
         if entry is not None:
             self._accepted(key, entry)
 

@@ -1,4 +1,4 @@
-"""What pods said about their progress: which report is newer, how it is shown, when it is worth an API call. Pure."""
+"""The progress that pods reported: which report is newer, how it is shown, when it is written. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,24 +9,24 @@ from finetune_api.spec import STAGES
 from finetune_api.status import FineTuneJobStatus
 from finetune_operator.clock import format_time
 
-# In the first minutes of a stage a user watches; later a job is one of many.
+# In the first minutes of a stage its user watches it.
 CLOSE_WATCH_SECONDS = 120.0
 CLOSE_INTERVAL_SECONDS = 5.0
 INTERVAL_SECONDS = 30.0
 
 
 def attempt_order(progress: ProgressStatus) -> tuple[int, int]:
-    """Return what never goes back in the life of one FineTuneJob: the stage, then the attempt at it."""
+    """Return the stage and its attempt, which never decrease in the life of one FineTuneJob."""
     return STAGES.index(progress.stage), progress.attempt
 
 
 def goes_back(new: Progress, old: ProgressStatus | None) -> bool:
-    """Say whether `new` is older news than `old`: a report overtaken on its way, or of a pod that was replaced."""
+    """Whether `new` is older than `old`: a report that was overtaken, or of a pod that was replaced."""
     if old is None or attempt_order(new) > attempt_order(old):
         return False
     if attempt_order(new) < attempt_order(old):
         return True
-    # Not every report has a step, and the sequence is there since a later version of the trainer.
+    # Not every report has a step, and earlier versions of the trainer send no sequence.
     return _less(new.sequence, old.sequence) or _less(new.step, old.step)
 
 
@@ -35,7 +35,7 @@ def _less(new: int | None, old: int | None) -> bool:
 
 
 def duration(seconds: int) -> str:
-    """Return seconds as people read them in a table: 42s, 4m10s, 1h02m, 3d04h."""
+    """Return seconds in the form that tables show: 42s, 4m10s, 1h02m, 3d04h."""
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
@@ -59,8 +59,8 @@ def shown(progress: Progress, now: datetime) -> Progress:
 
 
 def at_rest(progress: ProgressStatus, status: FineTuneJobStatus) -> ProgressStatus:
-    """Return the last report without what is true only while its attempt runs, unless that attempt does."""
-    # Pending: its pod is gone or not there yet, as in a queue.
+    """Return the last report; unless its attempt runs, without the members that are true only while it does."""
+    # Pending: the pod is gone or not created yet, as in a queue.
     if status.phase != "Pending" and any(
         s.state == "Running" and (s.name, s.attempt) == (progress.stage, progress.attempt) for s in status.stages
     ):
@@ -70,7 +70,7 @@ def at_rest(progress: ProgressStatus, status: FineTuneJobStatus) -> ProgressStat
 
 @dataclass(frozen=True)
 class Entry:
-    """The latest report of one FineTuneJob, and what of it has been written. Times are seconds of a monotonic clock."""
+    """The latest report of one FineTuneJob, and the one last written. Times are seconds of a monotonic clock."""
 
     uid: str
     latest: Progress
@@ -79,7 +79,7 @@ class Entry:
     written_at: float = 0.0
 
     def due_in(self, now: float) -> float:
-        """Return after how many seconds the latest report should be in the status; 0: at once."""
+        """Return the seconds until the latest report is to be written; 0 for now."""
         new, old = self.latest, self.written
         if old is None or attempt_order(new) != attempt_order(old) or new.activity != old.activity:
             return 0.0
@@ -92,7 +92,7 @@ class Entry:
 
     @property
     def is_written(self) -> bool:
-        """Whether the status has it all."""
+        """Whether the latest report is written."""
         return self.written == self.latest
 
 
@@ -108,7 +108,7 @@ class ProgressStore:
         return self._entries
 
     def take(self, key: tuple[str, str], uid: str, progress: Progress, now: float) -> Entry | None:
-        """Take a report and return the job's entry; None if it is older than what is known."""
+        """Store a report and return the job's entry; None if it is older than the latest one."""
         old = self._entries.get(key)
         if old is None or old.uid != uid:
             entry = Entry(uid, progress, now)
@@ -122,7 +122,7 @@ class ProgressStore:
         return entry
 
     def wrote(self, key: tuple[str, str], entry: Entry, now: float) -> Entry | None:
-        """Note that `entry.latest` is in the status; return what is known by now, None if the job was forgotten."""
+        """Record that `entry.latest` is written; return the present entry, None if the job was forgotten."""
         present = self._entries.get(key)
         if present is None or present.uid != entry.uid:
             return None
@@ -131,5 +131,5 @@ class ProgressStore:
         return updated
 
     def forget(self, key: tuple[str, str]) -> None:
-        """Drop what is known of a job."""
+        """Drop the entry of a job."""
         self._entries.pop(key, None)

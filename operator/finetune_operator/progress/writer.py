@@ -1,4 +1,4 @@
-"""Puts reports into `status.progress`, under a field manager of its own, at the pace that the store says."""
+"""Writes reports to `status.progress`, with its own field manager, as often as the store wants it."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ FIELD_MANAGER = "finetune-operator-progress"
 
 
 class ProgressWriter:
-    """The handler of a work queue: called with a key, it writes that job's latest report."""
+    """The handler of a work queue: writes the latest report of the job with that key."""
 
     def __init__(self, client: KubeClient, store: ProgressStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
@@ -26,13 +26,13 @@ class ProgressWriter:
         self._clock = clock
 
     async def __call__(self, key: tuple[str, str]) -> float | None:
-        """Write, and return after how many seconds there will be more to write.
+        """Write the report; return the seconds until the next write, None if nothing is left to write.
 
-        Any replica may do this at any time: the write is conditional on the FineTuneJob that the guard looked at.
+        Any replica may do this at any time: the write is conditional on the FineTuneJob that was read and checked.
 
         Raises:
-            Conflict: it has changed since; try again.
-            KubeError: the API server cannot be asked.
+            Conflict: the FineTuneJob has changed since.
+            KubeError: the API server cannot be reached.
         """
         entry = self._store.entries.get(key)
         if entry is None or entry.is_written:
@@ -45,7 +45,7 @@ class ProgressWriter:
         if job["metadata"]["uid"] != entry.uid or is_finished(job):
             self._store.forget(key)
             return None
-        # Another replica may have heard newer news.
+        # Another replica may have written a newer report.
         if not goes_back(entry.latest, stored(job)):
             progress = shown(entry.latest, datetime.now(UTC))
             await write_status(self._client, job, {"progress": progress.to_json()}, manager=FIELD_MANAGER)
@@ -55,11 +55,11 @@ class ProgressWriter:
 
 
 async def settle(client: KubeClient, job: Object, status: FineTuneJobStatus) -> None:
-    """Take back what the last report says of the present, once nothing of it is present any more.
+    """Remove from the last report what is true only while its attempt runs, once that has ended.
 
     Raises:
         Conflict: the FineTuneJob has changed since it was read.
-        KubeError: the API server cannot be asked.
+        KubeError: the API server cannot be reached.
     """
     report = stored(job)
     if report is None:
@@ -75,4 +75,4 @@ def stored(job: Object) -> ProgressStatus | None:
     try:
         return ProgressStatus.model_validate(found) if found is not None else None
     except ValidationError:
-        return None  # written by a version that knows more; its next report comes soon
+        return None  # of a version with other members; the next report comes soon

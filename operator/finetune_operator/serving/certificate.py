@@ -12,7 +12,7 @@ _log = logging.getLogger(__name__)
 
 
 class Certificate:
-    """What this replica serves. `writer` is the client of a leader; `leads` says whether this replica is that."""
+    """The certificate of this replica. `writer` is the client for a leader; `leads` returns whether this is one."""
 
     def __init__(
         self, reader: KubeClient, writer: KubeClient, leads: Callable[[], bool], namespace: str, name: str, host: str
@@ -27,17 +27,17 @@ class Certificate:
 
     @property
     def ca_pem(self) -> str:
-        """The authority that clients have to trust; empty before the first `refresh`."""
+        """The certificate authority that clients have to trust; empty before the first `refresh`."""
         return self._bundle.ca_certificate.decode() if self._bundle else ""
 
     @property
     def context(self) -> ssl.SSLContext:
-        """Serves the newest certificate, from the next handshake on."""
+        """The TLS context; a new certificate is used from the next handshake on."""
         assert self._context is not None  # `refresh` comes first
         return self._context
 
     async def refresh(self) -> None:
-        """Take what the Secret holds, made or renewed by this replica where that is due and it leads.
+        """Load the certificate from the Secret; if this replica leads, create or renew it first where that is due.
 
         Raises:
             KubeError: the Secret cannot be read or written, or holds no certificate yet and this replica does not lead.
@@ -48,7 +48,7 @@ class Certificate:
             bundle = await tls.shared(self._reader, *self._where, self._host)
         if bundle is None and self._bundle is None:
             raise KubeError("the leader has not stored a certificate yet")
-        # One that has to be renewed is served until the leader has done so.
+        # A certificate that is due for renewal is served until the leader has renewed it.
         if bundle is None or bundle == self._bundle:
             return
         if self._context is None:

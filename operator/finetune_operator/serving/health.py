@@ -11,7 +11,7 @@ STUCK_SECONDS = 300.0
 
 
 class Health:
-    """What the probes answer. `problems` returns one sentence for each thing that only a restart can mend."""
+    """The answers to probes. `problems` returns one sentence for each problem that only a restart can solve."""
 
     def __init__(self, metrics: Metrics, problems: Callable[[], list[str]], is_ready: Callable[[], bool]) -> None:
         self._metrics = metrics
@@ -19,7 +19,7 @@ class Health:
         self._is_ready = is_ready
 
     def application(self) -> web.Application:
-        """Return the web application. That it answers at all proves that the event loop turns."""
+        """Return the web application. Any answer proves that the event loop runs."""
         application = web.Application()
         application.router.add_get("/metrics", self._show_metrics)
         application.router.add_get("/healthz", self._healthz)

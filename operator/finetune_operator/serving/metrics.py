@@ -1,8 +1,8 @@
 """Prometheus metrics of one replica.
 
-Those of FineTuneJobs, `finetune_jobs` and `finetune_job_*`, come from the replica that leads and from no other, so that
-a sum over all replicas is right; it learns them in its passes. So do the counters of attempts, stages and GPU time:
-each counts what one replica saw while it led. The rest is of each replica by itself.
+The metrics of FineTuneJobs, `finetune_jobs` and `finetune_job_*`, come only from the leader, which collects them in its
+passes, so that a sum over all replicas is right. The counters of attempts, stages and GPU time count what a replica saw
+while it led. All other metrics are those of the replica itself.
 """
 
 from collections.abc import Callable
@@ -16,14 +16,14 @@ from finetune_operator.clock import parse_time
 _STAGE_BUCKETS = (10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 28800, 86400)
 _LIVE = {
     "step": "Optimizer steps done.",
-    "total_steps": "Optimizer steps in all.",
+    "total_steps": "Total optimizer steps.",
     "loss": "Training loss.",
     "tokens_per_second": "Training speed.",
 }
 
 
 class Metrics:
-    """Everything that `/metrics` shows, on a registry of its own."""
+    """Everything that `/metrics` shows, in its own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -32,17 +32,17 @@ class Metrics:
         self._jobs = Gauge("finetune_jobs", "FineTuneJobs by phase.", ["namespace", "phase"], registry=registry)
         self._stage_seconds = Histogram(
             "finetune_stage_duration_seconds",
-            "Length of the attempt that ended a stage, well or badly.",
+            "Duration of the attempt that ended a stage, by its outcome.",
             ["stage", "state"],
             buckets=_STAGE_BUCKETS,
             registry=registry,
         )
         self._attempts = Counter(
-            "finetune_attempt_failures", "Attempts that ended badly, by reason.", ["stage", "reason"], registry=registry
+            "finetune_attempt_failures", "Failed attempts, by reason.", ["stage", "reason"], registry=registry
         )
         self._gpu_seconds = Counter(
             "finetune_gpu_seconds",
-            "Seconds that containers of train ran, counted when they are over.",
+            "Seconds that containers of train ran, counted once they have ended.",
             ["namespace"],
             registry=registry,
         )
@@ -68,7 +68,7 @@ class Metrics:
     def watch(
         self, leads: Callable[[], bool], queue_depth: Callable[[], float], watch_age: Callable[[], float]
     ) -> None:
-        """Show who leads, the queue's depth and the seconds since the last watch event, read when scraped."""
+        """Show whether this replica leads, the depth of the queue and the age of the last watch event, when scraped."""
         leader = Gauge("finetune_leader", "1 on the replica that reconciles, else 0.", registry=self.registry)
         leader.set_function(lambda: float(leads()))
         depth = Gauge("finetune_queue_depth", "FineTuneJobs that wait for a pass, due or not.", registry=self.registry)
@@ -81,7 +81,7 @@ class Metrics:
         return generate_latest(self.registry)
 
     def progress_rejected(self, status: int) -> None:
-        """Count a refused push."""
+        """Count a push that was refused."""
         self._rejects.labels(str(status)).inc()
 
     def progress(self, key: tuple[str, str], progress: ProgressStatus) -> None:
@@ -92,7 +92,7 @@ class Metrics:
                 gauge.labels(*key).set(float(value))
 
     def phase(self, key: tuple[str, str], phase: str | None) -> None:
-        """Note a job's phase; None when the job is gone."""
+        """Record a job's phase; None when the job is gone."""
         old = self._phases.pop(key, None)
         if phase is not None:
             self._phases[key] = phase
@@ -104,16 +104,16 @@ class Metrics:
             self._jobs.labels(key[0], phase).inc()
 
     def drop_live(self, key: tuple[str, str]) -> None:
-        """Drop the series of a job that has ended."""
+        """Drop the series of a finished job."""
         for gauge in self._live.values():
             gauge.remove(*key)
 
     def known(self) -> set[tuple[str, str]]:
-        """Return the jobs whose phase is noted."""
+        """Return the jobs whose phase is recorded."""
         return set(self._phases)
 
     def transition(self, namespace: str, old: FineTuneJobStatus, new: FineTuneJobStatus) -> None:
-        """Count what one status write changed."""
+        """Count the changes of one status write."""
         before = {stage.name: stage for stage in old.stages}
         for stage in new.stages:
             self._stage(before.get(stage.name), stage)
@@ -126,7 +126,7 @@ class Metrics:
         if not moved:
             return
         over = new.state in ("Succeeded", "Failed")
-        # A stage that starts again is Pending with the failure of the attempt before. A suspended one did not end.
+        # A stage that is retried is Pending with the failure of the previous attempt. A suspended one has not ended.
         failed = new.state == "Failed" or (new.state == "Pending" and new.completion_time is not None)
         if new.last_failure is not None and failed:
             self._attempts.labels(new.name, new.last_failure.reason).inc()

@@ -1,4 +1,4 @@
-"""The progress endpoint's certificate: an own certificate authority, kept in one Secret that all replicas share."""
+"""The progress endpoint's certificate and its own certificate authority, in one Secret that all replicas share."""
 
 import base64
 import os
@@ -16,10 +16,10 @@ from finetune_operator.cluster.errors import Conflict, KubeError, NotFound
 
 CA_LIFETIME = timedelta(days=3650)
 SERVING_LIFETIME = timedelta(days=365)
-# A certificate with less than this left is replaced. The authority is replaced while it outlives what it signs.
+# A certificate with less time left is replaced. The authority is replaced while it still outlives what it signs.
 SERVING_RENEWAL = timedelta(days=60)
 CA_RENEWAL = SERVING_LIFETIME + SERVING_RENEWAL
-# Replicas and pods may have clocks behind the signer's.
+# The clocks of replicas and pods may be behind the signer's.
 _BACKDATED = timedelta(hours=1)
 
 _KEYS = {"ca_certificate": "ca.crt", "ca_key": "ca.key", "certificate": "tls.crt", "key": "tls.key"}
@@ -35,7 +35,7 @@ class Bundle:
     key: bytes
 
     def __repr__(self) -> str:
-        """Keys must not end in a log."""
+        """Return no keys, which must not appear in a log."""
         return "Bundle(...)"
 
 
@@ -83,7 +83,7 @@ def _builder(
 
 def _new_authority(now: datetime) -> tuple[bytes, bytes]:
     key = ec.generate_private_key(ec.SECP256R1())
-    # The date keeps an old and a new authority apart, which clients may hold at the same time.
+    # The date distinguishes an old and a new authority, which clients may trust at the same time.
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"finetune-operator {now:%Y-%m-%d}")])
     certificate = (
         _builder(name, name, key.public_key(), now, CA_LIFETIME)
@@ -99,7 +99,7 @@ def _new_serving(ca_certificate: bytes, ca_key: bytes, host: str, now: datetime)
     key = ec.generate_private_key(ec.SECP256R1())
     authority_id = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     certificate = (
-        # The host is a name of its own below; the common name has room for 64 characters only.
+        # The host is the alternative name below; a common name is limited to 64 characters.
         _builder(
             x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "finetune-operator")]),
             authority.subject,
@@ -133,14 +133,14 @@ def _serving_is_good(bundle: Bundle, host: str, now: datetime) -> bool:
         matches = certificate.public_key() == _load_key(bundle.key).public_key()
         certificate.verify_directly_issued_by(authority)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except Exception:  # noqa: BLE001 - whatever is wrong with the stored one, a new one is the answer
+    except Exception:  # noqa: BLE001 - whatever is wrong with the stored one, it is replaced
         return False
     known = host in names.get_values_for_type(x509.DNSName)
     return matches and known and certificate.not_valid_after_utc - now > SERVING_RENEWAL
 
 
 def renew(bundle: Bundle | None, host: str, now: datetime) -> Bundle:
-    """Return the bundle itself while all of it is good for `host`, else one with what had to be made anew."""
+    """Return the bundle itself if all of it is valid for `host`; otherwise one in which the invalid parts are new."""
     if bundle is None or not _authority_is_good(bundle, now):
         authority, authority_key = _new_authority(now)
     elif _serving_is_good(bundle, host, now):
@@ -152,7 +152,7 @@ def renew(bundle: Bundle | None, host: str, now: datetime) -> Bundle:
 
 
 def from_secret(secret: Object) -> Bundle | None:
-    """Return what the Secret holds; None if a part is missing or is no base64."""
+    """Return the bundle in a Secret; None if a part is missing or is not base64."""
     data = secret.get("data") or {}
     try:
         return Bundle(**{member: base64.b64decode(data[key], validate=True) for member, key in _KEYS.items()})
@@ -171,12 +171,12 @@ async def _read(client: KubeClient, namespace: str, name: str) -> Object:
         return await client.get(SECRETS, namespace, name)
     except NotFound:
         raise KubeError(
-            f"Secret {namespace}/{name} does not exist; create it empty (the chart does) and it is filled here"
+            f"Secret {namespace}/{name} does not exist; create it empty (the chart does), and the operator fills it"
         ) from None
 
 
 async def shared(client: KubeClient, namespace: str, name: str, host: str) -> Bundle | None:
-    """Return what the leader has stored; None if that has to be made or renewed first.
+    """Return the bundle that the leader stored; None if there is none, or if it is due for renewal.
 
     Raises:
         KubeError: the Secret cannot be read.
@@ -186,10 +186,10 @@ async def shared(client: KubeClient, namespace: str, name: str, host: str) -> Bu
 
 
 async def ensure(client: KubeClient, namespace: str, name: str, host: str) -> Bundle:
-    """Return the shared bundle, made or renewed where that is due. For the leader.
+    """Return the shared bundle; create or renew it first where that is due. For the leader.
 
-    The write is conditional on the resourceVersion that was read. One that arrives when another replica leads already
-    replaces nothing that it did not know, and stores a bundle that is as good as any: all replicas take it.
+    The write is conditional on the resourceVersion that was read. If it arrives when another replica already leads, it
+    overwrites nothing that was not read, and stores a valid bundle, which all replicas use.
 
     Raises:
         KubeError: the Secret cannot be read or written.
@@ -203,13 +203,13 @@ async def ensure(client: KubeClient, namespace: str, name: str, host: str) -> Bu
         try:
             await client.replace(SECRETS, namespace, name, into_secret(secret, bundle))
         except Conflict:
-            continue  # somebody was faster: take what is stored
+            continue  # another replica was faster: use what it stored
         return bundle
 
 
 def load(context: ssl.SSLContext, bundle: Bundle) -> None:
     """Serve the bundle's certificate from the next handshake on."""
-    # ssl reads files only, and the root file system is read-only. This one is in memory and goes with its descriptor.
+    # ssl reads only files, and the root file system is read-only. This file is in memory and is gone once it is closed.
     descriptor = os.memfd_create("tls", os.MFD_CLOEXEC)
     try:
         os.write(descriptor, bundle.certificate + bundle.key)

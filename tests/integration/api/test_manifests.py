@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
+from finetune_api import PLURAL
+from local_platform import rest
 from local_platform.control_plane import ControlPlane
+from local_platform.rest import RefusedError
 from tests.integration.api.manifests import S3_MODEL, S3_SOURCE, changed, smallest
 
 HTTP: dict[str, Any] = {"url": "https://files.corp/a/train.csv?v=1", "sha256": "0a" * 32}
@@ -487,29 +490,57 @@ INVALID_BY_TYPE: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+def _create(plane: ControlPlane, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Ask the API server as `kubectl apply --dry-run=server` does."""
+    path = rest.path(PLURAL, manifest["metadata"]["namespace"])
+    return plane.rest.call("POST", path, manifest, dryRun="All", fieldValidation="Strict")
+
+
+def _refusal(plane: ControlPlane, manifest: dict[str, Any]) -> list[str]:
+    """Return what kubectl prints of the API server's refusal; see `test_kubectl_prints_the_sentence_...`."""
+    with pytest.raises(RefusedError) as caught:
+        _create(plane, manifest)
+    assert caught.value.status == 422
+    causes = [f"{cause['field']}: {cause['message']}" for cause in caught.value.details["causes"]]
+    first = f'The {caught.value.details["kind"]} "{caught.value.details["name"]}" is invalid:'
+    return [f"{first} {causes[0]}"] if len(causes) == 1 else [first, *(f"* {cause}" for cause in causes)]
+
+
 @pytest.mark.parametrize("case", VALID)
 def test_a_valid_manifest_is_accepted(control_plane: ControlPlane, case: str) -> None:
-    done = control_plane.apply(changed(smallest(), VALID[case]), "--dry-run=server")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "finetunejob.finetune.dev/coach created (server dry run)\n"
+    manifest = changed(smallest(), VALID[case])
+    assert _create(control_plane, manifest)["spec"] == manifest["spec"]
 
 
 @pytest.mark.parametrize("case", INVALID)
 def test_an_invalid_manifest_is_refused_in_one_sentence(control_plane: ControlPlane, case: str) -> None:
     changes, sentence = INVALID[case]
-    done = control_plane.apply(changed(smallest(), changes), "--dry-run=server")
-    assert done.stderr == f'The FineTuneJob "coach" is invalid: {sentence}\n'
-    assert done.returncode == 1
+    assert _refusal(control_plane, changed(smallest(), changes)) == [f'The FineTuneJob "coach" is invalid: {sentence}']
 
 
 @pytest.mark.parametrize("case", INVALID_BY_TYPE)
 def test_a_value_of_the_wrong_type_or_size_is_refused(control_plane: ControlPlane, case: str) -> None:
     changes, sentence = INVALID_BY_TYPE[case]
-    done = control_plane.apply(changed(smallest(), changes), "--dry-run=server")
-    lines = [line.strip() for line in done.stderr.splitlines()]
+    lines = _refusal(control_plane, changed(smallest(), changes))
     first = 'The FineTuneJob "coach" is invalid:'
     assert lines in ([f"{first} {sentence}"], [first, f"* {sentence}", _UNCHECKED])
+
+
+# One of each shape of the answer: a rule, a value that is named, a value of no rule, several causes.
+@pytest.mark.parametrize("case", ["adapter-nowhere", "url-of-a-folder", "unknown-method", "learning-rate-as-number"])
+def test_kubectl_prints_the_sentence_that_the_api_server_says(control_plane: ControlPlane, case: str) -> None:
+    changes, _ = (INVALID | INVALID_BY_TYPE)[case]
+    manifest = changed(smallest(), changes)
+    done = control_plane.apply(manifest, "--dry-run=server")
+    assert [line.strip() for line in done.stderr.splitlines()] == _refusal(control_plane, manifest)
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize("case", ["smallest", "all-of-dataset"])
+def test_kubectl_says_that_a_valid_manifest_is_accepted_and_no_more(control_plane: ControlPlane, case: str) -> None:
+    done = control_plane.apply(changed(smallest(), VALID[case]), "--dry-run=server")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "finetunejob.finetune.dev/coach created (server dry run)\n"
 
 
 def test_a_misspelt_field_is_refused(control_plane: ControlPlane) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from finetune_api import PLURAL
+from local_platform import rest
 from local_platform.control_plane import ControlPlane
 from tests.integration.api.manifests import S3_SOURCE, changed, smallest
 
@@ -42,10 +44,13 @@ LATER: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture
 def coach(control_plane: ControlPlane) -> Iterator[ControlPlane]:
-    done = control_plane.apply(MANIFEST)
-    assert done.returncode == 0, done.stderr
+    # As `kubectl apply` leaves it.
+    applied = {"kubectl.kubernetes.io/last-applied-configuration": json.dumps(MANIFEST)}
+    manifest = {**MANIFEST, "metadata": {**MANIFEST["metadata"], "annotations": applied}}
+    path = rest.path(PLURAL, MANIFEST["metadata"]["namespace"])
+    control_plane.rest.call("POST", path, manifest, fieldValidation="Strict")
     yield control_plane
-    control_plane.kubectl("delete", "finetunejob", "coach")
+    control_plane.rest.delete(f"{path}/{MANIFEST['metadata']['name']}")
 
 
 def apply_status(plane: ControlPlane, manager: str, status: dict[str, Any]) -> None:
@@ -55,9 +60,12 @@ def apply_status(plane: ControlPlane, manager: str, status: dict[str, Any]) -> N
         "metadata": {"name": "coach", "namespace": "default"},
         "status": status,
     }
-    plane.kubectl(
-        *("apply", "--server-side", "--subresource=status", "--field-manager", manager, "-f", "-"),
-        stdin=json.dumps(manifest),
+    plane.rest.call(
+        "PATCH",
+        rest.path(PLURAL, "default", "coach", "status"),
+        manifest,
+        content_type="application/apply-patch+yaml",
+        fieldManager=manager,
     )
 
 

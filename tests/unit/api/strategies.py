@@ -1,5 +1,6 @@
 """Valid specs, as Hypothesis draws them."""
 
+import functools
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -46,18 +47,21 @@ _adapters = st.one_of(
 
 
 @st.composite
-def models(draw: st.DrawFn) -> dict[str, Any]:
-    source = draw(
-        st.one_of(
-            st.fixed_dictionaries({"huggingFace": _hubs}),
-            st.fixed_dictionaries({"s3": locations}),
-            st.fixed_dictionaries({"persistentVolumeClaim": volumes}),
-        )
-    )
-    settings = optional(
+def _merged(draw: st.DrawFn, *parts: st.SearchStrategy[dict[str, Any]]) -> dict[str, Any]:
+    """Draw the members of each part. Strategies are made once: to make and check them takes longer than to draw."""
+    return {name: value for part in parts for name, value in draw(part).items()}
+
+
+models = _merged(
+    st.one_of(
+        st.fixed_dictionaries({"huggingFace": _hubs}),
+        st.fixed_dictionaries({"s3": locations}),
+        st.fixed_dictionaries({"persistentVolumeClaim": volumes}),
+    ),
+    optional(
         quantization=st.sampled_from(["NF4", "None"]), maxSequenceLength=st.integers(64, 131072), adapter=_adapters
-    )
-    return {**source, **draw(settings)}
+    ),
+)
 
 
 _dataset_hubs = st.fixed_dictionaries(
@@ -76,18 +80,17 @@ _web_files = st.fixed_dictionaries(
 )
 
 
-@st.composite
-def sources(draw: st.DrawFn, formats: tuple[str, ...]) -> dict[str, Any]:
-    place = draw(
-        st.one_of(
-            st.fixed_dictionaries({"configMap": st.fixed_dictionaries({"name": NAMES, "key": KEYS})}),
-            st.fixed_dictionaries({"s3": objects}),
-            st.fixed_dictionaries({"persistentVolumeClaim": volumes}),
-            st.fixed_dictionaries({"huggingFace": _dataset_hubs}),
-            st.fixed_dictionaries({"http": _web_files}),
-        )
-    )
-    return {**place, **draw(optional(name=NAMES, format=st.sampled_from(formats)))}
+_places = st.one_of(
+    st.fixed_dictionaries({"configMap": st.fixed_dictionaries({"name": NAMES, "key": KEYS})}),
+    st.fixed_dictionaries({"s3": objects}),
+    st.fixed_dictionaries({"persistentVolumeClaim": volumes}),
+    st.fixed_dictionaries({"huggingFace": _dataset_hubs}),
+    st.fixed_dictionaries({"http": _web_files}),
+)
+
+
+def sources(formats: tuple[str, ...]) -> st.SearchStrategy[dict[str, Any]]:
+    return _merged(_places, optional(name=NAMES, format=st.sampled_from(formats)))
 
 
 FORMATS: dict[str, tuple[str, ...]] = {
@@ -102,8 +105,8 @@ COLUMNS = [
 ]
 
 
-@st.composite
-def datasets(draw: st.DrawFn, method: str) -> dict[str, Any]:
+@functools.cache
+def datasets(method: str) -> st.SearchStrategy[dict[str, Any]]:
     formats = FORMATS[method]
     template: st.SearchStrategy[dict[str, Any]] = st.one_of(
         st.just({}),
@@ -128,18 +131,21 @@ def datasets(draw: st.DrawFn, method: str) -> dict[str, Any]:
         ),
         holdout=holdout,
     )
-    found = draw(st.lists(sources(formats), min_size=1, max_size=4))
-    return {"sources": found, **draw(template), **draw(others)}
+    found = st.fixed_dictionaries({"sources": st.lists(sources(formats), min_size=1, max_size=4)})
+    return _merged(found, template, others)
 
 
 # Several GPUs have to divide the batch: test_shares.py.
 _devices = optional(name=st.just("amd.com/gpu"), count=st.just(1))
 
 
-@st.composite
-def trainings(draw: st.DrawFn, method: str) -> dict[str, Any]:
-    batch = draw(st.integers(2 if method == "KTO" else 1, 64))
-    divisors = [n for n in range(1, batch + 1) if batch % n == 0]
+def _divisors(batch: int) -> list[int]:
+    return [n for n in range(1, batch + 1) if batch % n == 0]
+
+
+@functools.cache
+def _settings_of(method: str) -> st.SearchStrategy[dict[str, Any]]:
+    """All but the batch."""
     steps: st.SearchStrategy[dict[str, Any]] = st.one_of(
         st.just({}),
         st.fixed_dictionaries({"maxSteps": st.integers(1, 1000)}),
@@ -163,7 +169,6 @@ def trainings(draw: st.DrawFn, method: str) -> dict[str, Any]:
     )
     others = optional(
         lora=optional(rank=st.integers(1, 512), alpha=st.integers(1, 2048), dropout=st.just("0.05")),
-        microBatchSize=st.sampled_from(divisors),
         learningRate=DECIMALS,
         weightDecay=DECIMALS,
         maxGradNorm=DECIMALS,
@@ -174,8 +179,19 @@ def trainings(draw: st.DrawFn, method: str) -> dict[str, Any]:
         seed=st.integers(0, 2**31 - 1),
         **of_method,
     )
-    named = {} if method == "SFT" and draw(st.booleans()) else {"method": method}
-    return {"batchSize": batch, **named, **draw(steps), **draw(warmup), **draw(others)}
+    named = {"method": st.just(method)}
+    name = optional(**named) if method == "SFT" else st.fixed_dictionaries(named)
+    return _merged(name, steps, warmup, others)
+
+
+@functools.cache
+def trainings(method: str) -> st.SearchStrategy[dict[str, Any]]:
+    batch = st.integers(2 if method == "KTO" else 1, 64).flatmap(
+        lambda size: st.fixed_dictionaries(
+            {"batchSize": st.just(size)}, optional={"microBatchSize": st.sampled_from(_divisors(size))}
+        )
+    )
+    return _merged(batch, _settings_of(method))
 
 
 _evaluations = optional(
@@ -189,26 +205,20 @@ _mlflow = st.fixed_dictionaries(
 )
 
 
-@st.composite
-def _specs(draw: st.DrawFn) -> dict[str, Any]:
-    method = draw(st.sampled_from(list(FORMATS)))
-    required = {
-        "model": draw(models()),
-        "dataset": draw(datasets(method)),
-        "output": draw(
-            st.fixed_dictionaries({"s3": locations}, optional={"reuse": st.sampled_from(["Identical", "Never"])})
-        ),
-    }
-    training = trainings(method)
-    others = {
-        "evaluation": _evaluations,
-        "export": optional(gguf=st.lists(st.sampled_from(["F16", "Q8_0", "Q4_K_M"]), unique=True)),
-        "tracking": optional(mlflow=_mlflow),
-        "compute": optional(accelerator=optional(memoryMiB=st.integers(1024, 200_000), extendedResource=_devices)),
-    }
+_outputs = st.fixed_dictionaries({"s3": locations}, optional={"reuse": st.sampled_from(["Identical", "Never"])})
+_others: dict[str, st.SearchStrategy[Any]] = {
+    "evaluation": _evaluations,
+    "export": optional(gguf=st.lists(st.sampled_from(["F16", "Q8_0", "Q4_K_M"]), unique=True)),
+    "tracking": optional(mlflow=_mlflow),
+    "compute": optional(accelerator=optional(memoryMiB=st.integers(1024, 200_000), extendedResource=_devices)),
+}
+
+
+def _specs_of(method: str) -> st.SearchStrategy[dict[str, Any]]:
+    required = {"model": models, "dataset": datasets(method), "output": _outputs}
     if method == "SFT":
-        return {**required, **draw(optional(training=training, **others))}
-    return {**required, "training": draw(training), **draw(optional(**others))}
+        return st.fixed_dictionaries(required, optional={"training": trainings(method), **_others})
+    return st.fixed_dictionaries({**required, "training": trainings(method)}, optional=_others)
 
 
-specs = _specs()
+specs = st.sampled_from(list(FORMATS)).flatmap({method: _specs_of(method) for method in FORMATS}.__getitem__)

@@ -5,6 +5,7 @@ that are known to be none.
 """
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,11 +31,16 @@ _NO_REASONS = """
 NO_REASONS = set(_NO_REASONS.split())
 
 
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    """All of a module's syntax tree."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def constants(path: Path) -> Iterator[str]:
     """The strings of a module, and the first part of each f-string; no docstrings."""
-    tree = ast.parse(path.read_text())
-    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
+    prose = {id(node.value) for node in nodes(path) if isinstance(node, ast.Expr)}
+    for node in nodes(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
             yield node.value
 
@@ -49,6 +55,7 @@ def begun_by_a_reason(path: Path) -> set[str]:
     return {match[1] for match in found if match}
 
 
+@functools.cache
 def behind_decide() -> set[Path]:
     """The modules on which decisions rest: `decide` is pure, so that a reason can come from nowhere else."""
     found: set[Path] = set()
@@ -58,7 +65,7 @@ def behind_decide() -> set[Path]:
         if path in found:
             continue
         found.add(path)
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("finetune_operator"):
                 base = ROOT.joinpath("operator", *node.module.split("."))
                 named = [base, *(base / alias.name for alias in node.names)]
@@ -67,8 +74,7 @@ def behind_decide() -> set[Path]:
 
 
 def calls(path: Path, *names: str) -> bool:
-    tree = ast.parse(path.read_text())
-    return any(isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in names for n in ast.walk(tree))
+    return any(isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in names for n in nodes(path))
 
 
 def of_the_operator() -> set[str]:
@@ -107,7 +113,7 @@ def test_only_what_decides_makes_events_and_failures(path: Path) -> None:
 
 def test_the_trainer_s_results_have_the_reason_of_their_exit_code() -> None:
     for path in TRAINER.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "StageResult":
                 for given in (k.value for k in node.keywords if k.arg == "reason"):
                     assert isinstance(given, ast.Call), path

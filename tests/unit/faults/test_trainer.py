@@ -2,8 +2,17 @@
 
 import asyncio
 
+import pytest
+
+from tests.faults import trainer
 from tests.faults.scenario import Scenario
 from tests.faults.trainer import STEPS, Bucket, Container, Team, play
+
+
+@pytest.fixture(autouse=True)
+def _others_end_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "_AFTER_SECONDS", 0.01)
+
 
 QUICK = Scenario({"prepare": 0.0, "train": 0.0, "export": 0.0})
 SLOW = Scenario({"prepare": 9e9, "train": 9e9, "export": 9e9})

@@ -12,7 +12,7 @@ from finetune_operator.cluster.client import FINETUNE_JOBS, SECRETS
 from finetune_operator.cluster.errors import KubeError, LeadershipLost, Unreachable
 from finetune_operator.control.leadership import boot_seconds
 from finetune_operator.control.lease import RENEW_DEADLINE_SECONDS
-from finetune_operator.main import Operator, insist
+from finetune_operator.main import Operator, retry
 from finetune_operator.options import parse
 from finetune_operator.progress import writer as progress_writer
 from tests.unit.operator.fakes import FakeKube, running_train
@@ -105,7 +105,7 @@ async def test_on_a_standby_nothing_is_due_whatever_it_hears_of() -> None:
     await _leading(_operator(kube))
     standby = _operator(kube)
     await standby._leadership._round()
-    standby._news.of_job(("team", "a"), None)
+    standby._event_filter.of_job(("team", "a"), None)
     assert await _due(standby) == 0
 
 
@@ -157,7 +157,7 @@ async def test_an_outage_at_the_start_is_waited_out(monkeypatch: pytest.MonkeyPa
         return answer
 
     monkeypatch.setattr(main, "backoff_seconds", lambda failures: 0.001)
-    assert await insist("start", attempt) == "done"
+    assert await retry("start", attempt) == "done"
 
 
 def test_the_version_is_the_distribution_s() -> None:

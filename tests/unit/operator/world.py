@@ -3,11 +3,11 @@
 Every part moves only when it is told to, so that a test decides the order. The operator's pass is cut into its calls.
 """
 
-import copy
+import marshal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from finetune_api.result import StageResult
 from finetune_api.spec import Stage
@@ -33,6 +33,7 @@ from finetune_operator.decide.observation import Observation
 from finetune_operator.job_defaults import Settings
 
 Object = dict[str, Any]
+Found = TypeVar("Found")
 RUN_ID = "a" * 64
 
 SETTINGS = Settings(
@@ -65,6 +66,12 @@ def failure(stage: Stage, code: int, message: str, **members: Any) -> str:
 def _exit_code(pod: Object) -> int:
     code: int = pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"]
     return code
+
+
+def copied(found: Found) -> Found:
+    """Return a deep copy of what is made of JSON's types, in a tenth of the time that the `copy` module takes."""
+    copy: Found = marshal.loads(marshal.dumps(found))
+    return copy
 
 
 class RefusedError(Exception):
@@ -126,13 +133,13 @@ class World:
             "resourceVersion": self._version(),
             "creationTimestamp": format_time(self.now),
         }
-        self._store({"metadata": metadata, "spec": copy.deepcopy(self.spec), "status": {"observedGeneration": -1}})
+        self._store({"metadata": metadata, "spec": copied(self.spec), "status": {"observedGeneration": -1}})
 
     def edit(self, **compute: Any) -> None:
         self.patch(compute=compute)
 
     def patch(self, **members: Any) -> None:
-        changed = copy.deepcopy(self.job)
+        changed = copied(self.job)
         changed["spec"] |= members
         changed["metadata"]["generation"] += 1
         changed["metadata"]["resourceVersion"] = self._version()
@@ -200,7 +207,7 @@ class World:
             "labels": {**labels, JOB_NAME: name},
             "creationTimestamp": format_time(self.now),
         }
-        pod = {"metadata": metadata, "spec": copy.deepcopy(job["spec"]["template"]["spec"])}
+        pod = {"metadata": metadata, "spec": copied(job["spec"]["template"]["spec"])}
         pod["status"] = {"phase": "Pending"}
         job["started"] = [*started, index]
         self.pods.append(pod)
@@ -308,15 +315,15 @@ class World:
 
     def operator_pass(self, resource: Object | None = None) -> Iterator[None]:
         """One pass; it stands still after every call to the API server, where others may move, or it may be killed."""
-        resource = copy.deepcopy(resource or self.resource)
+        resource = copied(resource or self.resource)
         if resource is None:
             return
         yield
         observation = Observation.of(
             resource,
-            jobs=copy.deepcopy(self.jobs),
-            pods=copy.deepcopy(self.pods),
-            config_maps=copy.deepcopy(self.config_maps),
+            jobs=copied(self.jobs),
+            pods=copied(self.pods),
+            config_maps=copied(self.config_maps),
         )
         uids = {x["metadata"]["uid"] for x in needs_events(observation)}
         events = [e for e in self.cluster_events if e["involvedObject"]["uid"] in uids]
@@ -345,7 +352,7 @@ class World:
                 continue
             except PassEndsError:
                 return
-            observation = observation.with_children(copy.deepcopy(answers))
+            observation = observation.with_children(copied(answers))
             if starts:
                 continue
             if decision.status is None:
@@ -354,7 +361,7 @@ class World:
             if not self._write_status(resource, decision.status):
                 return
             self.events += decision.events
-            resource, old = copy.deepcopy(self.job), observation.status
+            resource, old = copied(self.job), observation.status
             observation = observation.with_status(resource)
             if not may_continue(old, observation.status, decision):
                 self.last_requeue = wait_for_next(old, observation.status, decision)
@@ -383,7 +390,7 @@ class World:
         if isinstance(action, DeleteJob | DeleteConfigMap | DeleteFineTuneJob):
             self._delete(action)
             return []
-        body = copy.deepcopy(action.body)
+        body = copied(action.body)
         kept = self.jobs if isinstance(action, CreateJob) else self.config_maps
         if isinstance(action, EnsureService):
             kept = self.services
@@ -427,15 +434,15 @@ class World:
         version = self.resource["metadata"]["resourceVersion"] if self.resource else None
         if read["metadata"]["resourceVersion"] != version:
             return False
-        changed = copy.deepcopy(self.job)
-        changed["status"] = copy.deepcopy(status)
+        changed = copied(self.job)
+        changed["status"] = copied(status)
         changed["metadata"]["resourceVersion"] = self._version()
         self._store(changed)
         return True
 
     def rewrite_as_the_earlier_version(self) -> None:
         """Store the status without its records of planned deletions: that version has the reason in Ready alone."""
-        changed = copy.deepcopy(self.job)
+        changed = copied(self.job)
         for stage in changed["status"].get("stages", []):
             stage.pop("plannedDeletion", None)
         changed["metadata"]["resourceVersion"] = self._version()
@@ -513,7 +520,7 @@ class World:
 
     def _store(self, resource: Object) -> None:
         self.resource = resource
-        self.history.append(copy.deepcopy(resource))
+        self.history.append(copied(resource))
 
     def _job_of(self, pod: Object) -> Object | None:
         return next((j for j in self.jobs if pod in self.pods_of(j)), None)

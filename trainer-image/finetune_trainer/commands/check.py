@@ -1,4 +1,4 @@
-"""`prepare --check`: what prepare would say of dataset files, without a plan, a model or a cluster."""
+"""`prepare --check`: prepare's report on dataset files, without a plan, a model or a cluster."""
 
 import argparse
 import sys
@@ -23,7 +23,7 @@ from finetune_trainer.data.tokenize import Tokens
 from finetune_trainer.errors import DatasetError, SettingsError
 from finetune_trainer.sources.dataset_file import local_file
 
-# What a job has that sets none of it.
+# The settings of a job that leaves them out.
 _MAXIMUM = ModelSpec.model_fields["max_sequence_length"].default
 _METHOD = TrainingSpec.model_fields["method"].default
 _SEED = TrainingSpec.model_fields["seed"].default
@@ -43,7 +43,7 @@ _LINES = {".jsonl", ".ndjson"}
 
 @dataclass(frozen=True)
 class Request:
-    """What to check."""
+    """The options of the check."""
 
     files: Sequence[Path]
     row_format: DatasetFormat = "Auto"
@@ -54,15 +54,15 @@ class Request:
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> Self:
-        """Return what the options of `add_options` say."""
+        """Return the values of the options of `add_options`."""
         return cls(arguments.check, arguments.format, arguments.column, arguments.tokenizer, arguments.json)
 
 
 def run(request: Request, scratch: Path) -> int:
-    """Print the report, and write it where it is asked for; return prepare's exit code.
+    """Print the report, and write it to `request.json` if it is set; return prepare's exit code.
 
     Raises:
-        StageError: a file or an option is not what it should be.
+        StageError: a file or an option is wrong.
     """
     columns = _columns(request.columns)
     for path in [*request.files, *([request.tokenizer] if request.tokenizer else [])]:
@@ -125,7 +125,7 @@ def _tokenize(findings: Findings, folder: Path, spool: Path, scratch: Path) -> T
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError) as error:
-        raise SettingsError(f"--tokenizer {folder} is no folder with a tokenizer, such as tokenizer.json") from error
+        raise SettingsError(f"--tokenizer {folder} is not a folder with a tokenizer, such as tokenizer.json") from error
     template = template_choice.choose(_DATASET, tokenizer, None, str(folder))
     method = findings.collected.method or _METHOD
     stops = find_stops(tokenizer, template, ())
@@ -137,7 +137,7 @@ def _tokenize(findings: Findings, folder: Path, spool: Path, scratch: Path) -> T
 
 
 def _expected(files: Sequence[Path]) -> int | None:
-    """Return about how many rows there are, where that is cheap to know."""
+    """Return about how many rows there are, or None if that is not cheap to know."""
     if any(path.suffix not in _LINES for path in files):
         return None
     total = 0
@@ -158,16 +158,19 @@ def add_options(command: argparse.ArgumentParser) -> None:
     """Add the options of the check to the command `prepare`."""
     group = command.add_argument_group(
         "check",
-        "Look at dataset files without a plan, a model or a cluster, with the settings of a job that sets none.",
+        "Check dataset files without a plan, a model or a cluster, with the default settings of a job.",
     )
-    group.add_argument("--check", type=Path, nargs="+", metavar="FILE", help="print what prepare would say of FILE")
+    group.add_argument("--check", type=Path, nargs="+", metavar="FILE", help="print prepare's report on FILE")
     group.add_argument(
         "--tokenizer", type=Path, metavar="DIR", help="count tokens with the tokenizer in this folder; else characters"
     )
     group.add_argument(
-        "--format", choices=get_args(DatasetFormat), default="Auto", help="of the rows (default: seen from the first)"
+        "--format",
+        choices=get_args(DatasetFormat),
+        default="Auto",
+        help="format of the rows (default: detected from the first row)",
     )
     group.add_argument(
-        "--column", action="append", default=[], metavar="OURS=THEIRS", help="your name of a field; repeatable"
+        "--column", action="append", default=[], metavar="OURS=THEIRS", help="how your file names a field; repeatable"
     )
     group.add_argument("--json", type=Path, metavar="FILE", help="write the report here too")

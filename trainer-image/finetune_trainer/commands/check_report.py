@@ -55,7 +55,7 @@ def _checks(data: DataReport, maximum: int) -> Iterator[str]:
     else:
         yield f"tokens counted against model.maxSequenceLength {maximum:,}, the default"
     failed = any(c.severity == "Fail" for c in data.checks)
-    yield "prepare would refuse this dataset" if failed else "prepare would take this dataset"
+    yield "prepare would reject this dataset" if failed else "prepare would accept this dataset"
 
 
 def _check(check: CheckReport) -> Iterator[str]:

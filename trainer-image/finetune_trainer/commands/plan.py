@@ -25,10 +25,10 @@ def local_plan(
     output: Path | None = None,
     allow_cpu: bool = False,
 ) -> Plan:
-    """Return the plan of the job in `job_file`, with what is given replacing the job's own references.
+    """Return the plan of the job in `job_file`; the other arguments replace the job's references.
 
     Raises:
-        SettingsError: the file is no FineTuneJob, a path does not exist, or something is left that only a cluster has.
+        SettingsError: the file is not a FineTuneJob, a path does not exist, or a reference needs a cluster.
     """
     job = _read_job(job_file)
     plan = render(job, Defaults(allow_cpu=allow_cpu))
@@ -56,8 +56,8 @@ def _read_job(path: Path) -> FineTuneJob:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or content.get("kind") != "FineTuneJob":
-        raise SettingsError(f"{path} is no FineTuneJob; its kind must be FineTuneJob")
-    # What the API server fills in.
+        raise SettingsError(f"{path} is not a FineTuneJob; its kind must be FineTuneJob")
+    # The API server would fill these in.
     metadata = {"namespace": _NAMESPACE, "uid": _UID} | (content.get("metadata") or {})
     try:
         return FineTuneJob.model_validate(content | {"metadata": metadata})
@@ -120,7 +120,7 @@ def _without_mounts(source: SourcePlan) -> SourcePlan:
 
 
 def _ambient(target: S3Target | None) -> S3Target | None:
-    """Drop what is mounted in a pod: here the usual AWS variables and files count."""
+    """Drop what is mounted in a pod: without one, the usual AWS variables and files are used."""
     return target.model_copy(update={"credentials_dir": None, "ca_file": None}) if target else None
 
 

@@ -1,19 +1,19 @@
-"""What the numbers of a job mean for its user."""
+"""Warnings about epochs, steps and warm-up."""
 
 from finetune_api.plan import TrainingPlan
 
 _MANY_EPOCHS = 4
-# Steps in which the learning rate still rises are hardly steps of training.
+# A larger share of steps with a rising learning rate leaves little real training.
 _LONG_WARMUP = 0.2
 
 
 def epochs_planned(rows: int, batch_size: int, total_steps: int) -> float:
-    """Return how often each training row is seen."""
+    """Return how many times each training row is seen."""
     return total_steps * batch_size / rows
 
 
 def warnings(rows: int, total_steps: int, training: TrainingPlan) -> list[str]:
-    """Return sentences, each begun by its CamelCase reason. `rows`: to train on."""
+    """Return warnings, each of which starts with its CamelCase reason. `rows`: the number of training rows."""
     seen = total_steps * training.batch_size
     epochs = epochs_planned(rows, training.batch_size, total_steps)
     found = []

@@ -1,4 +1,4 @@
-"""What the checks found in all rows together, and which rows are left out for it."""
+"""The checks over all rows together, and which rows they leave out."""
 
 from typing import Any, Literal
 
@@ -14,13 +14,13 @@ _PERSONAL_NAMES = {
     Flag.PHONE: "phone numbers",
     Flag.MAIL: "e-mail addresses",
 }
-# What so many conversations begin with, and such a share of them, is a greeting or the setting of a role.
+# A beginning of at least this many conversations, and this share of them, is a greeting or sets a role.
 _MANY_GREETINGS = 20
 _GREETING_SHARE = 0.2
 
 
 class Findings:
-    """The checks of what was collected, and the rows that stay."""
+    """The findings about the collected rows, and which rows are used."""
 
     def __init__(self, collected: Collected, duplicates: Literal["Drop", "Keep"]) -> None:
         import numpy as np
@@ -28,7 +28,8 @@ class Findings:
         self.collected = collected
         self.checks: list[CheckReport] = []
         rows = len(collected.table)
-        # Hashes (uint64) of what is asked, by which rows are tied: of the first question that is no greeting.
+        # Hashes (uint64) of the first question that is not a greeting. Rows with the same one stay on one side of the
+        # split.
         self.question = repetition.unless_common(
             collected.table.column("question"), collected.table.column("opening"), _MANY_GREETINGS, _GREETING_SHARE
         )
@@ -40,11 +41,11 @@ class Findings:
         self.holdout = np.array(held, bool)[collected.table.column("source")]
         self.duplicates = Duplicates(exact=0, near=0)
         self.invalid = collected.invalid
-        # The first of them, with their reasons.
+        # The first invalid rows, with their reasons.
         self.invalid_places = list(collected.invalid_places)
         if rows:
             self._find_duplicates(duplicates)
-            self._look_at_answers()
+            self._check_answers()
 
     @property
     def examples(self) -> int:
@@ -53,11 +54,11 @@ class Findings:
 
     @property
     def dropped_duplicates(self) -> int:
-        """How many rows are left out because an earlier one says the same."""
+        """How many rows are left out as duplicates of an earlier one."""
         return sum(c.count for c in self.checks if c.severity == "Drop")
 
     def reject(self, index: int, reason: str) -> None:
-        """Leave out a row that turned out to be invalid."""
+        """Leave out a row as invalid."""
         self.kept[index] = False
         self.invalid += 1
         if len(self.invalid_places) < MAXIMUM_PLACES:
@@ -76,7 +77,7 @@ class Findings:
         import numpy as np
 
         table = self.collected.table
-        # Hold-out rows count as the earlier ones: of a pair, the one in training is left out.
+        # Hold-out rows come first, so that the training row of a pair is left out.
         order = np.argsort(~self.holdout, kind="stable")
         origin = np.empty(len(table), np.int64)
         origin[order] = order[repetition.first_with(table.column("exact")[order])]
@@ -94,24 +95,24 @@ class Findings:
             self.drop(leaked)
             places = self.places(leaked)
             count = int(leaked.sum())
-            say = (
-                f"in dataset.holdout.sources too and not trained on: {number_of_rows(count)} of dataset.sources, "
+            message = (
+                f"also in dataset.holdout.sources and not trained on: {number_of_rows(count)} of dataset.sources, "
                 f"first {listed(places)}"
             )
             self.checks.append(
-                CheckReport(name="HoldoutInTraining", severity="Drop", count=count, places=places, message=say)
+                CheckReport(name="HoldoutInTraining", severity="Drop", count=count, places=places, message=message)
             )
-        self._say_duplicates(wanted, "ExactDuplicates", exact & ~leaked, "the same as")
-        self._say_duplicates(wanted, "NearDuplicates", near & ~leaked, "nearly the same as")
+        self._report_duplicates(wanted, "ExactDuplicates", exact & ~leaked, "the same as")
+        self._report_duplicates(wanted, "NearDuplicates", near & ~leaked, "nearly the same as")
 
     def _leaked(self, origin: Any, alone: Any, alike: Any) -> Any:
-        """Which rows to train on are, exactly or nearly, in the hold-out sources."""
+        """Return which training rows are also in the hold-out sources, exactly or nearly."""
         import numpy as np
 
         leaked = np.zeros(len(origin), bool)
         earlier, later = alone[alike[:, 0]], alone[alike[:, 1]]
         leaked[later[self.holdout[earlier]]] = True
-        # A copy is what its original is.
+        # A copy counts as its original does.
         leaked |= self.holdout[origin] | leaked[origin]
         return leaked & ~self.holdout
 
@@ -125,7 +126,7 @@ class Findings:
         asked = np.column_stack((questions, rows))[questions != rows]
         return near_duplicates.groups(np.concatenate((tied, copies, asked)), len(origin))
 
-    def _say_duplicates(self, wanted: Literal["Drop", "Keep"], name: str, rows: Any, what: str) -> None:
+    def _report_duplicates(self, wanted: Literal["Drop", "Keep"], name: str, rows: Any, what: str) -> None:
         count = int(rows.sum())
         if not count:
             return
@@ -133,17 +134,20 @@ class Findings:
         if wanted == "Drop":
             self.drop(rows)
         fate, fix = {
-            "Drop": ("left out", "if they are meant, set dataset.checks.duplicates to Keep"),
-            "Keep": ("kept", "they count more than others; set dataset.checks.duplicates to Drop"),
+            "Drop": ("left out", "if they are intended, set dataset.checks.duplicates to Keep"),
+            "Keep": (
+                "kept",
+                "they weigh more than other rows; set dataset.checks.duplicates to Drop to leave them out",
+            ),
         }[wanted]
-        say = f"{what} an earlier row and {fate}: {number_of_rows(count)}, first {listed(places)}; {fix}"
+        message = f"{what} an earlier row and {fate}: {number_of_rows(count)}, first {listed(places)}; {fix}"
         self.checks.append(
             CheckReport(
-                name=name, severity="Drop" if wanted == "Drop" else "Warn", count=count, places=places, message=say
+                name=name, severity="Drop" if wanted == "Drop" else "Warn", count=count, places=places, message=message
             )
         )
 
-    def _look_at_answers(self) -> None:
+    def _check_answers(self) -> None:
         import numpy as np
 
         table = self.collected.table
@@ -163,14 +167,14 @@ class Findings:
         self._warn(
             "PersonalData",
             used & table.flagged(PERSONAL),
-            f"there seem to be personal data ({', '.join(kinds)})",
-            "the model may repeat them to anyone; take them out",
+            f"there seems to be personal data ({', '.join(kinds)})",
+            "the model may repeat it to anyone; remove it",
         )
         self._warn(
             "Refusals",
             used & table.flagged(Flag.REFUSAL),
             "the answer begins with a refusal",
-            "the model learns to refuse; take them out unless that is meant",
+            "the model learns to refuse; remove them unless that is intended",
         )
         self._warn(
             "CutOffAnswers",
@@ -181,8 +185,8 @@ class Findings:
         self._warn(
             "DifferentAnswers",
             contradicting,
-            "the prompt is that of an earlier row and the answer is another",
-            "the model learns a mixture; keep the better answer",
+            "the prompt is that of an earlier row and the answer is different",
+            "the model learns a mixture; keep the best answer",
         )
         self._warn(
             "AnswerRepeatsPrompt",
@@ -193,13 +197,13 @@ class Findings:
         self._warn(
             "RepeatedAnswer",
             overused,
-            "the answer is one that very many other prompts have too",
-            "the model learns to say it always; vary it or take some out",
+            "the answer is the same as for very many other prompts",
+            "the model learns to always give it; vary it or remove some rows",
         )
 
     def _warn(self, name: str, rows: Any, what: str, fix: str) -> None:
         count = int(rows.sum())
         if count:
             places = self.places(rows)
-            say = f"in {number_of_rows(count)} {what}, first {listed(places)}; {fix}"
-            self.checks.append(CheckReport(name=name, severity="Warn", count=count, places=places, message=say))
+            message = f"in {number_of_rows(count)} {what}, first {listed(places)}; {fix}"
+            self.checks.append(CheckReport(name=name, severity="Warn", count=count, places=places, message=message))

@@ -1,4 +1,4 @@
-"""The hold-out questions that are asked before and after training, where the user names none."""
+"""Chooses hold-out questions to ask before and after training if the user names none."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ _QUESTIONS = 5
 def held_questions(spooled: Path, held: Any, template: Template) -> list[Question]:
     """Return the questions of the first suitable hold-out rows (a bool array over the spooled rows), each once.
 
-    Plain text asks nothing. An answer that is judged bad is no reference.
+    Plain text has no question. An answer labelled bad is not used as a reference.
     """
     # Rows with a system message of their own come last: a question is asked with the job's.
     best: dict[str, Question] = {}

@@ -11,14 +11,14 @@ from finetune_trainer.data.tokenize import Tokens
 
 
 def notes(collected: Collected) -> list[str]:
-    """Return what was done to the files to read them, each begun by its CamelCase reason."""
+    """Return what was done to read the files, one sentence each, which starts with its CamelCase reason."""
     return [note for source in collected.sources for note in source.notes.warnings(source.name)]
 
 
 def data_report(
     findings: Findings, required: Sequence[CheckReport], tokens: Tokens | None, split: Split | None
 ) -> DataReport:
-    """Return the report; without `tokens`, lengths are in characters and the checks of tokens are not made."""
+    """Return the report. Without `tokens`, lengths are in characters, and checks that need tokens are skipped."""
     collected = findings.collected
     return DataReport(
         sources=[_source(source) for source in collected.sources],

@@ -1,4 +1,4 @@
-"""What a dataset must be to be trained on: each returns a check that fails, or one that only says what is left out."""
+"""The requirements of a dataset. Each returns a check if it fails, or if rows are cut or left out."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -15,12 +15,12 @@ TRUNCATED = "TruncatedRows"
 
 
 def checks(findings: Findings, truncated: Any, dataset: DatasetPlan, maximum: int) -> list[CheckReport]:
-    """Return what is wrong with the dataset as a whole; a `Fail` among it comes first.
+    """Return what is wrong with the dataset as a whole, failures first.
 
-    `truncated`: which rows have more than `maximum` tokens (a bool array), or None before that is known.
+    `truncated`: which rows have more than `maximum` tokens (a bool array), or None if that is not known yet.
     """
     cut = 0 if truncated is None else int(truncated.sum())
-    # With sources of its own, the hold-out does not count.
+    # Rows of the hold-out's own sources do not count.
     counted = findings.kept & ~findings.holdout
     found = [
         invalid_rows(findings.invalid_places, findings.invalid, findings.collected.rows, dataset.invalid_rows),
@@ -41,7 +41,7 @@ def checks(findings: Findings, truncated: Any, dataset: DatasetPlan, maximum: in
 def invalid_rows(
     places: Sequence[Place], count: int, total: int, wanted: Literal["Fail", "Drop"]
 ) -> CheckReport | None:
-    """Name the invalid rows, if there are any; `places` are the first of them."""
+    """Return the check that names the invalid rows, or None without any; `places` are the first of them."""
     if not count:
         return None
     shown = "; ".join(f"{row_name(p.source, p.number, p.unit)}: {p.reason}" for p in places)
@@ -49,21 +49,21 @@ def invalid_rows(
         message = f"invalid and left out: {number_of_rows(count)} of {total:,}, first {shown}"
     else:
         first = shown if count == 1 else f"{count} of {total} rows are invalid, first {shown}"
-        message = f"{first}; correct this or set dataset.checks.invalidRows to Drop"
+        message = f"{first}; correct this, or set dataset.checks.invalidRows to Drop"
     return CheckReport(name="InvalidRows", severity=wanted, count=count, places=list(places), message=message)
 
 
 def truncated_rows(
     places: Sequence[Place], count: int, maximum: int, wanted: Literal["Warn", "Drop", "Fail"]
 ) -> CheckReport | None:
-    """Name the rows that are too long, if there are any."""
+    """Return the check that names the rows that are too long, or None without any."""
     if not count:
         return None
     severity: Severity = wanted
     fate = {"Warn": "cut", "Drop": "left out", "Fail": "refused"}[wanted]
     message = (
         f"longer than model.maxSequenceLength ({maximum}) and {fate}: {number_of_rows(count)}, first {listed(places)}; "
-        "shorten them or raise that"
+        "shorten them or raise it"
     )
     if wanted == "Fail":
         message += ", or set dataset.checks.truncation to Drop or Warn"
@@ -71,11 +71,11 @@ def truncated_rows(
 
 
 def enough_examples(found: int, minimum: int, left_out: dict[str, int]) -> CheckReport | None:
-    """Say where there are few examples, or too few. `left_out`: number of rows by what is wrong with them."""
+    """Return the check for few or too few examples. `left_out`: numbers of rows by what is wrong with them."""
     if found >= max(minimum, SMALL):
         return None
     if found >= minimum:
-        message = f"{found} examples are few; from {SMALL} on the result is steadier"
+        message = f"{found} examples are few; with {SMALL} or more, results vary less"
         return CheckReport(name="SmallDataset", severity="Warn", count=found, message=message)
     counts = " and ".join(f"{count} {kind}" for kind, count in left_out.items() if count)
     message = (

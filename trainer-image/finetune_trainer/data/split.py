@@ -1,4 +1,4 @@
-"""Which rows are held out to judge the result."""
+"""Chooses the hold-out rows."""
 
 import hashlib
 from typing import Any
@@ -20,11 +20,11 @@ def target_rows(total: int, percent: int) -> int:
 def holdout(groups: Any, names: Any, percent: int, seed: int) -> Any:
     """Return which rows (a bool array) to hold out. Rows of one group stay on one side.
 
-    `groups`: for each row the number of its group (int64). `names`: for each row a hash (uint64) that does not depend
-    on where in the dataset it stands; the first row of a group names it.
+    `groups`: the number of each row's group (int64). `names`: a hash of each row (uint64) that does not depend on its
+    position in the dataset; the first row of a group names it.
 
     Raises:
-        DatasetError: no row can be held out without its group being trained too.
+        DatasetError: no group is small enough to be held out.
     """
     import numpy as np
 
@@ -42,24 +42,24 @@ def holdout(groups: Any, names: Any, percent: int, seed: int) -> Any:
             break
     if count in (0, len(groups)):
         raise DatasetError(
-            "no example can be held out to judge the result, because too many ask the same question; "
+            "no example can be held out to judge the result, because too many have the same question; "
             "add examples with other questions"
         )
     return held[of_row]
 
 
 def holdout_rows(findings: Findings, percent: int, seed: int, *, own: bool) -> Any:
-    """Return which rows of the table (a bool array) to hold out; with `own`, those of the hold-out's own sources.
+    """Return which rows of the table (a bool array) to hold out; with `own`, those of dataset.holdout.sources.
 
     Raises:
-        DatasetError: there is none to hold out, or none is left to train on.
+        DatasetError: there are no rows to hold out, or none left to train on.
     """
     import numpy as np
 
     if own:
         held = findings.holdout & findings.kept
         if not held.any():
-            raise DatasetError("dataset.holdout.sources have no usable example; correct them or leave them out")
+            raise DatasetError("dataset.holdout.sources have no usable example; correct them, or leave them out")
         return held
     held = np.zeros(len(findings.kept), bool)
     held[findings.kept] = holdout(findings.group[findings.kept], findings.question[findings.kept], percent, seed)

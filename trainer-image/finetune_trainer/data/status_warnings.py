@@ -1,4 +1,4 @@
-"""Chooses what the status says of the data: little, and the most important first."""
+"""Chooses the warnings about the data for the status: a few, the most important first."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from finetune_api.report import CheckReport
 
 _MOST = 8
 _MOST_CHARACTERS = 512
-# What is not named comes last.
+# Names that are not listed come last.
 _ORDER = (
     "DatasetPartlySeen",
     "ManyEpochs",
@@ -28,15 +28,15 @@ _ORDER = (
 
 
 def chosen(checks: Sequence[CheckReport], sentences: Sequence[str]) -> list[str]:
-    """Return the checks' and the other sentences, as many and as long as DatasetStatus.warnings takes.
+    """Return the messages of the checks and `sentences`, cut to what DatasetStatus.warnings can hold.
 
-    Each of `sentences` begins with its CamelCase reason and a colon, and so does each result.
+    Each of `sentences` starts with its CamelCase reason and a colon, and so does each result.
     """
     found = [f"{check.name}: {check.message}" for check in checks] + list(sentences)
     found.sort(key=_rank)
     if len(found) > _MOST:
         left = len(found) - _MOST + 1
-        found[_MOST - 1 :] = [f"MoreWarnings: {left} more are in report.json"]
+        found[_MOST - 1 :] = [f"MoreWarnings: {left} more warnings are in report.json"]
     return [_cut(sentence) for sentence in found]
 
 

@@ -1,4 +1,4 @@
-"""Which rows make up each optimizer step. Part of the data: no library's version, micro-batch or GPU changes it."""
+"""The rows of each optimizer step. They depend on the data alone, not on libraries, micro-batch or GPUs."""
 
 import hashlib
 from collections.abc import Iterator
@@ -29,8 +29,8 @@ def steps(
 ) -> Iterator[list[int]]:
     """Yield the rows of each optimizer step.
 
-    Epochs follow one another without a gap, so every step has `batch_size` rows but the last one of a run that is
-    measured in epochs.
+    Epochs follow each other without a gap: every step has `batch_size` rows, except the last one of a run measured in
+    epochs.
     """
     total = total_steps(n, batch_size, max_steps=max_steps, epochs=epochs)
     left = total * batch_size if epochs is None else n * epochs

@@ -1,4 +1,4 @@
-"""What is plainly wrong with an answer, told from its text alone."""
+"""Flags for obvious faults of an answer, from its text alone."""
 
 from collections.abc import Iterable
 
@@ -6,16 +6,17 @@ from finetune_api.report import AnswerFlag
 from finetune_trainer.data.checks import languages
 
 # Share of repeated n-grams, as seq-rep-n of Welleck et al., "Neural Text Generation with Unlikelihood Training" (2020),
-# over characters, since Korean has few spaces. Ordinary prose stays below 0.1, an answer that goes round in circles
-# comes close to 1.
+# over characters, since Korean has few spaces. Ordinary prose stays below 0.1, an answer that repeats itself comes
+# close to 1.
 _NGRAM = 12
 _REPEATED = 0.5
 _LOOP_WINDOW = 240
 _SHORTEST_LOOP = 40
-# A verbatim piece of a training answer, as a share of the answer. Shorter ones are a common turn of phrase.
+# The verbatim part of a training answer, as a share of the answer. Shorter parts are common phrases.
 _COPIED_SHARE = 0.6
 _SHORTEST_COPY = 40
-# Of the letters: an expected script that has less than this is missing.
+# Shares of the letters. Below the first, the expected script counts as missing; from the second on, a text is written
+# in one script.
 _FEW_LETTERS = 0.2
 _MOST_LETTERS = 0.6
 _ENOUGH_LETTERS = 12
@@ -24,10 +25,10 @@ _ENOUGH_LETTERS = 12
 def flags(
     answer: str, *, stopped: bool, question: str, reference: str | None, training_answers: Iterable[str]
 ) -> list[AnswerFlag]:
-    """Return what is wrong with `answer`, the worst first.
+    """Return the flags of `answer`, the worst first.
 
-    `stopped`: it ended by itself. The language is that of the reference, without one that of the question.
-    `training_answers` is read once, and only where there is an answer.
+    `stopped`: it ended with a stop token. The expected language is that of the reference, or else of the question.
+    `training_answers` is read at most once.
     """
     text = _normal(answer)
     if not text:
@@ -45,7 +46,7 @@ def flags(
 
 
 def loops(text: str) -> bool:
-    """Return whether some stretch of the text says the same again and again."""
+    """Return whether a part of the text repeats itself."""
     if len(text) < _SHORTEST_LOOP:
         return False
     starts = range(0, max(1, len(text) - _LOOP_WINDOW // 2), _LOOP_WINDOW // 2)
@@ -60,11 +61,11 @@ def _repetition(text: str) -> float:
 
 
 def copied(text: str, training_answers: Iterable[str]) -> bool:
-    """Return whether most of the text stands in one training answer, word for word."""
+    """Return whether most of the text is in one training answer, word for word."""
     length = max(int(len(text) * _COPIED_SHARE), _SHORTEST_COPY)
     if len(text) < length:
         return False
-    # Every piece of that length holds the middle one.
+    # Every part of that length contains the middle.
     first, last = len(text) - length, length
     middle = text[first:last] if first < last else text[:1]
     for training in training_answers:
@@ -75,7 +76,7 @@ def copied(text: str, training_answers: Iterable[str]) -> bool:
 
 
 def wrong_language(text: str, expected: str) -> bool:
-    """Return whether the text has next to none of the script that `expected` is written in."""
+    """Return whether the text has hardly any letters of the script that `expected` is written in."""
     wanted, found = _scripts(expected), _scripts(text)
     letters = sum(found)
     if not sum(wanted) or letters < _ENOUGH_LETTERS:

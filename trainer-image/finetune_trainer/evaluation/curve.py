@@ -1,4 +1,4 @@
-"""The hold-out loss over the steps of a run, and what follows from it: the best step, and when to stop early."""
+"""The hold-out loss over the steps of a run, the best step, and early stopping."""
 
 import math
 from dataclasses import dataclass, field
@@ -12,32 +12,32 @@ class CurvePoint(Model):
     """One measurement."""
 
     step: int
-    # Mean over the hold-out rows, each with the same weight, of the method's own loss.
+    # Mean of the method's own loss over the hold-out rows, each with the same weight.
     loss: float
 
 
 class CurveFile(Model):
-    """`curve.json` of a checkpoint: a run that was killed goes on with what it had measured."""
+    """`curve.json` of a checkpoint: a resumed run keeps its earlier measurements."""
 
     points: list[CurvePoint]
 
 
 def measurements(trained_rows: int, holdout_rows: int) -> int:
-    """Return how often to measure: five times, but no more rows than are trained on. At least once.
+    """Return how often to measure: five times, or less often so that no more rows are measured than trained on.
 
-    A row takes about a third of the time of one that is trained on, so that measuring never takes over.
+    Measuring a row takes about a third of the time of training on one, so measuring stays the smaller part.
     """
     return max(1, min(POINTS, trained_rows // max(1, holdout_rows)))
 
 
 def evaluation_steps(total_steps: int, points: int = POINTS) -> frozenset[int]:
-    """Return after which steps to measure: evenly spread, the last one among them, none twice."""
+    """Return the steps after which to measure: evenly spaced, with the last step."""
     return frozenset(math.ceil(total_steps * i / points) for i in range(1, points + 1)) - {0}
 
 
 @dataclass
 class Curve:
-    """What was measured so far, by step."""
+    """The measurements so far."""
 
     points: list[CurvePoint] = field(default_factory=list)
 
@@ -51,16 +51,16 @@ class Curve:
         return self.best_step == step
 
     def forget(self, step: int) -> None:
-        """Drop the measurement of a step whose adapter is lost: it cannot be kept any more."""
+        """Drop the measurement of a step whose adapter is lost, so that it cannot become the best step."""
         self.points = [point for point in self.points if point.step != step]
 
     @property
     def best_step(self) -> int | None:
-        """The step with the lowest loss, the first of equals; None before there is one."""
+        """The step with the lowest loss, the earliest of equals; None without measurements."""
         return min(self.points, key=lambda point: (point.loss, point.step)).step if self.points else None
 
     def exhausted(self, patience: int | None) -> bool:
-        """Return whether the last `patience` measurements brought nothing better."""
+        """Return whether none of the last `patience` measurements was better."""
         if patience is None:
             return False
         return sum(1 for point in self.points if point.step > (self.best_step or 0)) >= patience
@@ -74,6 +74,6 @@ class Curve:
         """Read what `to_json` wrote.
 
         Raises:
-            pydantic.ValidationError: it is something else.
+            pydantic.ValidationError: the data is invalid.
         """
         return cls(CurveFile.model_validate_json(data).points)

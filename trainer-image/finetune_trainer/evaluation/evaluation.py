@@ -1,4 +1,4 @@
-"""How train judges its result: hold-out rows, answers and general questions, before, during and after."""
+"""Evaluates the model before, during and after training: hold-out rows, answers and general questions."""
 
 import json
 import math
@@ -28,9 +28,9 @@ ANSWERS = "answers.json"
 
 
 class Evaluation:
-    """One attempt's view of the model: call `before`, `during` at some steps, `after`, then `write`.
+    """The evaluation of one attempt: call `before`, `during` at some steps, `after`, then `write`.
 
-    `holdout` are the rows to judge by, `trained` those that the model learns from.
+    `holdout` and `trained` are rows of the method: those to judge by, and those that the model learns from.
     """
 
     def __init__(
@@ -55,15 +55,15 @@ class Evaluation:
         self._instructed_answers: list[Answer] | None = None
         self._reference: Reference | None = None
         self._report: EvaluationReport | None = None
-        # What `during` saw last, and after which step.
+        # What `during` measured last, and after which step.
         self.rewards: Rewards | None = None
         self._latest: tuple[int, list[Score]] | None = None
 
     def before(self) -> None:
-        """Look at the model before training: a fresh adapter changes nothing yet.
+        """Evaluate the model before training: a fresh adapter changes nothing yet.
 
         Raises:
-            SettingsError: its hold-out loss is no finite number.
+            SettingsError: its hold-out loss is not finite.
         """
         self._base_scores = self._scores(None, self._progress(0, 40))
         self._base_log_probabilities = reference.log_probabilities(self._loaded, self._compared, self._progress(40, 50))
@@ -96,10 +96,10 @@ class Evaluation:
         return statistics.fmean(s.loss for s in scores)
 
     def after(self, curve: Curve, kept_step: int) -> EvaluationStatus:
-        """Look at the adapter that is kept, which is that of `kept_step`.
+        """Evaluate the adapter that is kept, which is that of `kept_step`.
 
         Raises:
-            SettingsError: its hold-out loss is no finite number.
+            SettingsError: its hold-out loss is not finite.
         """
         if self._latest is not None and self._latest[0] == kept_step:
             scores = self._latest[1]
@@ -114,7 +114,7 @@ class Evaluation:
         answers = self._questions.compare(self._base_answers, self._instructed_answers, tuned_answers, self._trained)
         found = EvaluationReport(
             verdict=comparison.verdict if comparison else "NotEnoughEvidence",
-            sentence=comparison.sentence if comparison else "There are no hold-out rows to judge the result by.",
+            sentence=comparison.sentence if comparison else "There are no hold-out rows to judge the result.",
             holdout_rows=len(self._holdout),
             holdout_loss_base=comparison.base if comparison else None,
             holdout_loss_tuned=comparison.tuned if comparison else None,
@@ -153,7 +153,7 @@ class Evaluation:
         scores = score(self._context.plan, self._loaded, self._holdout, advance, base)
         if not all(math.isfinite(s.loss) for s in scores):
             raise SettingsError(
-                "the model's hold-out loss is no finite number; lower spec.training.learningRate, or set "
+                "the model's hold-out loss is not finite; lower spec.training.learningRate, or set "
                 "spec.training.precision to BF16 where the GPU has it"
             )
         return scores
@@ -181,7 +181,7 @@ class Evaluation:
 
 
 def status(report: EvaluationReport, best_step: int | None) -> EvaluationStatus:
-    """Return the figures that the job's status shows: no text of the dataset."""
+    """Return the figures for the job's status, without any text of the dataset."""
     return EvaluationStatus(
         holdout_loss_base=_decimal(report.holdout_loss_base),
         holdout_loss_tuned=_decimal(report.holdout_loss_tuned),

@@ -1,4 +1,4 @@
-"""What the model answers, and how well it predicts the rows that it never saw."""
+"""Generates answers, and measures how well the model predicts hold-out rows."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ _ANSWERS_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Answer:
-    """`stopped`: it ended by itself, not at the limit."""
+    """`stopped`: it ended with a stop token, not at the limit."""
 
     text: str
     stopped: bool
@@ -35,8 +35,8 @@ def autocast(loaded: LoadedModel) -> contextlib.AbstractContextManager[Any]:
 def row_losses(loaded: LoadedModel, rows: Sequence[TokenSequence], advance: Callable[[int], None]) -> list[float]:
     """Return each row's mean negative log-likelihood over its supervised tokens, in nats; 0 if it has none.
 
-    Row by row: without padding the figure does not depend on which rows share a batch. `advance` is called with the
-    percentage done.
+    One row at a time: without padding, the loss does not depend on which rows share a batch. `advance` is called with
+    the percentage done.
     """
     import torch
 
@@ -65,7 +65,7 @@ def answers(
 ) -> list[Answer]:
     """Return the greedy answer to each tokenized prompt, up to its first stop token.
 
-    Fewer are answered at once where GPU memory runs out: training, which needs less for a row, may still fit.
+    If GPU memory runs out, fewer prompts are answered at once: training needs less memory per row and may still fit.
     """
     import torch
 
@@ -99,7 +99,7 @@ def _generate(
     device = next(loaded.model.parameters()).device
     pad = loaded.tokenizer.pad_token_id if loaded.tokenizer.pad_token_id is not None else stop_token_ids[0]
     width = max(len(p) for p in prompts)
-    # Generation continues on the right, so the padding goes to the left.
+    # Generation continues on the right, so the padding is on the left.
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
     try:
@@ -123,6 +123,6 @@ def _generate(
 
 
 def until_stop(tokenizer: Any, ids: Sequence[int], stop_token_ids: Sequence[int]) -> str:
-    """Return the text of the tokens before the first stop token, without a character that was cut in the middle."""
+    """Return the text of the tokens before the first stop token, without an incomplete character at its end."""
     end = next((i for i, token in enumerate(ids) if token in stop_token_ids), len(ids))
     return str(tokenizer.decode(list(ids[:end]), skip_special_tokens=True)).rstrip("\ufffd").strip()

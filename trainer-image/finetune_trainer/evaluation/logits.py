@@ -1,4 +1,4 @@
-"""One forward pass whose logits are looked at."""
+"""One forward pass that returns its logits."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -6,13 +6,13 @@ from contextlib import contextmanager
 
 from finetune_trainer.methods.interface import LoadedModel
 
-# Positions whose probabilities are computed at once: in 32 bit, all of a long row's would need gigabytes.
+# Positions whose probabilities are computed at once: in 32 bit, a whole long row would take gigabytes.
 POSITIONS_AT_ONCE = 256
 
 
 @contextmanager
 def logits_returned() -> Iterator[None]:
-    """Unsloth leaves the logits out unless it is told otherwise."""
+    """Make Unsloth return the logits, which it leaves out by default."""
     name = "UNSLOTH_RETURN_LOGITS"
     before = os.environ.get(name)
     os.environ[name] = "1"
@@ -31,7 +31,7 @@ def answer_log_probability(loaded: LoadedModel, prompt: Sequence[int], answer: S
 
     device = next(loaded.model.parameters()).device
     ids = torch.tensor([[*prompt, *answer]], device=device)
-    # The token at i is predicted at i - 1, and nothing predicts the first one.
+    # Position i - 1 predicts the token at i; nothing predicts the first one.
     first = max(1, len(prompt))
     with logits_returned():
         logits = loaded.model(input_ids=ids).logits[0, first - 1 : -1]

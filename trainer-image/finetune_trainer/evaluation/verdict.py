@@ -1,4 +1,4 @@
-"""Whether training helped: the losses of the hold-out rows before and after, row by row."""
+"""The verdict: compares the losses of the hold-out rows before and after training, row by row."""
 
 import math
 import statistics
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from finetune_api.status import Verdict
 
-# Two standard errors: 95 % of a normal distribution. With fewer rows the standard error itself is a guess.
+# Two standard errors: 95 % of a normal distribution. With fewer rows the standard error itself is unreliable.
 STANDARD_ERRORS = 2.0
 FEWEST_ROWS = 8
 
@@ -16,9 +16,9 @@ FEWEST_ROWS = 8
 class Comparison:
     """Means over the rows, each row with the same weight, in the unit of the losses.
 
-    `difference` = mean(base_i - tuned_i) = `base` - `tuned`: above 0 where the loss fell. `standard_error` =
-    s / sqrt(n) with the sample standard deviation s of the n differences; None for a single row. Pairing takes out
-    what makes one row harder than another, which would hide the effect of training otherwise.
+    `difference` = mean(base_i - tuned_i) = `base` - `tuned`: above 0 if the loss fell. `standard_error` =
+    s / sqrt(n) with the sample standard deviation s of the n differences; None for a single row. Pairing removes
+    the differences between rows, which would otherwise hide the effect of training.
     """
 
     rows: int
@@ -29,7 +29,7 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """Better or Worse where the difference is more than chance."""
+        """Better or Worse if the difference is more than chance explains."""
         if self.rows < FEWEST_ROWS or self.standard_error is None:
             return "NotEnoughEvidence"
         if abs(self.difference) <= STANDARD_ERRORS * self.standard_error:
@@ -53,10 +53,10 @@ def compare(base: Sequence[float], tuned: Sequence[float]) -> Comparison | None:
     """Compare the losses of the same rows in the same order; None if there are none.
 
     Raises:
-        ValueError: a loss is no finite number, or there are not as many of one as of the other.
+        ValueError: a loss is not finite, or the numbers of rows differ.
     """
     if not all(map(math.isfinite, [*base, *tuned])):
-        raise ValueError("a loss is no finite number")
+        raise ValueError("a loss is not finite")
     differences = [before - after for before, after in zip(base, tuned, strict=True)]
     if not differences:
         return None

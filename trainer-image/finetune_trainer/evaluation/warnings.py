@@ -1,4 +1,4 @@
-"""What people should know about a result before they use it: at most four sentences, each with what to do."""
+"""Warnings about a result: at most four sentences, each with a remedy."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,11 @@ from finetune_api.report import AnswerFlag
 from finetune_trainer.evaluation.curve import Curve
 from finetune_trainer.evaluation.verdict import Comparison
 
-# A smaller rise than this share of the lowest loss is noise of the few rows.
+# A rise of a smaller share of the lowest loss is noise.
 OVERFITTING = 0.02
-# Of some ten questions, so many times the expected answers are cut off by chance alone.
+# With about ten questions, up to this factor more answers than expected are cut off by chance.
 _CUT_OFF = 2.0
-# The worst first: the warning has the name of the worst.
+# The worst first: the warning is named after the worst.
 _ANSWERS: dict[AnswerFlag, tuple[str, str, str]] = {
     "Empty": (
         "AnswersEmpty",
@@ -19,7 +19,7 @@ _ANSWERS: dict[AnswerFlag, tuple[str, str, str]] = {
     ),
     "Loop": (
         "AnswersLoop",
-        "{} going round in circles",
+        "{} repeating itself",
         "lower training.learningRate or train fewer steps, and look for repetition in the dataset",
     ),
     "WrongLanguage": (
@@ -72,7 +72,7 @@ def _overfitting(curve: Curve, kept_step: int) -> str | None:
     if last.loss - best.loss <= OVERFITTING * abs(best.loss):
         return None
     advice = (
-        "that step is what was kept; fewer steps save time, more examples make it better"
+        "that step was kept; fewer steps save time, more examples improve it"
         if kept_step == best.step
         else f"step {kept_step} was kept; set training.keep to Best, or training.maxSteps to {best.step}"
     )
@@ -85,7 +85,7 @@ def _overfitting(curve: Curve, kept_step: int) -> str | None:
 def _evidence(comparison: Comparison | None) -> str | None:
     fix = "add examples, or raise dataset.holdout.percent"
     if comparison is None:
-        return f"NotEnoughEvidence: there are no hold-out rows to judge the result by; {fix}"
+        return f"NotEnoughEvidence: there are no hold-out rows to judge the result; {fix}"
     if comparison.verdict != "NotEnoughEvidence":
         return None
     return f"NotEnoughEvidence: {comparison.sentence[0].lower()}{comparison.sentence[1:].rstrip('.')}; {fix}"
@@ -96,13 +96,13 @@ def _forgetting(measured: float | None, limit: float) -> str | None:
         return None
     return (
         f"Forgetting: on general questions the model has moved {measured:.2f} nats per token away from the base "
-        f"(usual is up to {limit:.2f}); lower training.learningRate, train fewer steps, or mix general examples in"
+        f"(up to {limit:.2f} is usual); lower training.learningRate, train fewer steps, or mix general examples in"
     )
 
 
 def _answers(found: Sequence[Sequence[AnswerFlag]], longer_outputs: float) -> str | None:
     counts = {flag: sum(flag in flags for flags in found) for flag in _ANSWERS}
-    # Who learned long answers gives long ones: being cut off tells something only where it happens more often.
+    # A model trained on long answers gives long answers: only a higher share of cut-off answers is a warning.
     if counts["NoStop"] <= _CUT_OFF * longer_outputs * len(found):
         counts["NoStop"] = 0
     parts = [(flag, count) for flag, count in counts.items() if count]

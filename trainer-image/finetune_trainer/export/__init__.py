@@ -1,1 +1,1 @@
-"""The third stage, on a CPU: it merges, converts, compares, uploads and writes the manifest."""
+"""The third stage, on a CPU: merges, converts, compares and uploads the files, and writes the manifest."""

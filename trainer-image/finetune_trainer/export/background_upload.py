@@ -9,18 +9,18 @@ from typing import Self
 from finetune_trainer.storage.store import Progress
 
 _POLL_SECONDS = 0.5
-# How long an upload that was given up may take to notice: that of one part.
+# How long to wait until an abandoned upload stops: it notices after the part that it is uploading.
 _GIVE_UP_SECONDS = 10.0
 
 
 class _GivenUpError(Exception):
-    """The stage ends without this upload."""
+    """The stage failed and abandoned this upload."""
 
 
 class Uploader:
-    """At most one upload is under way and at most one file waits for it, so that the disk need not hold more.
+    """Runs one upload at a time. At most one file waits for it, which limits the disk space.
 
-    Used as a context: a block that ends well waits for the last upload, one that fails gives it up.
+    Used as a context: a block that succeeds waits for the last upload, one that fails abandons it.
     """
 
     def __init__(self, show: Callable[[int], None]) -> None:
@@ -30,7 +30,7 @@ class Uploader:
         self._error: BaseException | None = None
         self._given_up = False
         self._total = self._moved = 0
-        # Spent in uploads, whether anybody waited or not.
+        # Seconds spent uploading, whether or not the caller waited.
         self.seconds = 0.0
 
     def __enter__(self) -> Self:
@@ -47,10 +47,10 @@ class Uploader:
             self._thread.join(_GIVE_UP_SECONDS)
 
     def start(self, size_bytes: int, upload: Callable[[Progress], None]) -> None:
-        """Wait for the upload before, then call `upload` in the background with what it tells its bytes to.
+        """Wait for the previous upload, then call `upload` in the background with a progress callback.
 
         Raises:
-            BaseException: what an earlier upload raised.
+            BaseException: what the previous upload raised.
         """
         self.wait()
         self._total, self._moved = size_bytes, 0
@@ -58,7 +58,7 @@ class Uploader:
         self._thread.start()
 
     def check(self) -> None:
-        """Raise what an upload raised: whoever works on for an hour meanwhile should know at once."""
+        """Raise what an upload raised, so that the caller does not continue for an hour before it learns of it."""
         if self._error is not None:
             error, self._error = self._error, None
             raise error
@@ -80,7 +80,7 @@ class Uploader:
         started = time.monotonic()
         try:
             upload(self._progress)
-        except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that waits
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
             self._error = error
         finally:
             self.seconds += time.monotonic() - started

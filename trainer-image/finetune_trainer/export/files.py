@@ -1,6 +1,6 @@
-"""Makes the files of the export on the local disk: fetched, merged, converted, quantized.
+"""Makes the files of the export on the local disk: fetches, merges, converts and quantizes.
 
-Whatever is made gets its name when it is whole. In a folder that outlived a killed attempt it is not made again.
+A file gets its final name when it is complete, so that the next attempt can use the files of a killed one.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ _WHOLE = "merged.whole"
 
 
 class ExportFiles:
-    """The files of one export in `folder`, each made when it is first asked for."""
+    """The files of one export in `folder`, each made on first use."""
 
     def __init__(
         self, context: Context, description: Prepared, adapter_sha256: str, folder: Path, clock: StageClock
@@ -61,7 +61,7 @@ class ExportFiles:
         """The adapter that train wrote.
 
         Raises:
-            ModelError: the bucket has another one.
+            ModelError: the adapter in the bucket is a different one.
         """
         folder = self._folder / adapter.FOLDER
         folder.mkdir(exist_ok=True)
@@ -72,20 +72,23 @@ class ExportFiles:
                 self._context.store.get_file(stored.key, folder / name)
         tensors = folder / adapter.WEIGHTS
         if not tensors.is_file() or sha256_of(tensors) != self._adapter_sha256:
-            raise ModelError(f"{prefix}/{adapter.WEIGHTS} is not the file that train wrote; start the job anew")
+            raise ModelError(
+                f"{prefix}/{adapter.WEIGHTS} is not the file that train wrote; "
+                "delete this FineTuneJob and create it again"
+            )
         return folder
 
     @cached_property
     def reference(self) -> Reference:
-        """What every file is compared with.
+        """The predictions that every file is compared with.
 
         Raises:
-            SettingsError: the bucket has none.
+            SettingsError: they are not in the bucket.
         """
         key = f"{self._run}/{prepared.FOLDER}/{reference.NAME}"
         data = self._context.store.get_bytes(key)
         if data is None:
-            raise SettingsError(f"{self._context.store.uri} has no {key}: train's files are gone; start the job anew")
+            raise self._gone(key)
         return Reference.model_validate_json(data)
 
     @cached_property
@@ -97,7 +100,7 @@ class ExportFiles:
 
     @cached_property
     def modelfile(self) -> ollama.Modelfile:
-        """What Ollama has to know of every GGUF of this model."""
+        """The content of the Ollama Modelfile of every GGUF of this model."""
         description = self._prepared
 
         def rendered(messages: Sequence[Message]) -> str:
@@ -109,6 +112,12 @@ class ExportFiles:
             description.system_prompt,
             description.stop_strings,
             self._context.plan.model.max_sequence_length,
+        )
+
+    def _gone(self, key: str) -> SettingsError:
+        return SettingsError(
+            f"{self._context.store.uri} has no {key}: train's files are gone; "
+            "delete this FineTuneJob and create it again"
         )
 
     def merged(self) -> Path:
@@ -123,24 +132,24 @@ class ExportFiles:
 
     @cached_property
     def _original(self) -> Path | None:
-        """The 16-bit weights, where they are not the model's own."""
+        """The 16-bit weights, if they are not the model's own."""
         if self._prepared.original is None:
             return None
         with self._clock.part("fetch", "Downloading"):
             return fetch_original(self._context, self._prepared.original)
 
     def _loading(self) -> base_weights.Loading | None:
-        """How training loaded the model, if the adapter is added to that."""
+        """How training loaded the model, if the adapter is merged into the weights as training saw them."""
         if self._prepared.merge_base != "Trained":
             return None
         key = f"{self._run}/{base_weights.NAME}"
         data = self._context.store.get_bytes(key)
         if data is None:
-            raise SettingsError(f"{self._context.store.uri} has no {key}: train's files are gone; start the job anew")
+            raise self._gone(key)
         return base_weights.Loading.model_validate_json(data)
 
     def remove_merged(self) -> None:
-        """Free the disk of the merged weights; what else is in the folder describes every file that is made of them."""
+        """Delete the merged weights to free disk space; the folder's other files are needed to check GGUF files."""
         (self._folder / _WHOLE).unlink(missing_ok=True)
         for path in (self._folder / _MERGED).glob("*.safetensors"):
             path.unlink()
@@ -163,7 +172,7 @@ class ExportFiles:
         return path
 
     def quantized(self, source: Path, gguf_type: GGUFType) -> Path:
-        """A smaller GGUF of the F16 one."""
+        """A quantized GGUF made from the F16 file."""
         path = self._folder / f"{gguf_type}.gguf"
         if not path.exists():
             importance = self._importance(source) if imatrix.needed(gguf_type) else None
@@ -173,7 +182,7 @@ class ExportFiles:
         return path
 
     def _importance(self, source: Path) -> imatrix.ImportanceMatrix:
-        """Measured on the training rows, once for all types that need it."""
+        """The importance matrix, measured on the training rows, once for all types that need it."""
         if self._measured is None:
             rows = self._folder / "train.parquet"
             self._context.store.get_file(f"{self._run}/{prepared.TRAIN_ROWS}", rows)
@@ -183,7 +192,7 @@ class ExportFiles:
         return self._measured
 
     def base_gguf(self) -> Path:
-        """The model without the adapter as an F16 GGUF, which the adapter's own is proven on."""
+        """The model without the adapter as an F16 GGUF, to verify the LoRA GGUF with."""
         path = self._folder / "base-F16.gguf"
         if not path.exists():
             weights = self.base if self._original is None else self._original

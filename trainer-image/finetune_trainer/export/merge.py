@@ -1,7 +1,7 @@
 """Adds the adapter to the base's weights, piece by piece, on all CPUs.
 
-W' = W + s B A in 32 bit, rounded once to F16. W is read as it is stored, or as training saw it (`base_weights`). A
-piece is read, computed and written by one thread, so memory is a few pieces a thread, whatever the size of the files.
+W' = W + s B A in 32 bit, rounded once to F16. W is read as it is stored, or as training saw it (`base_weights`). One
+thread reads, computes and writes a piece, so memory is a few pieces per thread, whatever the size of the files.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from finetune_trainer.sources.model_files import INDEX, SINGLE
 
 # The largest finite F16 number.
 F16_LARGEST = 65504.0
-# Weights at a time: in 32 bit they stay in a CPU's cache between the steps.
+# Weights at a time: in 32 bit they fit in a CPU's cache.
 _PIECE = 1 << 20
 
 
@@ -41,18 +41,18 @@ def merge(
 ) -> None:
     """Write the merged model to `target` as F16 safetensors, with the base's configuration and tokenizer.
 
-    Files that are there already are kept: `target` must be of this adapter and these weights only.
+    Existing files are kept, so `target` must not contain files of another adapter or other weights.
 
     Args:
         base: the model that was trained.
         adapter_folder: what was trained.
         target: the folder to write.
-        original: 16-bit weights to add to instead, for a base that is stored in 4 bit.
-        loaded: how training loaded the base, to add to the weights that training saw. None: to those that are stored.
+        original: 16-bit weights to merge into instead, for a base that is stored in 4 bit.
+        loaded: how training loaded the base, to merge into the weights that training saw. None: into the stored ones.
         advance: is called with the percentage of bytes done.
 
     Raises:
-        ModelError: adapter, base and original do not belong together, or a weight does not fit F16.
+        ModelError: adapter, base and original do not match, or a weight exceeds the range of F16.
     """
     weights = base if original is None else original
     if original is not None:
@@ -84,7 +84,7 @@ class _Writer:
         self._read, self._lora, self._target, self._threads, self._advance = read, lora, target, threads, advance
         self._size = 2 * sum(math.prod(shape) for shape in read.shapes.values())
         self._done = 0
-        # Targets of which a weight differs from the base's.
+        # Weights that differ from the base's after the merge.
         self._differing: set[str] = set()
 
     def write(self, files: list[Path]) -> None:
@@ -102,7 +102,7 @@ class _Writer:
         shapes = {name: self._read.shapes[name] for name in names}
         with target.open("wb", buffering=0) as out:
             offset = write_header(out, shapes)
-            # So that the disk is known to be large enough before the work.
+            # Reserves the size, so that a full disk shows before the work.
             os.truncate(out.fileno(), offset + 2 * sum(math.prod(shape) for shape in shapes.values()))
             waiting: deque[Future[int]] = deque()
             try:
@@ -114,8 +114,8 @@ class _Writer:
                         waiting.append(
                             self._threads.submit(self._write_piece, out.fileno(), weight, factors, start, stop, place)
                         )
-                        # Pieces hold their memory from when they are begun; what waits is only numbers, and the weights
-                        # that they are of.
+                        # A piece takes memory only once it is started; the queue holds no more than numbers and open
+                        # weights.
                         while len(waiting) > 4 * cpus():
                             self._count(waiting.popleft().result())
                     offset += 2 * math.prod(weight.shape)
@@ -124,14 +124,14 @@ class _Writer:
             finally:
                 for future in waiting:
                     future.cancel()
-                # The file is closed after the last thread has written to it.
+                # Close the file only after the last thread has written to it.
                 for future in waiting:
                     if not future.cancelled():
                         future.exception()
         for name in names:
             if name in self._lora.changed and name not in self._differing:
                 raise ModelError(
-                    f"{name} is the same with the adapter as without it: what was learned is lost in rounding; "
+                    f"{name} is the same with the adapter as without it: rounding removed what was learned; "
                     "raise spec.training.maxSteps or learningRate"
                 )
 
@@ -142,20 +142,22 @@ class _Writer:
 
         stored = weight.piece(start, stop)
         if factors is None and stored.dtype is torch.float16:
-            # Only the check: F16 goes as it is.
+            # F16 is copied as it is; only the range is checked.
             half, largest = stored, stored
         else:
             merged = stored.float()
             if factors is not None:
                 b, a = factors
                 columns = a.shape[1]
-                # In place of what was read, unless that is needed to compare with.
+                # In place where the stored weights are 32 bit and are not needed to compare with.
                 merged = torch.addmm(merged.view(-1, columns), b[start // columns : stop // columns], a).view(-1)
             half, largest = merged.half(), merged
         low, high = (float(bound) for bound in torch.aminmax(largest))
-        # Written as "not <=", so that it catches what is no number too.
+        # Written as "not <=" to catch NaN, too.
         if not max(-low, high) <= F16_LARGEST:
-            raise ModelError(f"{weight.name} has values that F16 cannot hold; this model cannot be exported to GGUF")
+            raise ModelError(
+                f"{weight.name} has values outside the range of F16; this model cannot be exported to GGUF"
+            )
         if factors is not None and weight.name not in self._differing and not torch.equal(half, stored.half()):
             self._differing.add(weight.name)
         _write_all(out, memoryview(half.numpy()).cast("B"), place)
@@ -178,7 +180,7 @@ def pieces(shape: tuple[int, ...], unit: int) -> Iterator[tuple[int, int]]:
 
 @contextlib.contextmanager
 def _threads() -> Iterator[ThreadPoolExecutor]:
-    """Give one thread to each CPU; torch's own would only wait for each other."""
+    """Run one thread per CPU, with torch's own threads off, which would compete for the same CPUs."""
     import torch
 
     before = torch.get_num_threads()
@@ -197,7 +199,7 @@ def _write_all(out: int, data: memoryview, place: int) -> None:
 
 
 def write_header(out: Any, shapes: dict[str, tuple[int, ...]]) -> int:
-    """Write the head of a safetensors file of F16 tensors that follow in this order; return its length.
+    """Write the header of a safetensors file of F16 tensors in this order; return its length.
 
     The format: 8 bytes of length, a JSON object of that length, the tensors' bytes
     (https://github.com/huggingface/safetensors#format).
@@ -222,7 +224,7 @@ def _write_index(read: BaseWeights, target: Path) -> None:
 
 
 def merged_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Return config.json of the merged model: 16 bit, and no word of how the base was stored."""
+    """Return config.json of the merged model: 16 bit, without the base's quantization."""
     kept = {k: v for k, v in config.items() if k not in ("quantization_config", "torch_dtype", "dtype")}
     return kept | {"torch_dtype": "float16"}
 
@@ -234,7 +236,7 @@ def _copy_other_files(base: Path, adapter_folder: Path, target: Path) -> None:
     (target / "config.json").write_text(json.dumps(merged_config(config), indent=2))
     template = adapter_folder / CHAT_TEMPLATE
     if template.is_file():
-        # The converter prefers a template in tokenizer_config.json, which need not be the one that was trained with.
+        # The converter prefers a template in tokenizer_config.json, which may differ from the one used in training.
         shutil.copyfile(template, target / CHAT_TEMPLATE)
         settings = json.loads((target / "tokenizer_config.json").read_text())
         settings.pop("chat_template", None)

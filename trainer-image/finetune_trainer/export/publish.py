@@ -1,7 +1,7 @@
-"""The last files of a run, in the order in which a reader may rely on them.
+"""Writes the last files of a run, in an order that readers can rely on.
 
-First everything that the manifest lists, then the manifest, then the pointers to it: who finds a pointer finds a
-manifest, and who finds a manifest finds its files.
+First everything that the manifest lists, then the manifest, then the pointers to it. A pointer never leads to a missing
+manifest, and a manifest never lists a missing file.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ _HTML = "report.html"
 
 @dataclass(frozen=True)
 class Finished:
-    """Everything that export made; the records by GGUF type, their Modelfiles by the same."""
+    """Everything that export made. GGUF files and Modelfiles are keyed by GGUF type."""
 
     ggufs: Mapping[GGUFType, Record]
     modelfiles: Mapping[GGUFType, Record]
@@ -60,7 +60,7 @@ class Finished:
 
     @property
     def answers(self) -> list[dict[str, str]]:
-        """By question: what each GGUF answers."""
+        """One entry per question: each GGUF type's answer."""
         answered = {t: record.answers for t, record in self.ggufs.items() if record.answers is not None}
         count = min((len(texts) for texts in answered.values()), default=0)
         return [{t: texts[i] for t, texts in answered.items()} for i in range(count)]
@@ -95,7 +95,7 @@ class Publisher:
         self._run = context.layout.run(description.run_id)
 
     def completed(self) -> list[Artifact] | None:
-        """Return what export made if an earlier attempt completed this very run, and make sure that it is found."""
+        """Return what export made if an earlier attempt completed this run, and write the pointers to it again."""
         found = manifest.read_complete(self._store, self._run)
         if found is None or found.plan != self._context.plan.to_json() or found.versions != manifest.versions():
             return None
@@ -106,13 +106,13 @@ class Publisher:
         return [artifact for artifact in found.artifacts if artifact not in own]
 
     def publish(self, finished: Finished, timings: Mapping[str, float]) -> None:
-        """Write it all; `timings` are the seconds that were spent on it, by part.
+        """Write the files; `timings` are the seconds spent, by part.
 
         Raises:
-            StageError: the bucket cannot be written, or train's files are gone.
+            StageError: the bucket cannot be written, or train's files are missing.
         """
         known = self._checksums(finished)
-        self._delete_what_is_not_of(known)
+        self._delete_others(known)
         artifacts = [*self._trained.artifacts, *finished.artifacts]
         if finished.ggufs or finished.lora:
             self._put(f"{GGUF_FOLDER}/{CHAT_TEMPLATE}", self._prepared.chat_template)
@@ -146,15 +146,17 @@ class Publisher:
             path = f"{MERGED_FOLDER}/{CHECKSUMS}"
             text = self._store.get_bytes(f"{self._run}/{path}") or b""
             if hashlib.sha256(text).hexdigest() != finished.merged.sha256:
-                raise SettingsError(f"{self._run}/{path} was changed while export ran; start the job anew")
+                raise SettingsError(
+                    f"{self._run}/{path} was changed while export ran; delete this FineTuneJob and create it again"
+                )
             known[path] = finished.merged.sha256
             for line in text.decode().splitlines():
                 checksum, _, name = line.partition("  ")
                 known[f"{MERGED_FOLDER}/{name}"] = checksum
         return known
 
-    def _delete_what_is_not_of(self, known: Mapping[str, str]) -> None:
-        """Delete what an earlier attempt left in this run's folder and this one did not make."""
+    def _delete_others(self, known: Mapping[str, str]) -> None:
+        """Delete files of earlier attempts that are not in `known`."""
         for folder in (GGUF_FOLDER, MERGED_FOLDER, rejected.FOLDER):
             for stored in self._store.list(f"{self._run}/{folder}"):
                 if stored.key.removeprefix(f"{self._run}/") not in known:
@@ -164,7 +166,8 @@ class Publisher:
         data = self._store.get_bytes(f"{self._run}/{ANSWERS}")
         if data is None:
             raise SettingsError(
-                f"{self._store.uri} has no {self._run}/{ANSWERS}: train's files are gone; start the job anew"
+                f"{self._store.uri} has no {self._run}/{ANSWERS}: train's files are gone; "
+                "delete this FineTuneJob and create it again"
             )
         content = json.loads(data)
         for question, texts in zip(content["questions"], answers, strict=False):

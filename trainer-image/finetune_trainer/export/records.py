@@ -1,7 +1,7 @@
-"""What export has made, proven and uploaded already: one record per file, written after the file itself.
+"""Records of the files that export has made, verified and uploaded, each written after its file.
 
-A pod may be killed at any moment. The next attempt goes on at the first file without a valid record, and merges
-nothing if there is none.
+A pod may be killed at any moment. The next attempt continues with the first file that has no valid record. If all have
+one, it does not merge.
 """
 
 import logging
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Made(Model):
-    """What a file was made from and by. A file of other settings is another file."""
+    """What a file was made from and by. A record with other values does not count."""
 
     run_id: str
     adapter_sha256: str
@@ -28,13 +28,13 @@ class Record(Model):
     """One finished file."""
 
     made: Made
-    # Relative to the run's folder; of the merged model the folder, with a slash. None: it was proven and not asked for.
+    # Relative to the run's folder; for the merged model its folder, with a slash. None: verified, but not published.
     path: str | None
     size_bytes: int
-    # Of the merged model that of its list of files.
+    # For the merged model the checksum of its list of files.
     sha256: str
     parity: Parity | None = None
-    # To each question, of a GGUF.
+    # A GGUF's answer to each question.
     answers: list[str] | None = None
 
 
@@ -50,7 +50,7 @@ class ExportState:
         self._records: dict[str, Record] = {}
 
     def find(self, name: str) -> Record | None:
-        """Return the record of a file that need not be made again, or None."""
+        """Return the record of a file that is already complete, or None."""
         if name not in self._records:
             record = self._read(name)
             if record is None:
@@ -67,7 +67,7 @@ class ExportState:
         parity: Parity | None = None,
         answers: list[str] | None = None,
     ) -> Record:
-        """Record a file that is in its place now."""
+        """Record a file that is uploaded."""
         record = Record(
             made=self._made, path=path, size_bytes=size_bytes, sha256=sha256, parity=parity, answers=answers
         )
@@ -76,7 +76,7 @@ class ExportState:
         return record
 
     def forget(self, name: str) -> None:
-        """Delete a record before its file is replaced: a record never vouches for another file of the same size."""
+        """Delete a record before its file is replaced, or it would count for another file of the same size."""
         self._store.delete(self._layout.exported(name))
         self._records.pop(name, None)
 
@@ -90,7 +90,7 @@ class ExportState:
             return None
         if record.made != self._made or not self._is_there(record):
             return None
-        log.info("%s was made by an earlier attempt", name)
+        log.info("%s is complete: an earlier attempt made it", name)
         return record
 
     def _is_there(self, record: Record) -> bool:

@@ -1,7 +1,7 @@
-"""The export stage: merge, convert, prove, upload, hand over.
+"""The export stage: merge, convert, verify, upload, publish.
 
-Each file is proven before it is uploaded, uploaded while the next one is made, and recorded when it is in its place:
-an attempt that follows on a killed one goes on at the first file that is not recorded.
+Each file is verified before it is uploaded, uploaded while the next one is made, and recorded when it is uploaded.
+After a killed attempt, the next one continues with the first file that is not recorded.
 """
 
 import hashlib
@@ -32,19 +32,19 @@ from finetune_trainer.runtime.context import Context
 from finetune_trainer.storage.checksum import sha256_of
 from finetune_trainer.storage.store import Progress
 
-# Names of records, beside the types of `export.gguf`.
+# Names of records, besides the types in `export.gguf`.
 _SOURCE = "Source"
 _MERGED = "Merged"
 _LORA = "LoRA"
-# What the report tells of the stage; the rest of it, which runs beside these or has names of train's, is "export".
+# The parts shown in the report. Everything else counts as "export", such as uploads, which run in the background.
 _REPORTED = ("merge", "convert", "importance", "quantize", "prove", "answer")
 
 
 def run(context: Context) -> StageResult:
-    """Make what the plan asks for of the trained adapter, then the manifest.
+    """Make the files that the plan asks for, then the manifest.
 
     Raises:
-        StageError: nothing is published that is not what was trained.
+        StageError: a file could not be made, or is not the model that was trained. It is not published.
     """
     started, clock = time.monotonic(), StageClock(context.reporter)
     description, trained = stage_results.read_prepared(context), stage_results.read(context, "train")
@@ -64,10 +64,10 @@ def run(context: Context) -> StageResult:
 
 
 def _make(context: Context, description: Prepared, trained: StageResult, clock: StageClock) -> Finished:
-    """Bring everything that the plan asks for into the bucket."""
+    """Put everything that the plan asks for into the bucket."""
     run_folder = context.layout.run(description.run_id)
     made = Made(run_id=description.run_id, adapter_sha256=adapter_sha256(trained), trainer=build_id())
-    # What an earlier attempt completed is not complete while this one replaces files.
+    # A run that an earlier attempt completed is incomplete while this attempt replaces files.
     context.store.delete(f"{run_folder}/{MANIFEST}")
     state = ExportState(context.store, context.layout, run_folder, made)
     digest = hashlib.sha256(made.model_dump_json().encode()).hexdigest()[:16]
@@ -84,7 +84,7 @@ def _make(context: Context, description: Prepared, trained: StageResult, clock: 
 
 
 class _Export:
-    """One attempt: from the adapter to files that are proven, uploaded and recorded."""
+    """One attempt: from the adapter to files that are verified, uploaded and recorded."""
 
     def __init__(
         self,
@@ -105,15 +105,15 @@ class _Export:
         self._clock = clock
 
     def make(self) -> None:
-        """Make what is missing, one file after another; the last upload may be under way still."""
-        # First: it is made soonest, and what is wrong with it shows before hours of other work.
+        """Make what is missing, one file after another. The last upload may still be running."""
+        # First, because it is quick: a problem shows before hours of other work.
         if self._plan.lora_gguf and self._state.find(_LORA) is None:
             self._make_lora()
         missing = [t for t in self._plan.gguf if not self._is_done(t)]
         needs_merged = self._plan.merged and self._state.find(_MERGED) is None
         if not missing and not needs_merged:
             return
-        # Asked for or not: what is wrong with the merged model shows in this file, and the others are made of it.
+        # Always, even if not asked for: the others are made from it, and it shows what is wrong with the merged model.
         source = self._files.converted("F16")
         checksum = sha256_of(source)
         proof = self._source_parity(source, checksum)
@@ -133,7 +133,11 @@ class _Export:
         source.unlink()
 
     def finished(self) -> Finished:
-        """Return what is in the bucket, once `make` is done."""
+        """Return what is in the bucket after `make`.
+
+        Raises:
+            GuardError: a file is missing.
+        """
         return Finished(
             ggufs={t: self._record(t) for t in self._plan.gguf},
             modelfiles={t: self._record(_modelfile(t)) for t in self._plan.gguf},
@@ -151,14 +155,14 @@ class _Export:
         return all(self._state.find(name) is not None for name in (gguf_type, _modelfile(gguf_type)))
 
     def _make_lora(self) -> None:
-        """Prove the adapter's GGUF on a GGUF of the base, and start its upload. Prepare made sure that it has one."""
+        """Verify the adapter's GGUF with a GGUF of the base, which prepare made sure of, and start its upload."""
         path, base = self._files.lora_gguf(), self._files.base_gguf()
         proof = self._prove(_LORA, base, "F16", lora=path)
         base.unlink()
         self._upload(_LORA, path, proof)
 
     def _source_parity(self, source: Path, checksum: str) -> Parity:
-        """Prove the file that the others are made of, unless an earlier attempt has done so."""
+        """Verify the file that the others are made from, unless an earlier attempt did."""
         for record in (self._state.find("F16"), self._state.find(_SOURCE)):
             if record is not None and record.sha256 == checksum and record.parity is not None:
                 return record.parity
@@ -170,7 +174,7 @@ class _Export:
         """Compare a file, or a base's file with `lora` beside it, with the trained model.
 
         Raises:
-            ModelError: it is another model. It lies below rejected/ then.
+            ModelError: it is not the trained model. The file is then in rejected/.
         """
         self._uploader.check()
         try:
@@ -185,7 +189,7 @@ class _Export:
                     lora=lora,
                 )
         except parity_check.Rejected as error:
-            # What was finished before is recorded before the stage ends.
+            # Earlier files are uploaded and recorded before the stage ends.
             self._uploader.wait()
             advised = rejected.advice(None if lora else gguf_type, self._trained_in_4bit, self._prepared.merge_base)
             with self._clock.part("upload", "Uploading") as advance:
@@ -198,7 +202,7 @@ class _Export:
         )
 
     def _finish(self, gguf_type: GGUFType, path: Path, proof: Parity, *, source_sha256: str | None = None) -> None:
-        """Let a proven file answer, and start its upload; `source_sha256` as in `_upload`."""
+        """Ask a verified file the questions and start its upload; `source_sha256` as in `_upload`."""
         with self._clock.part("answer", "Evaluating"):
             answers = parity_check.answers(
                 path,
@@ -219,10 +223,10 @@ class _Export:
         *,
         source_sha256: str | None = None,
     ) -> None:
-        """Start the upload of one GGUF, and record it when it is in its place.
+        """Start the upload of one GGUF, which ends with its record.
 
-        `source_sha256`: the checksum of the file that the others are made of, which stays on the disk; None: of
-        another file, which is deleted.
+        `source_sha256`: the checksum of the file that the others are made from, which stays on the disk. None: another
+        file, which is deleted after the upload.
         """
 
         def upload(progress: Progress) -> None:
@@ -241,7 +245,7 @@ class _Export:
         self._uploader.start(path.stat().st_size, upload)
 
     def _upload_merged(self, proof: Parity) -> None:
-        """Start the upload of the merged model, of which every file goes as soon as it is in the bucket."""
+        """Start the upload of the merged model, whose weights are then deleted."""
         folder = self._files.merged()
         paths = sorted(path for path in folder.iterdir() if path.is_file())
         total = sum(path.stat().st_size for path in paths)
@@ -252,7 +256,7 @@ class _Export:
             for path in paths:
                 lines.append(f"{self._upload_merged_file(path, progress)}  {path.name}\n")
                 size += path.stat().st_size
-            # The folder without its list is no merged model, for who reads it.
+            # Last: readers take the folder for complete when this list exists.
             checksums = "".join(lines).encode()
             self._context.store.put_bytes(f"{self._run}/{MERGED_FOLDER}/{CHECKSUMS}", checksums)
             digest = hashlib.sha256(checksums).hexdigest()
@@ -262,7 +266,7 @@ class _Export:
         self._uploader.start(total, upload)
 
     def _upload_merged_file(self, path: Path, progress: Progress) -> str:
-        """Return the checksum."""
+        """Upload a file unless it is there; return its checksum."""
         name = f"{_MERGED}-{path.name}"
         checksum, size = sha256_of(path), path.stat().st_size
         there = self._state.find(name)

@@ -1,4 +1,4 @@
-"""A scratch folder that outlives the process if that is killed, for the next attempt to go on in."""
+"""A scratch folder that survives if the process is killed, so that the next attempt can continue in it."""
 
 import fcntl
 import shutil
@@ -11,8 +11,8 @@ from pathlib import Path
 def kept_folder(scratch: Path, prefix: str, made_from: str) -> Iterator[Path]:
     """Yield a folder beside `scratch`, and remove it unless this process is killed.
 
-    It is found again by `prefix` and `made_from`; one of the same prefix that was made from something else is removed.
-    While another process uses it, this one works in `scratch`.
+    The next attempt finds it by `prefix` and `made_from`. A folder with the same prefix and another `made_from` is
+    removed. While another process uses the folder, this one works in `scratch`.
     """
     folder = scratch.parent / f"{prefix}-{made_from}"
     for old in scratch.parent.glob(f"{prefix}-*"):
@@ -31,7 +31,7 @@ def kept_folder(scratch: Path, prefix: str, made_from: str) -> Iterator[Path]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
-    """Yield whether no other process uses the folder; inside, none does. The lock goes with its process."""
+    """Yield whether this process has the folder for itself. The lock ends with the process."""
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

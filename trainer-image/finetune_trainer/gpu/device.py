@@ -1,4 +1,4 @@
-"""Is this node's GPU usable? Asked in the first second of train, before anything is downloaded."""
+"""Checks this node's GPU in the first second of train, before anything is downloaded."""
 
 import ctypes
 import logging
@@ -13,7 +13,7 @@ from finetune_trainer.gpu.memory_fallback import Shortage
 # (CUDA Toolkit release notes, "CUDA Toolkit and Minimum Required Driver Version for CUDA Minor Version Compatibility").
 OLDEST_DRIVER = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
 _MIB = 1024 * 1024
-# How torch, the CUDA libraries, bitsandbytes, transformers and Unsloth say that GPU memory was too small.
+# How torch, the CUDA libraries, bitsandbytes, transformers and Unsloth report that GPU memory ran out.
 _OUT_OF_MEMORY = (
     "out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
@@ -23,7 +23,7 @@ _OUT_OF_MEMORY = (
 )
 # Ampere and newer compute in BF16; older ones, such as T4, in FP16 with a scaled loss.
 BF16_SINCE = (8, 0)
-# With less than this share free, somebody else uses the GPU.
+# With less than this share free, another program uses the GPU.
 _USUALLY_FREE = 0.9
 log = logging.getLogger(__name__)
 
@@ -58,10 +58,10 @@ def find(allow_cpu: bool) -> GPU | None:
     except (RuntimeError, AssertionError) as error:
         if ran_out(error):
             raise GPUUnusableError(
-                "the memory of this node's GPU is full: something else uses it; another node is tried"
+                "the memory of this node's GPU is full: another program uses it; another node will be tried"
             ) from error
         raise GPUUnusableError(
-            f"the GPU of this node does not work: {_first_line(error)}; another node is tried"
+            f"the GPU of this node does not work: {_first_line(error)}; another node will be tried"
         ) from error
     check_sum(total)
     capability = torch.cuda.get_device_capability()
@@ -81,17 +81,17 @@ def find(allow_cpu: bool) -> GPU | None:
 
 
 def in_words(gpu: GPU) -> list[str]:
-    """Return what the log says of a GPU before anything else happens."""
-    said = [
+    """Return the lines with which the log begins: the GPU, and whether another program uses it."""
+    lines = [
         f"{gpu.name}, driver {gpu.driver}, compute capability {gpu.capability[0]}.{gpu.capability[1]}, "
         f"{gpu.free_mib} of {gpu.total_mib} MiB free"
     ]
     if gpu.free_mib < _USUALLY_FREE * gpu.total_mib:
-        said.append(
-            f"something else uses {gpu.total_mib - gpu.free_mib} MiB of this GPU: training has to do with the rest, "
-            "and is slower or may not fit"
+        lines.append(
+            f"another program uses {gpu.total_mib - gpu.free_mib} MiB of this GPU: training gets only the rest, so it "
+            "may be slower or not fit"
         )
-    return said
+    return lines
 
 
 def check_sum(total: int) -> None:
@@ -102,7 +102,7 @@ def check_sum(total: int) -> None:
     """
     if total != 8:
         raise GPUUnusableError(
-            f"the GPU of this node computes wrong results (8 ones add up to {total}); another node is tried"
+            f"the GPU of this node computes wrong results (8 ones add up to {total}); another node will be tried"
         )
 
 
@@ -115,8 +115,8 @@ def check_driver(driver: str | None, cuda: str | None) -> None:
     if driver is None:
         raise GPUUnusableError(
             "no NVIDIA driver is visible in this pod, so there is no GPU to train on; check the device plugin and "
-            "spec.compute.accelerator and spec.compute.runtimeClassName, or let the administrator set "
-            "trainer.allowCPU for a trial without a GPU"
+            "spec.compute.accelerator and spec.compute.runtimeClassName, or ask the administrator to "
+            "set trainer.allowCPU for a trial without a GPU"
         )
     if cuda is None:
         raise GPUUnusableError("this trainer image has a torch without CUDA; use the image that belongs to the chart")
@@ -148,7 +148,7 @@ def check_memory(gpu: GPU, weights_mib: int) -> None:
 
     Raises:
         OutOfGPUMemoryError: they never fit this GPU.
-        GPUUnusableError: they would, if others did not use the GPU.
+        GPUUnusableError: they would, if no other program used the GPU.
     """
     if weights_mib > gpu.total_mib:
         raise OutOfGPUMemoryError(
@@ -158,12 +158,12 @@ def check_memory(gpu: GPU, weights_mib: int) -> None:
     if weights_mib > gpu.free_mib:
         raise GPUUnusableError(
             f"only {gpu.free_mib} of {gpu.total_mib} MiB of {gpu.name} are free and the weights need about "
-            f"{weights_mib} MiB: something else uses this GPU; another node is tried"
+            f"{weights_mib} MiB: another program uses this GPU; another node will be tried"
         )
 
 
 def ran_out(error: BaseException | None) -> bool:
-    """Return whether an error, or what it was raised from, says that GPU memory was too small."""
+    """Return whether an error, or one that it was raised from, means that GPU memory ran out."""
     while error is not None:
         text = str(error)
         if type(error).__name__ == "OutOfMemoryError" or any(sign in text for sign in _OUT_OF_MEMORY):
@@ -173,7 +173,7 @@ def ran_out(error: BaseException | None) -> bool:
 
 
 def shortage(gpu: GPU | None, error: BaseException) -> Shortage | None:
-    """Return what an error says about memory that ran out on `gpu`, or None if it is another error."""
+    """Return the shortage that an error reports on `gpu`, or None if it is another error."""
     mine = isinstance(error, StageError) and not isinstance(error, ModelError)
     if mine or gpu is None or not ran_out(error):
         return None
@@ -181,13 +181,13 @@ def shortage(gpu: GPU | None, error: BaseException) -> Shortage | None:
 
 
 def asked_mib(error: BaseException) -> int:
-    """Return how much torch's out-of-memory error was asked for; 0 if it does not say."""
+    """Return how much memory torch failed to allocate, in MiB; 0 if its error does not say."""
     found = re.search(r"[Tt]ried to allocate ([0-9.]+) (KiB|MiB|GiB)", str(error))
     return math.ceil(float(found[1]) * {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024}[found[2]]) if found else 0
 
 
 def peak_mib() -> int | None:
-    """Return the most GPU memory that torch held, or None on a CPU."""
+    """Return the most GPU memory that torch reserved, or None on a CPU."""
     import torch
 
     return int(torch.cuda.max_memory_reserved()) // _MIB if torch.cuda.is_available() else None

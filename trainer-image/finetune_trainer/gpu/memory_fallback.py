@@ -1,4 +1,4 @@
-"""What to try when the GPU's memory was too small: one rung down, from fast to frugal. The result stays the same."""
+"""The fallback when GPU memory runs out: more frugal settings, one step at a time. The result stays the same."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from finetune_trainer.gpu.memory_settings import MemorySettings
 
 @dataclass(frozen=True)
 class Shortage:
-    """What ran out, in MiB."""
+    """How much memory there was and how much was needed, in MiB."""
 
     gpu: str
     # Before anything was loaded.
     free_mib: int
-    # Held when it ran out, and what was asked for on top: the job needs more than this.
+    # What was reserved when it ran out, plus what could not be allocated: the job needs more than this.
     needed_mib: int
 
 
-def below(memory_settings: MemorySettings, batch_size: int) -> MemorySettings | None:
-    """Return the next rung, or None after the last one.
+def more_frugal(memory_settings: MemorySettings, batch_size: int) -> MemorySettings | None:
+    """Return the next settings, or None after the last ones; `batch_size` is that of one process.
 
     Recompute activations; then halve the micro-batch down to 2; then keep activations in host memory; then one
     example at a time.
@@ -40,7 +40,7 @@ def in_words(memory_settings: MemorySettings) -> str:
 
 
 def stepped_down(training: TrainingPlan, shortage: Shortage, failed: MemorySettings, following: MemorySettings) -> str:
-    """Return what the log says between two rungs."""
+    """Return the log line between two attempts."""
     asked = [
         f"spec.training.{name}"
         for name, set_by_user, changed in (
@@ -52,12 +52,12 @@ def stepped_down(training: TrainingPlan, shortage: Shortage, failed: MemorySetti
     instead = f", instead of the job's {' and '.join(asked)}" if asked else ""
     return (
         f"{in_words(failed)} needs more than {shortage.needed_mib} MiB of GPU memory and {shortage.gpu} had "
-        f"{shortage.free_mib} MiB free; going on with {in_words(following)}{instead}: the result stays the same"
+        f"{shortage.free_mib} MiB free; continuing with {in_words(following)}{instead}: the result stays the same"
     )
 
 
 def exhausted(shortage: Shortage, tried: Sequence[MemorySettings]) -> str:
-    """Return the sentence for the user after the last rung."""
+    """Return the sentence for the user after the last settings."""
     return (
         f"the GPU's memory is too small for this job: {shortage.gpu} had {shortage.free_mib} MiB free, and even "
         f"{in_words(tried[-1])} needs more than {shortage.needed_mib} MiB (tried: "

@@ -1,4 +1,4 @@
-"""How much GPU memory one attempt at training may take: the rungs of the ladder from fast to frugal."""
+"""The settings that decide how much GPU memory training takes; from fast to frugal, none changes the result."""
 
 from dataclasses import dataclass
 from typing import Literal

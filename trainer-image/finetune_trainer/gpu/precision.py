@@ -1,4 +1,4 @@
-"""The arithmetic of training: BF16 where the GPU has it."""
+"""The precision of training: BF16 if the GPU supports it."""
 
 from typing import Any, Literal
 
@@ -9,10 +9,10 @@ Precision = Literal["bf16", "fp16", "fp32"]
 
 
 def precision(requested: str, gpu: GPU | None) -> Precision:
-    """Return the arithmetic of training; a CPU always computes in 32 bit.
+    """Return the precision of training; a CPU always computes in 32 bit.
 
     Raises:
-        SettingsError: BF16 on a GPU that has none.
+        SettingsError: BF16 on a GPU that does not support it.
     """
     if gpu is None:
         return "fp32"

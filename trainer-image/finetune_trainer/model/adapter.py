@@ -12,7 +12,7 @@ from finetune_trainer.run_folder.prepared import Prepared
 FOLDER = "adapter"
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
-# Files of a model folder that belong to the tokenizer, whichever of them there are.
+# Files of a model folder that belong to the tokenizer, as far as they exist.
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -32,7 +32,7 @@ def start_from(model: Any, folder: Path) -> None:
     """Set the fresh adapter to the earlier one in `folder`.
 
     Raises:
-        ModelError: they have not the same matrices.
+        ModelError: their matrices differ.
     """
     import torch
     from safetensors import safe_open
@@ -42,7 +42,7 @@ def start_from(model: Any, folder: Path) -> None:
         if matrices.keys() != set(file.keys()) or any(
             list(p.shape) != file.get_slice(name).get_shape() for name, p in matrices.items()
         ):
-            raise ModelError("model.adapter has not the matrices that this model's adapter has; start without it")
+            raise ModelError("model.adapter does not have the same matrices as this model's adapter; leave it out")
         for name, parameter in matrices.items():
             parameter.copy_(file.get_tensor(name))
 
@@ -60,15 +60,15 @@ def changed(model: Any, start: Path | None = None) -> bool:
 
 
 def check_trained(model: Any, start: Path | None = None) -> None:
-    """Make sure that training changed the adapter (see `changed`) to something that is of use.
+    """Check that training changed the adapter (see `changed`) and that its weights are finite.
 
     Raises:
-        SettingsError: every B is what it was, or a weight is no finite number.
+        SettingsError: no B changed, or a weight is not finite.
     """
-    # The last update has no loss after it that would show this.
+    # No loss is computed after the last update, which would show this.
     if not all(bool(p.isfinite().all()) for p in _matrices(model).values()):
         raise SettingsError(
-            "the adapter's weights are no finite numbers after training; lower spec.training.learningRate, or set "
+            "the adapter's weights are not finite after training; lower spec.training.learningRate, or set "
             "spec.training.precision to BF16 where the GPU has it"
         )
     if not changed(model, start):
@@ -86,10 +86,10 @@ def _matrices(model: Any) -> dict[str, Any]:
 def save(model: Any, prepared: Prepared, weights: Path, folder: Path, chat_template: str | None) -> None:
     """Write the adapter in PEFT's format with the tokenizer's original files.
 
-    Original, because a tokenizer that was loaded and saved again may differ in its special tokens.
+    The original files, because a tokenizer that is loaded and saved again may differ in its special tokens.
     """
     model.save_pretrained(str(folder), safe_serialization=True)
-    # It describes the folder that the base was loaded from, which nobody else has.
+    # It names the local folder that the base was loaded from.
     (folder / "README.md").unlink(missing_ok=True)
     config = json.loads((folder / CONFIG).read_text())
     (folder / CONFIG).write_text(json.dumps(portable(config, prepared), indent=2, sort_keys=True) + "\n")
@@ -101,7 +101,7 @@ def save(model: Any, prepared: Prepared, weights: Path, folder: Path, chat_templ
 
 
 def portable(config: dict[str, Any], prepared: Prepared) -> dict[str, Any]:
-    """Return adapter_config.json with a base name that means something elsewhere, and the same bytes every time."""
+    """Return adapter_config.json with a portable base name, and the same bytes every time."""
     modules = config.get("target_modules")
     return config | {
         "base_model_name_or_path": prepared.model.reference,

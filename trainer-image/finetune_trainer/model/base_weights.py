@@ -1,7 +1,7 @@
-"""The weights that an adapter is added to: as they are stored, or as training saw them.
+"""The weights that an adapter is merged into: as they are stored, or as training saw them.
 
 Training loads a 16-bit repository in its own precision and, with NF4, rounds the linear layers to 4 bit; a repository
-stored in 4 bit is rounded already. Either way it computes with the rounded weights in its precision.
+stored in 4 bit is already rounded. In both cases it computes with the rounded weights in its precision.
 """
 
 import math
@@ -36,7 +36,7 @@ class Loading(Model):
 
 def loading(model: Any, precision: Precision) -> Loading:
     """Return how `model`, with its adapter, was loaded."""
-    # A layer with LoRA shows the weight of the layer in it too.
+    # A layer with LoRA also has the weight of the layer that it wraps.
     in_4bit = dict.fromkeys(
         name.removeprefix("base_model.model.").removesuffix(".base_layer")
         for name, module in model.named_modules()
@@ -46,9 +46,9 @@ def loading(model: Any, precision: Precision) -> Loading:
 
 
 class BaseWeight:
-    """One weight, read in pieces as it is stored."""
+    """One weight, read in pieces."""
 
-    # Pieces begin at multiples of that many weights.
+    # Pieces start at multiples of this number of weights.
     unit = 1
 
     def __init__(self, name: str, shape: tuple[int, ...], weights: Weights, kind: Any = None) -> None:
@@ -83,13 +83,13 @@ class _In4Bit(BaseWeight):
 
 
 class BaseWeights:
-    """All weights of the files, without the tensors that only describe others."""
+    """All weights of the files, without tensors that describe other tensors."""
 
     def __init__(self, files: Sequence[Path], loaded: Loading | None) -> None:
         """Open the files; with `loaded` the weights are what training saw.
 
         Raises:
-            ModelError: a file is damaged, or these are not the weights that were trained.
+            ModelError: a file is damaged, or these are not the weights that training used.
         """
         self._weights = Weights(files)
         tensors = self._weights.tensors
@@ -98,7 +98,7 @@ class BaseWeights:
         self._rounded = {f"{module}.weight" for module in loaded.in_4bit} if loaded else set()
         if unknown := sorted(self._rounded - self.shapes.keys()):
             raise ModelError(
-                f"{unknown[0]} was trained in 4 bit and is not in the model's files under that name; set "
+                f"{unknown[0]} was loaded in 4 bit in training and is missing in the model's files; set "
                 "spec.export.mergeBase to Original"
             )
 
@@ -119,7 +119,7 @@ class BaseWeights:
         return [t.name for t in self._weights.of_file(file) if t.name in self.shapes]
 
     def open(self, name: str, threads: ThreadPoolExecutor) -> BaseWeight:
-        """Return a weight to read; what of it has to be in memory is computed with `threads`."""
+        """Return a weight to read; `threads` quantize it if training did so on load."""
         tensors, shape = self._weights.tensors, self.shapes[name]
         if nf4.state_name(name, tensors) is not None:
             return _In4Bit(name, self._weights, self._kind, self._state(name))

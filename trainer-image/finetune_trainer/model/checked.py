@@ -1,4 +1,4 @@
-"""What prepare knows of a model that passed its checks."""
+"""What prepare knows about a model that passed its checks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,13 +12,13 @@ from finetune_trainer.sources.resolved import ResolvedModel
 
 @dataclass(frozen=True)
 class CheckedModel:
-    """The model, pinned, and what the data needs of it."""
+    """The pinned model, and what the data needs from it."""
 
     resolved: ResolvedModel
     tokenizer: Any
     tensors: Mapping[str, Tensor]
     generation_eos: list[int]
-    # None: its config.json does not tell the sizes that GPU memory follows from.
+    # None: its config.json lacks the sizes that the estimate of GPU memory needs.
     shape: Shape | None = None
     # Its config.json.
     config: Mapping[str, Any] = field(default_factory=dict)

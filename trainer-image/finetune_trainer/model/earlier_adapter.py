@@ -23,7 +23,7 @@ from finetune_trainer.storage.open import open_s3
 from finetune_trainer.storage.store import Store
 
 _PICKLE = "adapter_model.bin"
-# Settings of PEFT's that change what an adapter computes, and that no adapter of ours has.
+# PEFT settings that change what an adapter computes. Our adapters have these values.
 _PLAIN = {
     "bias": "none",
     "use_dora": False,
@@ -38,7 +38,7 @@ _PLAIN = {
 
 class _Place(NamedTuple):
     store: Store
-    # Of the folder in the store; "": its root.
+    # The adapter's folder in the store; "": its root.
     folder: str
     uri: str
     run_id: str | None = None
@@ -48,8 +48,8 @@ def resolve(context: Context, model: CheckedModel) -> ResolvedAdapter | None:
     """Return the plan's adapter, pinned by its checksum, or None if the plan has none.
 
     Raises:
-        ModelError: it is not there, no LoRA adapter in safetensors, or one of another model.
-        SettingsError: the job asks for an adapter of another form.
+        ModelError: it does not exist, is not a LoRA adapter in safetensors, or belongs to another model.
+        SettingsError: the job's LoRA settings differ from the adapter's.
         AccessDeniedError, UnavailableError: as `store.Store`.
     """
     plan = context.plan.model.adapter
@@ -73,14 +73,14 @@ def fetch(context: Context, resolved: ResolvedAdapter | None) -> Path | None:
     """Return a folder with the adapter that prepare pinned, or None if there is none to start from.
 
     Raises:
-        ModelError: it changed after prepare, or is gone.
+        ModelError: it changed or disappeared after prepare.
         AccessDeniedError, UnavailableError: as `store.Store`.
     """
     if resolved is None:
         return None
     plan = context.plan.model.adapter
     if plan is None:
-        raise SettingsError("prepare ran with another plan, one with model.adapter; run prepare again")
+        raise SettingsError("prepare ran with a different plan, which has model.adapter; run prepare again")
     if resolved.folder is not None:
         place = _Place(context.store, resolved.folder, resolved.uri, resolved.run_id)
     else:
@@ -88,7 +88,8 @@ def fetch(context: Context, resolved: ResolvedAdapter | None) -> Path | None:
     folder = _download(context, place)
     if sha256_of(folder / WEIGHTS) != resolved.sha256:
         raise ModelError(
-            f"model.adapter: {resolved.uri}/{WEIGHTS} changed after prepare had checked it; create the job anew"
+            f"model.adapter: {resolved.uri}/{WEIGHTS} changed after prepare checked it; "
+            "delete this FineTuneJob and create it again"
         )
     return folder
 
@@ -99,7 +100,7 @@ def _find(context: Context, plan: AdapterPlan) -> _Place:
         if found is None:
             raise ModelError(
                 f'model.adapter: the FineTuneJob "{plan.job}" has no complete run below {context.store.uri}; '
-                "wait until it has succeeded, and give both jobs the same spec.output.s3.uri"
+                "wait until it succeeds, and use the same spec.output.s3.uri in both jobs"
             )
         folder, manifest = found
         return _Place(context.store, f"{folder}/{FOLDER}", join_uri(context.store.uri, folder), manifest.run_id)
@@ -116,12 +117,12 @@ def _download(context: Context, place: _Place) -> Path:
     if WEIGHTS not in names and _PICKLE in names:
         raise ModelError(
             f"model.adapter: {place.uri} has its weights as a pickle file ({_PICKLE}) only, which can run code; "
-            "save the adapter anew as safetensors"
+            "save the adapter again as safetensors"
         )
     for name in (CONFIG, WEIGHTS):
         if name not in names:
             raise ModelError(
-                f"model.adapter: {place.uri} has no {name}; give the folder of an adapter, as PEFT saves one"
+                f"model.adapter: {place.uri} has no {name}; name the folder of an adapter as PEFT saves it"
             )
     folder = context.scratch / "earlier-adapter"
     folder.mkdir(exist_ok=True)
@@ -156,12 +157,12 @@ def _check_kind(config: Mapping[str, Any], uri: str) -> None:
     for name, plain in _PLAIN.items():
         if (config.get(name) or plain) != plain:
             raise ModelError(
-                f"model.adapter: {uri} was made with {name}, which cannot be continued; start from a plain LoRA adapter"
+                f"model.adapter: {uri} was made with {name}, which cannot be continued; use a plain LoRA adapter"
             )
 
 
 def _check_fits(config: Mapping[str, Any], tensors: Mapping[str, Tensor], model: CheckedModel, uri: str) -> None:
-    """Hold the shapes against the model's: B A must have the shape of the weight that it is added to."""
+    """Compare the shapes with the model's: B A must have the shape of the weight that it is added to."""
     pairs: dict[str, dict[str, tuple[int, ...]]] = {}
     for key, tensor in tensors.items():
         weight, part = module_of(key)
@@ -187,7 +188,7 @@ def _pair_fits(pair: Mapping[str, tuple[int, ...]], weight: Tensor | None) -> bo
 
 
 def _check_request(config: Mapping[str, Any], tensors: Mapping[str, Tensor], lora: LoRAPlan, uri: str) -> None:
-    """An adapter goes on in the form that it has: say all that has to change in the job at once."""
+    """Check that the job's LoRA settings are the adapter's; the message names all differences at once."""
     modules = sorted({module_of(key)[0].split(".")[-2] for key in tensors})
     present: dict[str, tuple[object, object]] = {
         "rank": (config.get("r"), lora.rank),
@@ -198,8 +199,7 @@ def _check_request(config: Mapping[str, Any], tensors: Mapping[str, Tensor], lor
     changes = [f"{name} to {_text(has)}" for name, (has, asked) in present.items() if has != asked]
     if changes:
         raise SettingsError(
-            f"model.adapter: {uri} has another form than training.lora asks for; "
-            f"in spec.training.lora, set {' and '.join(changes)}"
+            f"model.adapter: {uri} does not match training.lora; in spec.training.lora, set {' and '.join(changes)}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Loads the pinned weights from a local folder and puts a LoRA adapter on them."""
+"""Loads the pinned weights from a local folder and attaches a LoRA adapter."""
 
 import os
 from collections.abc import Sequence
@@ -31,14 +31,14 @@ def load(
     Raises:
         ModelError: the weights cannot be loaded, or the model has none of the target modules; or see
             `adapter.start_from`.
-        SettingsError: see `precision`; or a target module takes no adapter.
+        SettingsError: see `precision`; or a target module cannot have an adapter.
     """
     _check_targets(plan.training.lora.target_modules)
-    # Tokenized rows need no pool of workers, each of which takes 680 MB.
+    # Tokenized rows need no worker processes, each of which takes 680 MB.
     os.environ["UNSLOTH_DATASET_NUM_PROC"] = "0"
     # Unsloth compiles each layer twice, with gradients for the policy and without for the reference, and the two round
-    # BF16 at other places: on an H100 an untrained policy differed from its reference by 0.36 nats a row, and DPO began
-    # at 0.700 instead of log 2. Not compiled, the two are equal to the last bit.
+    # BF16 at different places: on an H100 an untrained policy differed from its reference by 0.36 nats a row, and DPO
+    # started at 0.700 instead of log 2. Without compilation the two are equal to the last bit.
     if methods.of(plan.training.method).compared_with_reference:
         os.environ["UNSLOTH_BLOCK_COMPILE"] = "0"
     # Unsloth first: it patches the libraries that are imported after it.
@@ -84,10 +84,12 @@ def load(
 
 
 def _check_targets(modules: Sequence[str]) -> None:
-    """Refuse what would be trained in full instead of by LoRA, and could not be merged."""
+    """Refuse modules that would be trained in full instead of with LoRA, and could not be merged."""
     for module in ("embed_tokens", "lm_head"):
         if module in modules:
-            raise SettingsError(f"spec.training.lora.targetModules has {module}, which takes no adapter; leave it out")
+            raise SettingsError(
+                f"spec.training.lora.targetModules has {module}, which cannot have an adapter; leave it out"
+            )
 
 
 def for_training(model: Any) -> None:

@@ -1,8 +1,8 @@
-"""The 4-bit weights of bitsandbytes, as training computed with them.
+"""The 4-bit weights of bitsandbytes, as training computes with them.
 
-Stored are two codes a byte, the first in the high half, and the largest magnitude (absmax) of every block of weights;
-the absmax may be in 8 bit itself, around their mean ("nested", https://arxiv.org/abs/2305.14314 section 3). All
-arithmetic is in 32 bit and in bitsandbytes' order, so that every weight is its own to the last bit.
+A file stores two codes per byte, the first in the high half, and the largest magnitude (absmax) of every block of
+weights; the absmax may itself be in 8 bit, around their mean ("nested", https://arxiv.org/abs/2305.14314 section 3).
+All arithmetic is in 32 bit and in bitsandbytes' order, so that every weight equals bitsandbytes' to the last bit.
 """
 
 import json
@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-# bitsandbytes' own when weights are quantized on load.
+# bitsandbytes' defaults for quantization on load.
 BLOCK = 64
 NESTED_BLOCK = 256
-# Of `weight`: what describes its codes.
+# Suffixes of the tensor that describes the codes of a weight.
 STATES = (".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4")
 Kind = Literal["nf4", "fp4"]
 _PARTS = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map")
@@ -26,13 +26,13 @@ def state_name(weight: str, names: Mapping[str, Any]) -> str | None:
 
 
 def describes(name: str, names: Mapping[str, Any]) -> bool:
-    """Whether the tensor is no weight but describes one in 4 bit."""
+    """Return whether the tensor describes a 4-bit weight instead of being a weight."""
     return any(name.endswith(suffix) and name.removesuffix(suffix) in names for suffix in (*STATES, *_PARTS))
 
 
 @dataclass(frozen=True)
 class State:
-    """What turns codes into weights."""
+    """What is needed to turn codes into weights."""
 
     # float32 [blocks]
     absmax: Any
@@ -64,7 +64,7 @@ def read_state(weight: str, names: Mapping[str, Any], read: Callable[[str], Any]
     """Return the state of a stored weight; `read` returns a tensor by its name.
 
     Raises:
-        KeyError: one of the tensors that belong to it is missing.
+        KeyError: one of its tensors is missing.
         ValueError: its description is damaged.
     """
     described = _described(weight, names, read)
@@ -100,14 +100,14 @@ class Decoder:
 
         self._state = state
         values = state.values.numpy()
-        # Both weights of a byte in one look-up, as eight bytes.
+        # Looks up both weights of a byte at once, as eight bytes.
         pairs = np.stack([np.repeat(values, 16), np.tile(values, 16)], axis=1)
         self._pairs = np.ascontiguousarray(pairs, dtype=np.float32).view(np.float64).reshape(256)
 
     def decode(self, codes: Any, start: int) -> Any:
-        """Return the weights (float32, flat) of packed codes (uint8 array); `start` is the first one's number.
+        """Return the weights (float32, flat) of packed codes (uint8 array); `start` is the index of the first one.
 
-        `start` is at the beginning of a block.
+        `start` must be the beginning of a block.
         """
         import numpy as np
         import torch

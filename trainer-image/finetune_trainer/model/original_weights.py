@@ -1,4 +1,4 @@
-"""Whether 16-bit weights are those that a 4-bit repository was made from."""
+"""Checks that 16-bit weights are the ones that a 4-bit repository was made from."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +13,10 @@ from finetune_trainer.model.merge_base import ADVICE
 from finetune_trainer.model.safetensors_header import Tensor
 from finetune_trainer.model.tensor_files import weight_files
 
-# Of the error that rounding the original makes. Kernels round ties differently; weights that were trained further are
-# off by more than that.
+# A factor of the error of rounding the original. Kernels round ties differently; weights that were trained further
+# differ by more.
 _TOLERANCE = 1.02
-# Made of the embeddings where they are tied, and then left out or not.
+# A copy of the embeddings if they are tied, and then optional in the files.
 _TIED = "lm_head.weight"
 
 
@@ -26,7 +26,7 @@ def check_listed(
     config: Mapping[str, Any],
     original_config: Mapping[str, Any],
 ) -> None:
-    """Check what is seen without the weights: `original` is 16 bit and the same model.
+    """Check without reading the weights that `original` is in 16 bit and the same model.
 
     Raises:
         ModelError: it is not.
@@ -44,7 +44,7 @@ def check_listed(
             if name == _TIED:
                 continue
             raise _different(f"it has no {name}")
-        # Two weights a byte; the shape is in the file, which is not here yet.
+        # Two weights per byte; the shape is in the file, which is not downloaded yet.
         same = (
             (prod(original[name].shape) + 1) // 2 == tensor.length if packed else original[name].shape == tensor.shape
         )
@@ -53,7 +53,7 @@ def check_listed(
 
 
 def check_same(base: Path, original: Path) -> None:
-    """Check that the 4-bit weights of `base` are the rounded ones of `original`: all shapes, and one layer's weights.
+    """Check that the 4-bit weights of `base` are those of `original`, rounded: all shapes, and one layer's weights.
 
     Raises:
         ModelError: they are not.
@@ -63,16 +63,18 @@ def check_same(base: Path, original: Path) -> None:
             if name not in exact.shapes and name == _TIED:
                 continue
             if exact.shapes.get(name) != shape:
-                raise _different(f"{name} has another shape, or is not there")
+                raise _different(f"{name} has another shape, or is missing")
         kinds = list(rounded.stored_in_4bit().items())
-        # In the middle: the layers that fine-tuning changes are not the first.
+        # A layer in the middle: fine-tuning may leave the first ones unchanged.
         name, kind = kinds[len(kinds) // 2]
         with ThreadPoolExecutor(1) as thread:
             stored, wanted = (_whole(weights.open(name, thread)) for weights in (rounded, exact))
         expected, found = _error(_rounded(wanted, kind), wanted), _error(stored, wanted)
-        # Written as "not <=", so that it catches what is no number too.
+        # Written as "not <=" to catch NaN, too.
         if not found <= expected * _TOLERANCE:
-            raise _different(f"{name} is {found:.1%} away from the 4-bit weights, and rounding explains {expected:.1%}")
+            raise _different(
+                f"{name} differs from the 4-bit weights by {found:.1%}, and rounding explains {expected:.1%}"
+            )
 
 
 def _whole(weight: BaseWeight) -> Any:

@@ -1,4 +1,4 @@
-"""What safetensors files say about their tensors, read without the tensors.
+"""Reads the headers of safetensors files, without the tensors.
 
 The format: https://github.com/huggingface/safetensors#format
 """
@@ -33,7 +33,7 @@ def read_tensors(model: ModelFiles, files: Iterable[ModelFile]) -> dict[str, Ten
     """Return the tensors of all files by name.
 
     Raises:
-        ModelError: a file is damaged or cut off.
+        ModelError: a file is damaged or truncated.
     """
     found: dict[str, Tensor] = {}
     for file in files:
@@ -61,7 +61,7 @@ def read_rows(model: ModelFiles, tensor: Tensor, rows: Sequence[int]) -> list[by
 
 
 def parameter_count(tensors: Iterable[Tensor], *, packed: bool) -> int:
-    """Return the number of weights; `packed` weights hold two in a byte, beside tensors that only describe them."""
+    """Return the number of weights; `packed` files have two weights per byte, and tensors that describe them."""
     tensors = list(tensors)
     if not packed:
         return sum(prod(t.shape) for t in tensors)
@@ -70,4 +70,6 @@ def parameter_count(tensors: Iterable[Tensor], *, packed: bool) -> int:
 
 
 def _damaged(file: ModelFile) -> ModelError:
-    return ModelError(f"{file.path} is damaged or was cut off: its safetensors header does not fit; upload it again")
+    return ModelError(
+        f"{file.path} is damaged or truncated: its safetensors header does not fit its size; upload it again"
+    )

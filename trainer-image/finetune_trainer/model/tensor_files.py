@@ -18,7 +18,7 @@ def weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files that make up the model.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there are none.
     """
     index = folder / INDEX
     if index.is_file():
@@ -29,13 +29,13 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 class Weights:
-    """Open files; reading is safe in many threads. Nothing is mapped, so memory is what the pieces take."""
+    """Open files, which several threads may read. Nothing is memory-mapped, so only the pieces take memory."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        """Read the headers of `files`, which lie in one folder.
+        """Read the headers of `files`, which are in one folder.
 
         Raises:
-            ModelError: one is damaged or cut off.
+            ModelError: one is damaged or truncated.
         """
         listed = [ModelFile(path=path.name, size_bytes=path.stat().st_size, identity="") for path in files]
         model = FolderModel(files[0].parent, lambda *_: None)
@@ -59,7 +59,7 @@ class Weights:
         """Return `length` bytes of the tensor from byte `start` (uint8 array).
 
         Raises:
-            ModelError: the file became shorter.
+            ModelError: the file was truncated meanwhile.
         """
         import numpy as np
 
@@ -74,10 +74,10 @@ class Weights:
         return found
 
     def piece(self, tensor: Tensor, start: int, stop: int) -> Any:
-        """Return the weights `start` to `stop` of the flat tensor in the type that they are stored in.
+        """Return the weights `start` to `stop` of the flat tensor in their stored type.
 
         Raises:
-            ModelError: it is no floating-point type of 16 or 32 bit.
+            ModelError: it is not a floating-point type of 16 or 32 bit.
         """
         import torch
 

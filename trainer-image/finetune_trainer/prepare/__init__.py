@@ -1,1 +1,1 @@
-"""The first stage, on a CPU: it checks access, model and data, and tokenizes the rows."""
+"""The first stage, on a CPU: checks access, model and data, and tokenizes the rows."""

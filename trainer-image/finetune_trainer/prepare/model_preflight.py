@@ -1,4 +1,4 @@
-"""Everything about the model that can be wrong and is seen without a GPU and without its weights."""
+"""Checks everything about the model that can be checked without a GPU and without its weights."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def check(plan: Plan, model: ModelFiles, listing: Listing, folder: Path) -> Chec
 
     Raises:
         ModelError: the model cannot be trained or converted.
-        SettingsError: the plan asks for what this model does not have.
+        SettingsError: the plan asks for something that this model does not have.
     """
     reference = model.reference
     config = _read_json(folder, "config.json", reference)
@@ -57,7 +57,7 @@ def check_original(trained: CheckedModel, model: ModelFiles, listing: Listing, f
     """Check the 16-bit weights that a 4-bit model was made from; `folder` has their small files.
 
     Raises:
-        ModelError: they are damaged, not in 16 bit or another model's.
+        ModelError: they are damaged, not in 16 bit, or belong to another model.
     """
     config = _read_json(folder, "config.json", model.reference)
     files = _used_files(listing, folder, model.reference)
@@ -92,7 +92,7 @@ def _architecture(config: Mapping[str, Any], reference: str) -> str:
     if model_type not in SUPPORTED:
         if config.get("auto_map"):
             raise ModelError(
-                f"{reference} brings Python code of its own, which is not run; use a model that the libraries know"
+                f"{reference} needs its own Python code, which is not executed; use a model that the libraries support"
             )
         raise ModelError(
             f'{reference}: model_type "{model_type}" is not known to transformers {__version__} as a model that '
@@ -132,7 +132,7 @@ def _check_against_plan(plan: Plan, config: Mapping[str, Any], stored_in_4bit: b
 
 
 def _used_files(listing: Listing, folder: Path, reference: str) -> list[ModelFile]:
-    """Leave out weights that nothing reads, such as a second copy of them in one file."""
+    """Return the files without weights that nothing reads, such as a second copy in one file."""
     present = {f.path for f in listing.files}
     if INDEX in present:
         weight_map = _read_json(folder, INDEX, reference).get("weight_map")
@@ -166,7 +166,7 @@ def _load_tokenizer(folder: Path, reference: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:
-        # The tokenizer's readers raise whatever they meet in a damaged file.
+        # The libraries raise all kinds of exceptions for a damaged file.
         raise ModelError(
             f"{reference}: the tokenizer cannot be loaded ({type(error).__name__}); upload its files again"
         ) from error
@@ -191,7 +191,7 @@ def _generation_eos(folder: Path, config: Mapping[str, Any]) -> list[int]:
 
 
 def _check_convertible(folder: Path, reference: str) -> None:
-    """Let the converter read the vocabulary now: it knows tokenizers by name, and an unknown one ends it."""
+    """Let the converter read the vocabulary now: it knows tokenizers by name, and fails for an unknown one."""
     root = os.environ.get("LLAMA_CPP_DIR")
     if not root or not (Path(root) / _CONVERTER).is_file():
         return
@@ -206,5 +206,5 @@ def _check_convertible(folder: Path, reference: str) -> None:
     if done.returncode != 0:
         raise ModelError(
             f"{reference} cannot be converted to GGUF: llama.cpp's converter does not know its tokenizer or "
-            "architecture (the log has its words); leave export.gguf out or choose another model"
+            "architecture (its output is in the log); remove export.gguf or choose another model"
         )

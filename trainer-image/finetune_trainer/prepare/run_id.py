@@ -1,4 +1,4 @@
-"""Names a run by everything that its result depends on."""
+"""Computes the id of a run from everything that its result depends on."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from finetune_api.spec import MergeBase
 from finetune_trainer.runtime.build_id import build_id
 from finetune_trainer.sources.resolved import ResolvedAdapter, ResolvedModel
 
-# How the work is cut up, kept and watched; none of it changes the result.
+# How the work is divided, saved and watched; none of it changes the result.
 _WITHOUT_EFFECT = {
     "microBatchSize",
     "gradientCheckpointing",
@@ -18,7 +18,7 @@ _WITHOUT_EFFECT = {
     "checkpointSteps",
     "hangTimeoutSeconds",
 }
-# Where things come from. What is there counts instead, as checksums.
+# Where things come from. The checksums of the content count instead.
 _PLACES = {"sources", "holdoutSources", "templateFile"}
 
 
@@ -35,7 +35,7 @@ def compute(
     """Return the sha256 over data, model, template, settings and the trainer itself.
 
     Where things come from and go to is left out: the same bytes from another bucket give the same run. A job whose
-    output is never reused has runs of its own.
+    output is never reused does not share its runs.
     """
     settings = plan.to_json()
     parts: dict[str, Any] = {
@@ -44,7 +44,7 @@ def compute(
         "data": list(dataset_sha256s),
         "holdout": list(holdout_sha256s),
         "sources": [[s.name, s.format] for s in (*plan.dataset.sources, *plan.dataset.holdout_sources)],
-        # With its files: configuration and tokenizer among them.
+        # It covers all files, including configuration and tokenizer.
         "model": model.revision,
         "reference": model.reference,
         "adapter": adapter.sha256 if adapter else None,

@@ -1,4 +1,4 @@
-"""The first stage, without a GPU: everything that can fail fails here. It pins the model and tokenizes the data."""
+"""The first stage, without a GPU: whatever can fail fails here. It pins the model and tokenizes the data."""
 
 import logging
 import time
@@ -43,7 +43,7 @@ def run(context: Context) -> StageResult:
     """Check access, data and model, and write `prepared/` and the report.
 
     Raises:
-        StageError: something that the user has to change, or an outage.
+        StageError: the user has to change something, or a server is down.
     """
     started = time.monotonic()
     _check_access(context)
@@ -54,7 +54,7 @@ def run(context: Context) -> StageResult:
     model, template = _check_model(context)
     original = _check_original(context, model)
     earlier = earlier_adapter.resolve(context, model)
-    # Before the rows are looked at: an identical job ends here.
+    # Before the rows are read: an identical job ends here.
     identity = run_id.compute(
         plan,
         model.resolved,
@@ -91,7 +91,7 @@ def run(context: Context) -> StageResult:
 
 
 def _check_access(context: Context) -> None:
-    """Write, read and delete a small object: a wrong key must fail now, not after training."""
+    """Write, read and delete a small object: wrong credentials must fail now, not after training."""
     key = f"{context.layout.state}/access-{uuid.uuid4().hex}"
     context.store.put_bytes(key, b"")
     context.store.get_bytes(key)
@@ -121,7 +121,7 @@ def _check_model(context: Context) -> tuple[CheckedModel, ChatTemplate]:
 
 
 def _check_original(context: Context, trained: CheckedModel) -> ResolvedModel | None:
-    """Return the 16-bit weights that the adapter is merged into, where they are not the model's own."""
+    """Return the 16-bit weights that the adapter is merged into, or None if they are the model's own."""
     plan = context.plan.export
     if not plan.merges or plan.original is None:
         return None
@@ -132,7 +132,7 @@ def _check_original(context: Context, trained: CheckedModel) -> ResolvedModel | 
 
 
 class _Rows:
-    """The dataset, from its files to the rows of both sides."""
+    """The dataset, from its files to the training and hold-out rows."""
 
     def __init__(self, context: Context, sources: Sequence[SourceFile], holdout_sources: Sequence[SourceFile]) -> None:
         self._context = context
@@ -155,7 +155,7 @@ class _Rows:
 
     @property
     def tokenized(self) -> Path:
-        """All rows that are used."""
+        """The file with all rows that are used."""
         return self._context.scratch / "rows.parquet"
 
     @property
@@ -168,7 +168,7 @@ class _Rows:
         return self.findings.collected.table.column("row_id")[rows]
 
     def tokenize(self, tokenizer: Any, template: ChatTemplate, stops: Stops) -> None:
-        """Write the rows as token ids, and leave out or refuse those that cannot be learned."""
+        """Write the rows as token ids, and drop or reject those that cannot be learned."""
         plan = self._context.plan
         encoder = Encoder(
             tokenizer,
@@ -185,7 +185,7 @@ class _Rows:
         self._refuse(self.tokens)
 
     def split(self) -> None:
-        """Choose the rows that are held out."""
+        """Choose the hold-out rows."""
         plan = self._context.plan
         self.held = holdout_rows(
             self.findings, plan.dataset.holdout_percent, plan.training.seed, own=bool(plan.dataset.holdout_sources)
@@ -268,7 +268,7 @@ def _scratch(context: Context, model: CheckedModel, original: ResolvedModel | No
         context.plan,
         model_bytes=sum(file.size_bytes for file in model.resolved.files),
         parameters=parameters,
-        # Of a model whose config.json does not tell its sizes, the adapter is the small part that is not counted.
+        # If config.json does not have the model's sizes, the adapter, a small part, is not counted.
         adapter_parameters=model.shape.adapter_parameters(lora.rank, lora.target_modules) if model.shape else 0,
         rows_bytes=rows.tokenized.stat().st_size,
         original_bytes=sum(file.size_bytes for file in original.files) if original else 0,
@@ -285,6 +285,6 @@ def _upload(context: Context, description: Prepared, rows: _Rows, seconds: float
     sides = Split(train=int(rows.train.sum()), holdout=int(rows.held.sum()))
     report = data_report(rows.findings, rows.requirements(rows.tokens), rows.tokens, sides)
     report_json.add(context.store, folder, data=report, timings={"prepare": seconds})
-    # Last: what it describes is there by then.
+    # Last, when everything that it describes is there.
     data = description.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()
     context.store.put_bytes(f"{folder}/{prepared.DESCRIPTION}", data)

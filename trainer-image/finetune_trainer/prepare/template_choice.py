@@ -1,4 +1,4 @@
-"""Chooses the template: a chat template is of use only to weights that were trained with its control tokens."""
+"""Chooses the template: a chat template works only if the weights were trained with its control tokens."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ from finetune_trainer.errors import ModelError, SettingsError
 from finetune_trainer.model.safetensors_header import Tensor, read_rows
 from finetune_trainer.sources.model_files import ModelFiles
 
-# Base models leave the rows of tokens that they never saw at zero, or all at one and the same value.
+# In base models, the rows of tokens that were never trained are zero, or all have the same value.
 _NEAR_ZERO = 1e-16
 _OTHERS_COMPARED = 32
 _MATRICES = ("embed_tokens.weight", "wte.weight", "lm_head.weight")
 _FLOATS = ("BF16", "F16", "F32")
 
-# Puts a system message at the beginning of the first question, which is what Google's documentation of Gemma says to
-# do (https://ai.google.dev/gemma/docs/core/prompt-structure) and Gemma 3's own template does.
+# Puts a system message at the beginning of the first question, as Google's documentation of Gemma recommends
+# (https://ai.google.dev/gemma/docs/core/prompt-structure) and Gemma 3's own template does.
 FOLD_SYSTEM = (
     "{% if messages|length > 1 and messages[0]['role'] == 'system' %}"
     "{% set messages = [{'role': 'user', 'content': messages[0]['content'] + '\n\n' + messages[1]['content']}]"
@@ -38,7 +38,7 @@ FOLD_SYSTEM = (
 
 @dataclass(frozen=True)
 class Weights:
-    """The pinned weights, of which single rows are read."""
+    """The pinned weights, from which single rows are read."""
 
     model: ModelFiles
     tensors: Mapping[str, Tensor]
@@ -48,8 +48,8 @@ def choose(dataset: DatasetPlan, tokenizer: Any, weights: Weights | None, refere
     """Return the template to use; without `weights`, all tokens count as trained.
 
     Raises:
-        ModelError: the wanted template is not there, does not work, or the weights do not know its tokens.
-        SettingsError: the template or the values of the job's own do not work.
+        ModelError: the template is missing, does not work, or the weights were not trained with its tokens.
+        SettingsError: the job's own template or values do not work.
     """
     if dataset.template_file is not None:
         return _custom(Path(dataset.template_file), dataset, tokenizer, weights, reference)
@@ -58,7 +58,7 @@ def choose(dataset: DatasetPlan, tokenizer: Any, weights: Weights | None, refere
         return _alpaca(dataset)
     if own is None:
         raise ModelError(
-            "the model's tokenizer has no chat template, as most base models; "
+            "the model's tokenizer has no chat template, as is usual for base models; "
             "set dataset.promptTemplate to Alpaca or use the -Instruct repository"
         )
     model = ChatTemplate("Model", own)
@@ -78,8 +78,8 @@ def choose(dataset: DatasetPlan, tokenizer: Any, weights: Weights | None, refere
 def _alpaca(dataset: DatasetPlan) -> ChatTemplate:
     if dataset.chat_template_kwargs:
         raise SettingsError(
-            "dataset.chatTemplateKwargs is set, but the Alpaca text, which is used here, reads no such values; "
-            "leave it out or set dataset.promptTemplate to Model"
+            "dataset.chatTemplateKwargs is set, but the Alpaca template, which is used here, has no such values; "
+            "remove it or set dataset.promptTemplate to Model"
         )
     return ChatTemplate("Alpaca", ALPACA_JINJA)
 
@@ -111,13 +111,13 @@ def _read(path: Path) -> str:
 
 
 def _with_system(tokenizer: Any, jinja: str) -> str:
-    """Return the model's template, with a place for system messages if it has none and can be given one."""
+    """Return the model's template, with system messages put into the first question if it does not take them."""
     folding = FOLD_SYSTEM + jinja
     return folding if not _takes_system(tokenizer, jinja) and _takes_system(tokenizer, folding) else jinja
 
 
 def _takes_system(tokenizer: Any, jinja: str) -> bool:
-    """Whether a system message is shown where a question is asked, and stays so as the conversation goes on."""
+    """Return whether a system message is rendered before a question, and stays when the conversation continues."""
     messages: list[Message] = [
         {"role": "system", "content": "Answer briefly."},
         {"role": "user", "content": "What is a squat?"},

@@ -1,1 +1,1 @@
-"""How far a stage is: shown, sent and watched."""
+"""The progress of a stage: shown, sent to the operator and watched."""

@@ -34,5 +34,5 @@ def forward(pipe: TextIO, reporter: Reporter) -> None:
             try:
                 reporter.report(**json.loads(line))
             except (ValueError, TypeError):
-                # The last words of a process that was killed.
-                log.debug("a line of progress was no progress")
+                # The last line of a process that was killed.
+                log.debug("a line of progress was incomplete")

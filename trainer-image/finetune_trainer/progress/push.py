@@ -1,4 +1,4 @@
-"""Sends the newest progress to the operator from a background thread; nothing waits for it and nothing fails by it."""
+"""Sends the newest progress to the operator from a background thread; nothing waits for it or fails because of it."""
 
 import http.client
 import logging
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where to, and the files that are read anew for every request: both are rotated while the pod runs."""
+    """The operator's URL, and files that are read for every request: both are rotated while the pod runs."""
 
     url: str
     token_file: Path
@@ -37,8 +37,8 @@ def post(endpoint: Endpoint, progress: Progress) -> None:
     """Send one progress.
 
     Raises:
-        OSError, http.client.HTTPException: the operator was not reached or did not take it.
-        ValueError: the progress is too large, or a file is not what it should be.
+        OSError, http.client.HTTPException: the operator was not reached or did not accept it.
+        ValueError: the progress is too large, or a file is invalid.
     """
     parts = urlsplit(endpoint.url)
     body = progress.model_dump_json(by_alias=True, exclude_none=True).encode()
@@ -67,7 +67,7 @@ def post(endpoint: Endpoint, progress: Progress) -> None:
 
 
 class ProgressPush:
-    """Keeps the newest progress and sends it: at once if it is news, else at most every five seconds."""
+    """Keeps the newest progress and sends it: at once if it is new, else at most every five seconds."""
 
     def __init__(
         self, send: Callable[[Progress], None], every_seconds: float = _EVERY_SECONDS, timeout: float = _TIMEOUT_SECONDS
@@ -85,7 +85,7 @@ class ProgressPush:
         self._thread.start()
 
     def offer(self, progress: Progress) -> None:
-        """Take the newest progress; older ones that were not sent yet are forgotten."""
+        """Take the newest progress; older ones that were not sent yet are dropped."""
         last = progress.step is not None and progress.step == progress.total_steps
         with self._changed:
             first_or_last = (progress.step == 1 or last) and progress.step != self._step
@@ -116,7 +116,7 @@ class ProgressPush:
                 return
             sent_at, sequence = time.monotonic(), sequence + 1
             try:
-                # Replicas of the operator get them by turns, and one of them may be slow.
+                # The requests reach the operator's replicas in turn, and one of them may be slow.
                 self._send(progress.model_copy(update={"sequence": sequence}))
-            except Exception as error:  # noqa: BLE001 - training never fails because the operator is away
+            except Exception as error:  # noqa: BLE001 - training never fails because the operator is down
                 log.debug("the progress was not sent: %s", error)

@@ -1,4 +1,4 @@
-"""Tells the user what is going on: on the terminal or in the log, and to the operator where there is one."""
+"""Reports progress: on the terminal or in the log, and to the operator if there is one."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class ProgressReporter:
-    """See `context.Reporter`. `send` takes every Progress; what reaches the operator is its own affair."""
+    """See `context.Reporter`. `send` gets every Progress, and decides what to send to the operator."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class ProgressReporter:
             if self._send:
                 self._send(progress)
         except Exception:
-            # A stage never fails because its progress cannot be told.
+            # A stage never fails because its progress cannot be reported.
             log.debug("progress could not be reported", exc_info=True)
 
     def _show(self, progress: Progress) -> None:
@@ -99,7 +99,7 @@ def line(progress: Progress) -> str:
 
 
 def bar(progress: Progress) -> str:
-    """Return the line with a bar in front where it is known how much is left."""
+    """Return the line, with a bar in front if it is known how much is left."""
     if progress.step is not None and progress.total_steps:
         done = progress.step / progress.total_steps
     elif progress.percent is not None:

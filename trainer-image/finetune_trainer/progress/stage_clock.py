@@ -1,4 +1,4 @@
-"""How far a stage is, how long it will take yet, and how long each part took."""
+"""How far a stage is, how long it will still take, and how long each part took."""
 
 import contextlib
 import time
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from finetune_api.progress import Activity
 from finetune_trainer.runtime.context import Reporter
 
-# Before that much of a part is done its pace says nothing.
+# Before this much of a part is done, its speed is not known.
 _MEASURABLE_PERCENT = 2
 
 
@@ -21,7 +21,7 @@ class StageClock:
 
     @contextlib.contextmanager
     def part(self, name: str, activity: Activity) -> Iterator[Callable[[int], None]]:
-        """Report `activity` and add the seconds inside to `seconds[name]`; yields what is told the percentage done."""
+        """Report `activity` and add the seconds inside to `seconds[name]`; yields a function of the percentage done."""
         started = self._clock()
         self._reporter.report(activity)
 

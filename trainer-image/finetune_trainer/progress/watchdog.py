@@ -1,6 +1,6 @@
-"""Ends a training process that makes no progress any more.
+"""Kills training processes that no longer make progress.
 
-It is watched from outside: a process that hangs in native code (a CUDA call, a lock) may never run Python again.
+It watches from outside: a process that hangs in native code (a CUDA call, a lock) may never run Python again.
 """
 
 import contextlib
@@ -26,12 +26,12 @@ _TICKS = 20
 
 
 def dump_on_request() -> None:
-    """Have this process print its stacks on stderr when it is found to hang; the first thing that it does."""
+    """Let this process print its stacks on stderr when the watchdog asks for them; call it first."""
     faulthandler.register(_DUMP, all_threads=True)
 
 
 def end(processes: Sequence[subprocess.Popen[bytes]], over: threading.Event) -> None:
-    """Have processes that wait in vain say where, and kill them; `over` is set when they have ended."""
+    """Let processes that hang print their stacks, and kill them; `over` is set when they have ended."""
     for process in processes:
         process.send_signal(_DUMP)
     over.wait(_DUMP_SECONDS)
@@ -40,18 +40,18 @@ def end(processes: Sequence[subprocess.Popen[bytes]], over: threading.Event) -> 
 
 
 class Watchdog:
-    """A Reporter that passes reports on, and takes each for a sign of life.
+    """A Reporter that passes reports on and takes each as a sign of life.
 
-    Training reports each step, each new activity and each further percent of one.
+    Training reports each step, each new activity and each further percent of it.
     """
 
     def __init__(self, reporter: Reporter, timeout_seconds: int | None) -> None:
-        """`timeout_seconds` without a report end the process; None: never."""
+        """`timeout_seconds` without a report: the processes are killed; None: never."""
         self._reporter = reporter
         self._timeout = timeout_seconds
-        self._heard = threading.Event()
+        self._reported = threading.Event()
         self._over = threading.Event()
-        # Set if the process was ended: the seconds without a report.
+        # Set if the processes were killed: the seconds without a report.
         self.hung_for: int | None = None
 
     def report(self, activity: Activity, **figures: Any) -> None:
@@ -60,12 +60,12 @@ class Watchdog:
         self._reporter.report(activity, **figures)
 
     def alive(self) -> None:
-        """Take a sign of life from elsewhere."""
-        self._heard.set()
+        """Take a sign of life from another pod."""
+        self._reported.set()
 
     @contextlib.contextmanager
     def over(self, processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-        """Watch the processes that train together inside."""
+        """Inside, watch the processes."""
         if self._timeout is None:
             yield
             return
@@ -80,13 +80,13 @@ class Watchdog:
     def _watch(self, processes: Sequence[subprocess.Popen[bytes]], timeout: int) -> None:
         silent = 0
         while not self._over.wait(timeout / _TICKS):
-            if self._heard.is_set():
-                self._heard.clear()
+            if self._reported.is_set():
+                self._reported.clear()
                 silent = 0
                 continue
             silent += 1
             if silent >= _TICKS:
                 self.hung_for = timeout
-                log.error("no progress for %d s: the training process hangs; where, by thread:", timeout)
+                log.error("no progress for %d s: the training process hangs; its threads are at:", timeout)
                 end(processes, self._over)
                 return

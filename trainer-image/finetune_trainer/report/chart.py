@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from finetune_api.report import StepValue
 
-# With fewer points the line itself is as clear as its mean.
+# With fewer points a moving mean adds nothing.
 _FEWEST_TO_SMOOTH = 30
 _WINDOWS = 25
-# Around the plot: room for the ticks' labels.
+# Margins around the plot for the labels of the ticks.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 14.0, 12.0, 30.0
 
 
@@ -32,7 +32,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class LossChart:
-    """What a template needs to draw; lines are `points` attributes."""
+    """Everything that the template draws; lines are `points` attributes."""
 
     width: int
     height: int
@@ -43,11 +43,11 @@ class LossChart:
     x_ticks: list[Tick]
     y_ticks: list[Tick]
     loss: str
-    # The mean of the neighbours; empty for a short curve.
+    # The moving mean; empty for a short curve.
     smooth: str
     holdout: str
     dots: list[Dot]
-    # Where the kept step lies.
+    # The x of the kept step.
     kept: float
 
 
@@ -94,14 +94,14 @@ def loss_chart(
 
 
 def finite(points: Sequence[StepValue]) -> list[StepValue]:
-    """Return the points that can be drawn; a loss that ran away is not a number."""
+    """Return the points that can be drawn; a diverged loss may not be finite."""
     return [p for p in points if math.isfinite(p.value)]
 
 
 def ticks(low: float, high: float, most: int, *, whole: bool = False) -> list[float]:
-    """Return at most some `most` + 2 round numbers (1, 2 or 5 times a power of ten apart) from below low to above high.
+    """Return about `most` + 2 round numbers at most (1, 2 or 5 times a power of ten apart) that enclose low and high.
 
-    There are always at least two, so that a curve that is flat can be drawn, too.
+    There are at least two, so that a flat curve can be drawn.
     """
     if high <= low:
         margin = abs(low) * 0.1 or 1.0
@@ -112,12 +112,12 @@ def ticks(low: float, high: float, most: int, *, whole: bool = False) -> list[fl
     if whole:
         step = max(1.0, step)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    # Multiples, not sums: 0.1 added ten times is not 1.
+    # Products, not sums: adding 0.1 ten times does not give 1.
     return [i * step for i in range(first, max(last, first + 1) + 1)]
 
 
 def smoothed(points: Sequence[StepValue]) -> list[StepValue]:
-    """Return the centred moving mean over a twenty-fifth of the points; at the ends over those that there are."""
+    """Return the centred moving mean over a twenty-fifth of the points; at the ends the window is shorter."""
     half = max(1, len(points) // _WINDOWS // 2)
     found = []
     for i, point in enumerate(points):

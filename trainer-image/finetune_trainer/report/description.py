@@ -1,4 +1,4 @@
-"""Which run a report is of, for its heading and its table of settings."""
+"""Describes the run of a report, for its heading and its table of settings."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from finetune_trainer.run_folder.prepared import Prepared
 def describe(plan: Plan, prepared: Prepared, uri: str) -> RunReport:
     """Return the description of the run whose folder is `uri`.
 
-    Of the plan it takes the settings that decide what is learned; no place, no Secret and no row is among them.
+    It contains the settings of the plan that affect the result, and no location, Secret or row.
     """
     model = plan.model.to_json()
     chosen = {

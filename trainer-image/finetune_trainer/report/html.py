@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 _TEMPLATE = "report.html.jinja"
-# Of the loss curve: for wide screens, and for phones, on which the wide one's labels would be too small to read.
+# Sizes of the loss curve: for wide screens, and for phones, where the labels of the wide one would be too small.
 _WIDE = (760, 300)
 _NARROW = (340, 240)
-# A table of more rows is no alternative to a drawing.
+# A longer table is no alternative to the chart.
 _MOST_ROWS = 40
 
 
 def render(report: Report) -> str:
     """Return the page. Sections whose part of the report is missing are left out.
 
-    Everything in the report is data: it is escaped, and the page's policy lets nothing but its own style run or load.
+    The report's content is escaped, and the page's content security policy allows only its own style.
     """
     training = report.training
     charts = []
@@ -38,7 +38,7 @@ def render(report: Report) -> str:
 
 @cache
 def _template() -> "Template":
-    # transformers needs it for chat templates, so it is there.
+    # A dependency of transformers, which renders chat templates with it.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

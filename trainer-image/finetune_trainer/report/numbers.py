@@ -1,11 +1,11 @@
-"""Numbers and names as people read them in the report."""
+"""Formats numbers and names for the report."""
 
 import math
 import re
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 _SMALLEST = 0.001
-# A sign does not stand alone on a line.
+# A no-break space keeps number and sign on one line.
 _PERCENT = "\u00a0%"
 
 
@@ -20,12 +20,12 @@ def size(size_bytes: int) -> str:
 
 
 def memory(mib: int) -> str:
-    """Return GPU memory in GiB, as tools of its vendor show it."""
+    """Return GPU memory in GiB."""
     return f"{mib / 1024:.1f} GiB"
 
 
 def duration(seconds: float) -> str:
-    """Return a time with its two largest units."""
+    """Return a duration in its two largest units."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -39,7 +39,7 @@ def duration(seconds: float) -> str:
 
 
 def share(value: float) -> str:
-    """Return a share from 0 to 1 in percent. Nearly all is not shown as all, nor very little as nothing."""
+    """Return a share from 0 to 1 in percent. Values near 1 are not shown as 100 %, values near 0 not as 0 %."""
     if not math.isfinite(value):
         return "not a number"
     if 0.9995 <= value < 1:
@@ -50,7 +50,7 @@ def share(value: float) -> str:
 
 
 def figure(value: float) -> str:
-    """Return a loss or a divergence with three decimals, or with four where three show nothing."""
+    """Return a loss or a divergence with three decimals, or four if three would show 0."""
     if not math.isfinite(value):
         return "not a number"
     if value and abs(value) < _SMALLEST:

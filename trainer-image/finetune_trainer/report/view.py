@@ -1,4 +1,4 @@
-"""What each section of `report.html` says, from the report alone. Texts are plain: the template escapes them."""
+"""The content of each section of `report.html`, from the report alone, as plain text that the template escapes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,8 +31,8 @@ _NOT_JUDGED = "This run was not evaluated: there is no verdict."
 _SEVERITIES = {"Fail": ("Refused", "bad"), "Drop": ("Left out", "unsure"), "Warn": ("Warning", "unsure")}
 _FLAGS: dict[AnswerFlag, str] = {
     "Empty": "empty",
-    "Loop": "goes round in circles",
-    "WrongLanguage": "another language than the question",
+    "Loop": "repeats itself",
+    "WrongLanguage": "in another language than the question",
     "NoStop": "does not end",
     "Copied": "copied from the training data",
 }
@@ -45,7 +45,7 @@ _KINDS = {
 }
 _MERGE_BASES = {
     "Original": "The adapter was merged into the original 16-bit weights.",
-    "Trained": "The adapter was merged into the weights that it was trained on.",
+    "Trained": "The adapter was merged into the weights as training saw them.",
 }
 _PARTS = {
     "prepare": "Prepare the data",
@@ -58,17 +58,17 @@ _PARTS = {
     "upload": "Upload",
     "merge": "Merge",
     "convert": "Convert to GGUF",
-    "importance": "Measure what is important",
+    "importance": "Measure the importance matrix",
     "quantize": "Quantize",
-    "prove": "Prove the files",
-    "answer": "Answer with the files",
+    "prove": "Verify the files",
+    "answer": "Answer the questions with the files",
     "export": "Rest of the export",
 }
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A term and what is said of it."""
+    """A term, its value and a note."""
 
     term: str
     text: str
@@ -94,7 +94,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer, or the same answer of several."""
+    """One answer; several GGUF files may share it."""
 
     title: str
     text: str
@@ -105,12 +105,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Question:
-    """One prompt and everything that was answered to it."""
+    """One prompt and all answers to it."""
 
     prompt: str
     lang: str | None
     answers: list[Answer]
-    # GGUF types that answer word for word as the model did after training.
+    # GGUF types whose answer equals the model's after training, word for word.
     same: list[str]
 
 
@@ -135,7 +135,7 @@ class Proof:
 
 @dataclass(frozen=True)
 class ParityRow:
-    """How near one file is to the trained model."""
+    """How close one file is to the trained model."""
 
     name: str
     proofs: list[Proof]
@@ -150,7 +150,7 @@ def verdict(evaluation: EvaluationReport | None) -> tuple[Badge, str]:
 
 
 def run_facts(run: RunReport) -> list[Pair]:
-    """Return which run this is."""
+    """Return what identifies the run."""
     model = f"{run.model} ({run.revision[:12]})" if run.model and run.revision else run.model
     pairs = [("Base model", model), ("Method", run.method), ("Namespace", run.namespace)]
     pairs += [("Results", run.output_uri), ("Run", run.run_id)]
@@ -158,7 +158,7 @@ def run_facts(run: RunReport) -> list[Pair]:
 
 
 def key_figures(report: Report) -> list[Pair]:
-    """Return the few figures that people look for first."""
+    """Return the key figures."""
     found = []
     evaluation, training = report.evaluation, report.training
     if evaluation is not None:
@@ -187,16 +187,16 @@ def key_figures(report: Report) -> list[Pair]:
 
 
 def curve_summary(training: TrainingReport) -> str:
-    """Return in words what the loss curve shows."""
-    said = []
+    """Return a description of the loss curve in words."""
+    sentences = []
     if training.loss:
-        said.append(f"Training loss {_from_to(training.loss)}.")
+        sentences.append(f"Training loss {_from_to(training.loss)}.")
     if training.holdout_loss:
         best = min(training.holdout_loss, key=lambda p: p.value)
         lowest = f", lowest {_at(best)}" if len(training.holdout_loss) > 1 else ""
-        said.append(f"Loss on hold-out rows {_from_to(training.holdout_loss)}{lowest}.")
-    said.append(f"The model of step {training.kept_step:,} is kept.")
-    return " ".join(said)
+        sentences.append(f"Loss on hold-out rows {_from_to(training.holdout_loss)}{lowest}.")
+    sentences.append(f"The model of step {training.kept_step:,} is kept.")
+    return " ".join(sentences)
 
 
 def _from_to(points: Sequence[StepValue]) -> str:
@@ -208,7 +208,7 @@ def _at(point: StepValue) -> str:
 
 
 def questions(answers: Sequence[AnswerReport]) -> list[Question]:
-    """Return the answers side by side: before, with instructions alone, after, and what the GGUF files say."""
+    """Return the answers side by side: before, with the system prompt alone, after, and from the GGUF files."""
     return [_question(answer) for answer in answers]
 
 
@@ -216,8 +216,8 @@ def _question(found: AnswerReport) -> Question:
     flags = found.flags
     answers = [_answer("Before training", found.base, flags.base)]
     if found.base_with_system_prompt is not None:
-        said = found.base_with_system_prompt
-        answers.append(_answer("Before, with the system prompt", said, flags.base_with_system_prompt or []))
+        text = found.base_with_system_prompt
+        answers.append(_answer("Before, with the system prompt", text, flags.base_with_system_prompt or []))
     answers.append(_answer("After training", found.tuned, flags.tuned, "after"))
     others: dict[str, list[str]] = {}
     for gguf_type, text in found.gguf.items():
@@ -234,7 +234,7 @@ def _answer(title: str, text: str, flags: Sequence[AnswerFlag], tone: str = "pla
 
 
 def language(text: str) -> str | None:
-    """Return `ko` for a text in Hangul, so that screen readers read it in Korean; None: as the page."""
+    """Return `ko` for a text with Hangul, so that screen readers read it in Korean; None: the page's language."""
     return "ko" if any("가" <= c <= "힣" for c in text) else None
 
 
@@ -251,7 +251,7 @@ def data_facts(data: DataReport) -> list[Pair]:
 
 
 def checks(found: Sequence[CheckReport]) -> list[Check]:
-    """Return the checks, the gravest first."""
+    """Return the checks, the most severe first."""
     order = list(_SEVERITIES)
     return [
         Check(words(c.name), Badge(*_SEVERITIES[c.severity]), sentence(c.message), [place(p) for p in c.places])
@@ -260,7 +260,7 @@ def checks(found: Sequence[CheckReport]) -> list[Check]:
 
 
 def sentence(text: str) -> str:
-    """Return a message that elsewhere follows a name as a sentence of its own. A field at its start stays as it is."""
+    """Return a message as a sentence, with a capital (unless it starts with a field's name) and a full stop."""
     first = text.partition(" ")[0]
     start = text if "." in first else text[:1].upper() + text[1:]
     return start if start.endswith((".", "!", "?")) else f"{start}."
@@ -296,7 +296,7 @@ def timing_bars(timings: Mapping[str, float]) -> list[Bar]:
 
 
 def _width(value: float, most: float) -> float:
-    """Return a bar's length; what is not nothing can be seen."""
+    """Return a bar's length; every value above 0 is visible."""
     return 0.0 if value <= 0 or most <= 0 else max(0.8, round(100 * value / most, 1))
 
 
@@ -313,7 +313,7 @@ def effective(found: Effective | None, used: MemoryStatus | None) -> list[Pair]:
 
 
 def merged_into(export: ExportReport) -> str | None:
-    """Return the sentence about the merge."""
+    """Return the sentence about the merge, if there was one."""
     return _MERGE_BASES[export.merge_base] if export.merge_base else None
 
 
@@ -323,7 +323,7 @@ def kind(artifact: Artifact) -> str:
 
 
 def checksum_of(artifact: Artifact) -> str:
-    """Return what the checksum is taken of: of a folder, the list in it."""
+    """Return what the checksum is of; for a folder, its list of files."""
     return "sha256 of SHA256SUMS" if artifact.type == "MergedModel" else "sha256"
 
 

@@ -1,4 +1,4 @@
-"""`manifest.json`: the last file of a run. A run is complete when it and all that it lists are there."""
+"""`manifest.json`: the last file of a run. A run is complete when it and all files that it lists exist."""
 
 import json
 from collections.abc import Mapping
@@ -27,21 +27,21 @@ class ManifestFile(Model):
 
 
 class Manifest(Model):
-    """What the run was made from, what it came to, and what it consists of."""
+    """The inputs of the run, its results and its files."""
 
     # A later trainer may have written more.
     model_config = ConfigDict(extra="ignore")
 
     manifest_version: Literal[2] = 2
     run_id: Sha256
-    # As the plan has it: namespace, name, uid.
+    # As in the plan: namespace, name, uid.
     job: dict[str, Any]
     model: ResolvedModel
     # The earlier adapter that was trained further.
     adapter: ResolvedAdapter | None = None
     template: Literal["Model", "Alpaca", "Custom"]
     dataset: DatasetStatus
-    # Not read again: plans of later versions have members that this one does not know.
+    # Never parsed: plans of later versions have members that this version does not know.
     plan: dict[str, Any]
     versions: dict[str, str]
     memory: MemoryStatus | None = None
@@ -56,7 +56,7 @@ class Manifest(Model):
 
 
 def list_files(store: Store, folder: str, known: Mapping[str, str], scratch: Path) -> list[ManifestFile]:
-    """Return every file of the run by path, but its logs, which grow after the manifest is written.
+    """Return every file of the run by path, except its logs, which grow after the manifest is written.
 
     `known` maps paths to sha256; the other files are read back from the store.
     """
@@ -76,12 +76,12 @@ def list_files(store: Store, folder: str, known: Mapping[str, str], scratch: Pat
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what made the result."""
+    """Return the versions of the trainer and its libraries."""
     return {"trainer": build_id(), **package_versions()}
 
 
 def read_complete(store: Store, folder: str) -> Manifest | None:
-    """Return the manifest of a run all of whose files are there with their sizes, or None."""
+    """Return the manifest of a run if all its files exist with their sizes, or None."""
     data = store.get_bytes(f"{folder}/{MANIFEST}")
     if data is None:
         return None

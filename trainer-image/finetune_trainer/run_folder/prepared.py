@@ -18,7 +18,7 @@ class Question(Model):
     """A prompt that is answered before and after training."""
 
     prompt: str
-    # The hold-out row's own answer; None for a prompt of the user's.
+    # The answer of the hold-out row; None for a prompt of the user.
     reference: str | None = None
 
 
@@ -33,10 +33,10 @@ class Prepared(Model):
     merge_base: MergeBase | None = None
     adapter: ResolvedAdapter | None = None
     template: Literal["Model", "Alpaca", "Custom"]
-    # The Jinja that rendered the rows, with everything it reads: renders every prompt, and is shipped as it is.
+    # The Jinja template that rendered the rows, complete: it renders every prompt and is shipped unchanged.
     chat_template: str
     system_prompt: str | None = None
-    # Ids at which generation stops: the tokenizer's, the generation config's and the template's end of turn.
+    # Token ids that end generation: the tokenizer's, the generation config's and the template's end of turn.
     stop_token_ids: list[int]
     stop_strings: list[str]
     total_steps: int

@@ -16,7 +16,7 @@ from finetune_api.report import (
 )
 from finetune_trainer.storage.store import Store
 
-# More points than a drawing has pixels help nobody.
+# A chart has no more pixels than this.
 MOST_POINTS = 500
 
 
@@ -31,7 +31,7 @@ def add(
     export: ExportReport | None = None,
     timings: Mapping[str, float] | None = None,
 ) -> Report:
-    """Put parts into the report of the run in `folder`, keep what it has, and return it. There need not be one yet."""
+    """Add parts to the report of the run in `folder`, create it if there is none, and return it."""
     report = read(store, folder)
     changed: dict[str, Any] = {
         "run": run,
@@ -55,7 +55,7 @@ def read(store: Store, folder: str) -> Report:
 
 
 def thinned(points: Sequence[StepValue]) -> list[StepValue]:
-    """Return at most MOST_POINTS of the points, evenly spread, the first and the last among them."""
+    """Return at most MOST_POINTS of the points, evenly spread, including the first and the last."""
     if len(points) <= MOST_POINTS:
         return list(points)
     last = len(points) - 1

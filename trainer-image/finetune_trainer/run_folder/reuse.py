@@ -1,4 +1,4 @@
-"""Finds a complete run that came from the very same things, and makes complete runs findable."""
+"""Finds a complete run with identical inputs, and makes complete runs findable."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ def find(context: Context, run_id: str) -> StageResult | None:
     """
     if context.plan.output.reuse != "Identical":
         return None
-    # The run's own folder too: a crash between its manifest and the index leaves it without an entry.
+    # Also the run's own folder: a crash between manifest and index leaves it without an entry.
     folders = [_indexed(context, run_id), context.layout.run(run_id)]
     for folder in dict.fromkeys(f for f in folders if f is not None):
         found = manifest.read_complete(context.store, folder)
@@ -37,7 +37,7 @@ def find(context: Context, run_id: str) -> StageResult | None:
 
 
 def publish(context: Context, folder: str, found: Manifest) -> None:
-    """Let a complete run be found: by its id in the namespace, and as the newest of this job's name."""
+    """Make a complete run findable: by its id in the namespace, and as the newest of this job's name."""
     store, layout = context.store, context.layout
     entry = {
         "runId": found.run_id,
@@ -73,7 +73,7 @@ def _is_in_namespace(context: Context, folder: str) -> bool:
 
 
 def _read(context: Context, key: str) -> dict[str, Any]:
-    """Return a pointer's content; what was damaged counts as not there."""
+    """Return a pointer's content; a damaged one counts as missing."""
     try:
         content = json.loads(context.store.get_bytes(key) or b"{}")
     except ValueError:

@@ -51,10 +51,10 @@ def read(context: Context, stage: Stage) -> StageResult:
 
 
 def kept(store: Store, layout: JobLayout, stage: Stage) -> StageResult:
-    """Return what a finished stage left, to be told once more.
+    """Return the stored result of a finished stage, to be reported again.
 
     Raises:
-        NoResultError: it left nothing, or what it left is of rows and a model that prepare has replaced since.
+        NoResultError: there is none, or it belongs to rows and a model that prepare has replaced since.
     """
     result = find(store, layout, stage)
     if result is None:
@@ -79,7 +79,7 @@ def run_folder(context: Context) -> str:
 
 
 def read_prepared(context: Context) -> Prepared:
-    """Return what prepare found out about the data and the model.
+    """Return prepare's description of the data and the model.
 
     Raises:
         SettingsError: prepare has not finished.
@@ -88,7 +88,10 @@ def read_prepared(context: Context) -> Prepared:
     key = f"{run_folder(context)}/{prepared.DESCRIPTION}"
     data = context.store.get_bytes(key)
     if data is None:
-        raise SettingsError(f"{context.store.uri} has no {key}: prepare's files were deleted; start the job anew")
+        raise SettingsError(
+            f"{context.store.uri} has no {key}: prepare's files were deleted; delete this FineTuneJob and create it "
+            "again"
+        )
     return Prepared.model_validate_json(data)
 
 
@@ -98,10 +101,10 @@ def write(store: Store, layout: JobLayout, result: StageResult) -> None:
 
 
 def write_termination_message(result: StageResult) -> None:
-    """Tell the kubelet how the stage ended, where FINETUNE_TERMINATION_LOG names its file."""
+    """Write the termination message to the file that FINETUNE_TERMINATION_LOG names, if it is set."""
     if path := os.environ.get("FINETUNE_TERMINATION_LOG"):
         try:
             Path(path).write_bytes(result.termination_message())
         except OSError as error:
-            # The bucket and the exit code say the same.
+            # The bucket and the exit code have the same information.
             sys.stderr.write(f"{path} was not written: {error.strerror}\n")

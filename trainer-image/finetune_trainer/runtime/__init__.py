@@ -1,1 +1,1 @@
-"""What every stage runs in: plan, environment, signals, log."""
+"""What every stage uses while it runs: plan, environment, signals, log."""

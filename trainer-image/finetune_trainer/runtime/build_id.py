@@ -1,4 +1,4 @@
-"""Which trainer this is: part of a run's id, for another one may come to another result."""
+"""Identifies this build of the trainer. It is part of a run's id, because another build may give another result."""
 
 import hashlib
 import importlib.metadata
@@ -24,16 +24,16 @@ _PACKAGES = (
 
 
 def build_id() -> str:
-    """Return FINETUNE_BUILD_ID, which the image's build makes of everything in it, or else a checksum.
+    """Return FINETUNE_BUILD_ID, which the image's build computes from its content, or else a checksum.
 
-    The checksum is over this program's own files and the versions of its libraries: two trainers of different make
-    never share a run, wherever they come from.
+    The checksum is over this program's files and the versions of its libraries: two different trainers never share a
+    run.
     """
     return os.environ.get("FINETUNE_BUILD_ID", "") or checksum()
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of the libraries that made the result, as far as they are installed."""
+    """Return the versions of the libraries that the result depends on, if they are installed."""
     found = {}
     for name in _PACKAGES:
         try:

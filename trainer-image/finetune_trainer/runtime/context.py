@@ -1,4 +1,4 @@
-"""What every stage is given."""
+"""The context that every stage gets."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from finetune_trainer.storage.store import Store
 
 
 class Reporter(Protocol):
-    """Tells the user what is going on: on the terminal, and to the operator where there is one. Never raises."""
+    """Reports progress: on the terminal, and to the operator if there is one. Never raises."""
 
     def report(
         self,
@@ -27,12 +27,12 @@ class Reporter(Protocol):
         tokens_per_second: float | None = None,
         eta_seconds: float | None = None,
     ) -> None:
-        """Replace the current progress. Cheap: call it as often as there is news."""
+        """Replace the current progress. Cheap: call it as often as something changes."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """The plan and the ways to the world."""
+    """The plan, and how a stage reaches everything outside it."""
 
     plan: Plan
     layout: JobLayout
@@ -41,9 +41,9 @@ class Context:
     # A private writable folder that is gone with the pod.
     scratch: Path
     attempt: int
-    # SIGTERM ends a stage at once unless it defers that: see `stop`.
+    # SIGTERM ends a stage at once unless it defers that: see `runtime.sigterm`.
     stop: StopFlag
-    # That train together in this pod, one per GPU.
+    # How many train together in this pod, one per GPU.
     processes: int = 1
-    # Of train: its place among the pods that train together.
+    # In train, this pod's place among the pods that train together.
     node: Node = ALONE

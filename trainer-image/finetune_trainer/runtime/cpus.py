@@ -1,4 +1,4 @@
-"""How many CPUs this container may use."""
+"""The number of CPUs that this container may use."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""Holds the servers of a job against the administrator's policy by what their names lead to, before connecting."""
+"""Checks the addresses of a job's servers against the administrator's policy before connecting."""
 
 import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -15,7 +15,7 @@ def check(plan: Plan) -> None:
 
     Raises:
         SettingsError: the policy does not allow one.
-        UnavailableError: a name that has to be looked up cannot be.
+        UnavailableError: a name cannot be resolved.
     """
     for endpoint in endpoints.of(plan):
         if plan.policy.endpoints:
@@ -23,14 +23,14 @@ def check(plan: Plan) -> None:
 
 
 def check_source(policy: Policy, url: str, field: str) -> list[str]:
-    """Check the server of a file that anybody may name, and return the addresses to connect to.
+    """Check the server of a URL that any user may write, and return the addresses to connect to.
 
-    What listens on the node or the pod itself (cloud metadata and agents on link-local and loopback addresses) takes
-    an entry of the policy that means just it: that very host, or a range of such addresses.
+    A server on the node or in the pod itself (cloud metadata and agents on link-local and loopback addresses) needs an
+    entry in the policy for exactly this host, or for a range of such addresses.
 
     Raises:
         SettingsError: the server is not allowed.
-        UnavailableError: the name cannot be looked up.
+        UnavailableError: the name cannot be resolved.
     """
     host, _ = _host_and_port(url, field)
     _check(policy, url, field)
@@ -39,7 +39,7 @@ def check_source(policy: Policy, url: str, field: str) -> list[str]:
         if _is_of_the_node(address) and not _is_meant(policy, url, field, address):
             raise SettingsError(
                 f"{field} leads to {_named(host, address)}, which belongs to the node that the job runs on; "
-                "use another server, or have this very host added to policy.endpoints of the chart"
+                "use another server, or ask the administrator to add exactly this host to policy.endpoints of the chart"
             )
     return addresses
 
@@ -62,7 +62,7 @@ def _check(policy: Policy, url: str, field: str) -> None:
 def _host_and_port(url: str, field: str) -> tuple[str, int]:
     found = endpoints.host_and_port(url)
     if found is None:
-        raise SettingsError(f"{field} has no host that all programs read in the same way; correct it")
+        raise SettingsError(f"{field} has a host that not all programs parse in the same way; correct it")
     return found
 
 

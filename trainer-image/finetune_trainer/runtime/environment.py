@@ -1,4 +1,4 @@
-"""The environment variables that the heavy libraries read when they are imported."""
+"""The environment variables that the large libraries read when they are imported."""
 
 import os
 import shutil
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Nothing may leave the machine but what this program sends on purpose: no hub, no telemetry, no runtime installs.
+# Only this program may send anything over the network: no hub, no telemetry, no installs at run time.
 FIXED = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    # A download lies on the disk once.
+    # Without a cache, a download takes its space on disk only once.
     "HF_XET_CHUNK_CACHE_SIZE_BYTES": "0",
     "UNSLOTH_DISABLE_STATISTICS": "1",
     "UNSLOTH_LLAMA_CPP_OFFLINE": "1",
@@ -23,10 +23,10 @@ FIXED = {
     "UNSLOTH_DISABLE_LLM_COMPRESSOR_AUTOINSTALL": "1",
     "UNSLOTH_PREWARM_HUB_CACHE": "0",
     "TOKENIZERS_PARALLELISM": "false",
-    # Threads that wait must not spin: where other programs want the same cores, spinning made a step ten times slower.
+    # Waiting threads must not spin: when other programs use the same cores, spinning made a step ten times slower.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
-# Each of these would otherwise be a path in the home folder or the working folder, which a pod cannot write to.
+# By default, these are in the home folder or the working folder, to which a pod cannot write.
 _FOLDERS = {
     "HOME": "home",
     "TMPDIR": "tmp",
@@ -42,13 +42,13 @@ _USER = {"USER": "trainer", "LOGNAME": "trainer"}
 
 
 def cache_folder() -> Path:
-    """Where a laptop user's temporary files go: $FINETUNE_CACHE, or the usual cache folder."""
+    """Return where a laptop user's temporary files are: $FINETUNE_CACHE, or the usual cache folder."""
     return Path(os.environ.get("FINETUNE_CACHE") or Path.home() / ".cache" / "finetune-operator")
 
 
 @contextmanager
 def scratch_folder(stage: str) -> Iterator[Path]:
-    """Yield an empty, private, writable folder below $FINETUNE_SCRATCH or the cache, and remove it."""
+    """Yield an empty, private, writable folder below $FINETUNE_SCRATCH or the cache, and remove it afterwards."""
     given = os.environ.get("FINETUNE_SCRATCH")
     parent = Path(given) if given else cache_folder() / "scratch"
     parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def variables(scratch: Path) -> dict[str, str]:
 
 @contextmanager
 def applied(scratch: Path) -> Iterator[None]:
-    """Set the variables and make the folders, and set them back. Must come before any heavy import."""
+    """Inside, set the variables and make the folders. Must come before any import of a large library."""
     for folder in _FOLDERS.values():
         (scratch / folder).mkdir(parents=True, exist_ok=True)
     before = dict(os.environ)
@@ -81,5 +81,5 @@ def applied(scratch: Path) -> Iterator[None]:
 
 
 def forbid_cpu_training() -> None:
-    """Make Unsloth fail without a GPU instead of training on the CPU in silence."""
+    """Make Unsloth fail without a GPU instead of silently training on the CPU."""
     os.environ["UNSLOTH_DISABLE_CPU_FALLBACK"] = "1"

@@ -1,8 +1,8 @@
-"""Which of the pods that train one adapter together this one is. Most jobs have one pod."""
+"""This pod's place among the pods that train one adapter together. Most jobs have one pod."""
 
 from dataclasses import dataclass
 
-# As torchrun's.
+# The same as torchrun's.
 PORT = 29400
 
 
@@ -12,7 +12,7 @@ class Node:
 
     index: int = 0
     count: int = 1
-    # Where the others reach the first one.
+    # Where the other pods reach the first one.
     host: str = "127.0.0.1"
     port: int = PORT
 
@@ -23,7 +23,7 @@ class Node:
 
     @property
     def alone(self) -> bool:
-        """Whether there are no others."""
+        """Whether it is the only pod."""
         return self.count == 1
 
 

@@ -14,7 +14,7 @@ def load(path: Path, expected_sha256: str | None) -> Plan:
     """Return the plan in `path`.
 
     Raises:
-        SettingsError: the file is missing, has another checksum, is of another version, or is no plan.
+        SettingsError: the file is missing, has another checksum, is of another version, or is not a plan.
     """
     try:
         data = path.read_bytes()
@@ -23,16 +23,16 @@ def load(path: Path, expected_sha256: str | None) -> Plan:
     if expected_sha256 is not None and api.sha256(data) != expected_sha256:
         raise SettingsError(
             f"the plan {path} was changed after the job was accepted: its sha256 is {api.sha256(data)}, "
-            f"not {expected_sha256}; create the job anew"
+            f"not {expected_sha256}; delete this FineTuneJob and create it again"
         )
     return parse(data, str(path))
 
 
 def parse(data: bytes, name: str) -> Plan:
-    """Return the plan in `data`; `name` is what messages call it.
+    """Return the plan in `data`; messages call it `name`.
 
     Raises:
-        SettingsError: it is of another version, or is no plan.
+        SettingsError: it is of another version, or is not a plan.
     """
     try:
         content = json.loads(data)

@@ -1,4 +1,4 @@
-"""What SIGTERM does: by default the stage ends at once; a stage that must save first defers that or passes it on.
+"""SIGTERM: by default the stage ends at once; a stage that must save first defers that or passes it on.
 
 with context.stop.deferred():
     ...
@@ -12,14 +12,14 @@ from types import FrameType
 
 
 class StopRequested(BaseException):
-    """Raised in the main thread when the pod is told to stop and nothing has to be saved first.
+    """Raised in the main thread when SIGTERM comes and nothing has to be saved first.
 
     A BaseException, so that no library swallows it.
     """
 
 
 class StopFlag:
-    """Knows whether the pod was told to stop."""
+    """Whether SIGTERM came, and what it does."""
 
     def __init__(self) -> None:
         self._requested = False
@@ -53,9 +53,9 @@ class StopFlag:
             self._deferred = False
 
     @contextmanager
-    def passed_on(self, tell: Callable[[], None]) -> Iterator[None]:
-        """Inside, SIGTERM sets the flag and calls `tell`, which tells a process that ends by itself."""
-        self._instead = tell
+    def passed_on(self, notify: Callable[[], None]) -> Iterator[None]:
+        """Inside, SIGTERM sets the flag and calls `notify`, which asks other processes to end."""
+        self._instead = notify
         try:
             yield
         finally:
@@ -63,7 +63,7 @@ class StopFlag:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Handle SIGTERM inside; only the main thread may do that."""
+        """Inside, handle SIGTERM; only the main thread may call it."""
 
         def handle(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
             self.request()
@@ -77,7 +77,7 @@ class StopFlag:
 
 @contextmanager
 def ignored() -> Iterator[None]:
-    """Inside, SIGTERM does nothing: the result of what has ended is being kept."""
+    """Inside, SIGTERM does nothing: the result is being stored."""
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         yield

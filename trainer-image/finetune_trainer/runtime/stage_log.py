@@ -1,4 +1,4 @@
-"""Copies everything that this process and its children print into a file."""
+"""Copies everything that this process and its children print to a file."""
 
 import logging
 import os
@@ -19,8 +19,8 @@ _DRAIN_SECONDS = 5
 def copied_to(path: Path) -> Iterator[TextIO | None]:
     """Copy file descriptors 1 and 2 to `path` inside; yields the terminal to draw on, or None if there is none.
 
-    `tee` does the copying: a thread of this process could not while a C library prints with the lock held, and the
-    last words of a process that was killed would be lost.
+    `tee` does the copying: a thread of this process could not while a C library holds the lock and prints, and the last
+    output of a killed process would be lost.
     """
     _flush()
     terminal = os.dup(2)
@@ -33,7 +33,7 @@ def copied_to(path: Path) -> Iterator[TextIO | None]:
         os.dup2(tee.stdin.fileno(), fd)
     tee.stdin.close()
     try:
-        # New streams: those of a caller may lead elsewhere. They stay open: the handlers of libraries keep them.
+        # New streams, since the caller's may use other descriptors. They stay open: libraries' handlers keep them.
         with (
             os.fdopen(terminal, "w", encoding="utf-8", errors="replace") as stream,
             redirect_stdout(_stream(1)),
@@ -55,7 +55,7 @@ def copied_to(path: Path) -> Iterator[TextIO | None]:
 
 
 def configure_logging() -> None:
-    """Write this program's own messages to stderr, and of the libraries' the warnings."""
+    """Log this program's messages and the libraries' warnings to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     root = logging.getLogger()

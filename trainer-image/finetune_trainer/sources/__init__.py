@@ -1,1 +1,1 @@
-"""Where data and models come from: buckets, hubs, volumes, web servers."""
+"""Sources of data and models: buckets, hubs, volumes, web servers."""

@@ -1,4 +1,4 @@
-"""Brings the dataset's files here."""
+"""Fetches the dataset's files."""
 
 import shutil
 import tempfile
@@ -15,7 +15,7 @@ from finetune_trainer.storage.checksum import sha256_of
 from finetune_trainer.storage.open import open_s3_object
 from finetune_trainer.storage.store import Progress
 
-# Left on the disk for what is made of the files.
+# Disk space that is kept free for the files made from the dataset.
 _RESERVE_BYTES = 64 * 1024 * 1024
 
 
@@ -23,9 +23,9 @@ def fetch(context: Context, sources: Sequence[SourcePlan]) -> list[SourceFile]:
     """Return the plan's sources, or its hold-out sources, as files.
 
     Raises:
-        DatasetError: a file is not there, or is not the one that the user means.
+        DatasetError: a file does not exist, or its checksum is not the expected one.
         AccessDeniedError, UnavailableError: as `store.Store`.
-        SettingsError: the scratch space is too small, or the administrator does not allow a server.
+        SettingsError: the scratch space is too small, or the policy does not allow a server.
     """
     return [_Source(context, source).fetch() for source in sources]
 
@@ -61,12 +61,12 @@ class _Source:
                 field=self._field,
                 room=self._room,
             )
-            # The download compared the bytes as they came.
+            # The download has compared it with the bytes.
             return SourceFile(source.name, path, source.sha256, source.format)
-        raise SettingsError(f'source "{source.name}": the plan does not say where it is; render it again')
+        raise SettingsError(f'source "{source.name}": the plan has no location for it; render it again')
 
     def _checked(self, path: Path) -> SourceFile:
-        """Read the file once, for its checksum, which everything later takes from here."""
+        """Read the file once for its checksum, which later parts take from the result."""
         source, digest = self._source, sha256_of(path)
         if source.sha256 is not None and digest != source.sha256:
             raise DatasetError(
@@ -80,12 +80,12 @@ class _Source:
             path.open("rb").close()
         except FileNotFoundError:
             raise DatasetError(
-                f'source "{self._source.name}": there is no file {path}; correct its key or path'
+                f'source "{self._source.name}": {path} does not exist; correct its key or path'
             ) from None
         except OSError as error:
             raise DatasetError(
                 f'source "{self._source.name}": {path} cannot be read: {error.strerror}; '
-                "correct its path, or set compute.fsGroup to the group that may read the volume"
+                "correct its path, or set compute.fsGroup to a group that may read the volume"
             ) from error
         return path
 
@@ -102,7 +102,7 @@ class _Source:
             ) from None
 
     def _room(self, size: int) -> Progress:
-        """Return what follows a download of `size` bytes, 0 if that is not known, and ends it if the disk is full."""
+        """Return a progress callback for a download of `size` bytes (0: unknown), which fails if the disk is full."""
         free = max(0, shutil.disk_usage(self._context.scratch).free - _RESERVE_BYTES)
         done = 0
 

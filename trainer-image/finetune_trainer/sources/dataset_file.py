@@ -1,4 +1,4 @@
-"""One dataset source, after it was fetched."""
+"""One dataset source as a local file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +9,15 @@ from finetune_trainer.storage.checksum import sha256_of
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file on this machine."""
+    """A local file."""
 
     name: str
     path: Path
-    # Of its bytes.
+    # The checksum of its bytes.
     sha256: str
     format: DatasetFormat = "Auto"
 
 
 def local_file(name: str, path: Path, row_format: DatasetFormat = "Auto") -> SourceFile:
-    """Return a file that is already here; it is read once, for its checksum."""
+    """Return a file of this machine; it is read once for its checksum."""
     return SourceFile(name, path, sha256_of(path), row_format)

@@ -1,4 +1,4 @@
-"""A model in a folder: a mounted volume, or a path on a laptop. It is used in place."""
+"""A model in a folder: on a mounted volume, or on a laptop. It is used in place."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,15 +13,15 @@ from finetune_trainer.storage.checksum import sha256_of
 from finetune_trainer.storage.store import Progress
 
 _READERS = 4
-# File systems tell time in steps of up to 2 s: a file can change twice in one.
+# File systems record times in steps of up to 2 s: a file can change twice within one.
 _SETTLED_NS = 2_000_000_000
 
 
 class FolderModel:
     """See `model_files.ModelFiles`. A file's identity is the sha256 of its bytes.
 
-    A file of the same size that has not changed since is not read again: neither one of `known`, which prepare pinned,
-    nor one of `cache`, which is brought up to date.
+    An unchanged file of the same size is not read again if `known` (the files that prepare pinned) or `cache`, which is
+    kept up to date, has its checksum.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class FolderModel:
         return self._folder.name
 
     def listing(self) -> Listing:
-        """Read every needed file that is not known."""
+        """List the needed files; those without a known checksum are read."""
         try:
             every = sorted(p for p in self._folder.iterdir() if p.is_file())
             check_weights_present(str(self._folder), [p.name for p in every])
@@ -51,7 +51,7 @@ class FolderModel:
         except OSError as error:
             raise ModelError(
                 f"the model folder {error.filename or self._folder} cannot be read: {error.strerror}; "
-                "check the claim's name and the path in it"
+                "check the name of the PersistentVolumeClaim and the path in it"
             ) from error
         return Listing(combined_revision(files), tuple(files))
 
@@ -84,13 +84,13 @@ class FolderModel:
         return self._folder
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file stays open."""
 
 
 def _unread(path: Path) -> ModelFile:
-    """Return the file without its identity, as it is before it is read."""
+    """Return the file without its identity."""
     state = path.stat()
-    # Archives and copies bring a file's own mtime along; ctime is the file system's.
+    # Archives and copies may preserve mtime; ctime is set by the file system.
     changed = max(state.st_mtime_ns, state.st_ctime_ns)
     settled = time.time_ns() - changed > _SETTLED_NS
     return ModelFile(path=path.name, size_bytes=state.st_size, identity="", changed_ns=changed if settled else None)

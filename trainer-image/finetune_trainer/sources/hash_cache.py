@@ -1,6 +1,6 @@
-"""Checksums of a mounted model's files that earlier jobs of the namespace made, kept in the output store.
+"""Checksums of a mounted model's files from earlier jobs of the namespace, kept in the output store.
 
-Reading 16 GB from a network volume takes minutes, and most jobs train a model that was read before.
+Reading 16 GB from a network volume takes minutes, and most jobs use a model that an earlier job read.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ class _Hashes(Model):
 
 
 class HashCache:
-    """One object per folder: all claims are mounted at one path, so names and sizes tell the folders apart too."""
+    """One object per folder. All claims are mounted at one path, so names and sizes also identify the folder."""
 
     def __init__(self, store: Store, layout: JobLayout, folder: Path) -> None:
         self._store = store
@@ -31,7 +31,7 @@ class HashCache:
         self._folder = folder
 
     def get(self, found: Sequence[ModelFile]) -> list[ModelFile]:
-        """Return what is known of a folder that has the files `found`; what cannot be read is not known.
+        """Return the known checksums of a folder with the files `found`; an unreadable object counts as none.
 
         Raises:
             AccessDeniedError, UnavailableError: as `store.Store`.
@@ -42,11 +42,11 @@ class HashCache:
         try:
             return _Hashes.model_validate_json(data).files
         except ValidationError:
-            log.warning("the checksums that an earlier job kept cannot be read; the model is read anew")
+            log.warning("the checksums from an earlier job cannot be read; reading the model again")
             return []
 
     def put(self, files: Sequence[ModelFile]) -> None:
-        """Keep the checksums of all files of the folder; raises as `get`."""
+        """Store the checksums of all files of the folder; raises as `get`."""
         data = _Hashes(files=list(files)).model_dump_json(by_alias=True, exclude_none=True).encode()
         self._store.put_bytes(self._key(files), data)
 

@@ -28,14 +28,14 @@ def download(
 ) -> None:
     """Download to `path` and check the bytes. Proxies are the environment's (HTTPS_PROXY, NO_PROXY).
 
-    `name` and `field` are how messages name the source and its part of the spec; `room` is called with the size in
-    bytes, 0 if the server does not tell it, before the download, and returns what follows it and refuses too much.
+    `name` and `field` are the source's name and spec field in messages. `room` is called before the download with the
+    size in bytes (0: unknown) and returns the progress callback, which fails if the file is too large.
 
     Raises:
-        DatasetError: there is no such file, or it is another one.
-        AccessDeniedError: the server wants credentials.
-        UnavailableError: the server does not answer, or stops in the middle.
-        SettingsError: the policy does not allow the server, or one that it sends on to; or of `room`.
+        DatasetError: the file does not exist, or has another checksum.
+        AccessDeniedError: the server requires credentials.
+        UnavailableError: the server does not answer, or stops during the download.
+        SettingsError: the policy does not allow the server, or one that it redirects to; or from `room`.
     """
     where = f'source "{name}": {_shown(url)}'
     opener = _opener(policy, where, f"{field}.http.url")
@@ -50,14 +50,14 @@ def download(
     if found != sha256:
         path.unlink()
         raise DatasetError(
-            f"{where} has sha256 {found}, not {sha256}: the file changed or is another one; "
-            f"look at it and correct {field}.http.sha256"
+            f"{where} has sha256 {found}, not {sha256}: the file changed or is a different one; "
+            f"check it and correct {field}.http.sha256"
         )
 
 
 def _request(url: str) -> urllib.request.Request:
     # "identity": the checksum is of the file, not of a compressed transfer.
-    return urllib.request.Request(url, headers={"Accept-Encoding": "identity", "User-Agent": "finetune-trainer"})  # noqa: S310 - the handlers take http(s) alone
+    return urllib.request.Request(url, headers={"Accept-Encoding": "identity", "User-Agent": "finetune-trainer"})  # noqa: S310 - the handlers accept http and https only
 
 
 def _save(answer: Any, path: Path, room: Callable[[int], Progress], where: str) -> str:
@@ -79,15 +79,15 @@ def _save(answer: Any, path: Path, room: Callable[[int], Progress], where: str) 
 def _refusal(status: int, where: str, field: str) -> StageError:
     if status in _DENIED:
         return AccessDeniedError(
-            f"{where} may not be read without a login (HTTP {status}); "
+            f"{where} requires a login (HTTP {status}); "
             "put the file on S3, a volume or the hub, which take credentials from a Secret"
         )
     if status >= 500 or status in _TRY_AGAIN:
         return UnavailableError(f"{where}: the server answered HTTP {status}; try again when it has recovered")
     if 300 <= status < 400:
         return DatasetError(
-            f"{where} leads to no file within {_MAXIMUM_REDIRECTS} redirects (HTTP {status}); "
-            f"give the file's own URL in {field}.http.url"
+            f"{where} does not lead to a file within {_MAXIMUM_REDIRECTS} redirects (HTTP {status}); "
+            f"set {field}.http.url to the URL of the file itself"
         )
     return DatasetError(f"{where} was not found (HTTP {status}); correct {field}.http.url")
 
@@ -96,7 +96,8 @@ def _no_answer(error: Exception, where: str, field: str) -> UnavailableError:
     reason = getattr(error, "reason", error)
     if isinstance(reason, ssl.SSLError):
         return UnavailableError(
-            f"{where}: the server's certificate is not trusted; use a server whose authority the trainer image knows"
+            f"{where}: the server's certificate is not trusted; "
+            "use a server whose certificate authority the trainer image trusts"
         )
     return UnavailableError(
         f"{where}: the server does not answer ({type(reason).__name__}); "
@@ -105,17 +106,17 @@ def _no_answer(error: Exception, where: str, field: str) -> UnavailableError:
 
 
 def _shown(url: str) -> str:
-    """Leave out the query: it may hold a token."""
+    """Return the URL without its query, which may contain a token."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
 
 def _opener(policy: Policy, where: str, field: str) -> urllib.request.OpenerDirector:
-    """Return what follows redirects and proxies, and connects to the very addresses that were checked."""
+    """Return an opener that follows redirects and proxies, and connects to the addresses that were checked."""
     checked: dict[str, list[str]] = {}
 
     def connected(connection: http.client.HTTPConnection) -> socket.socket | None:
-        # A proxy is the administrator's, is not checked and looks names up itself.
+        # A proxy is set by the administrator: it is not checked and resolves names itself.
         for address in checked.get(connection.host.lower(), []):
             try:
                 return socket.create_connection((address, connection.port), _TIMEOUT_SECONDS)
@@ -156,13 +157,15 @@ def _opener(policy: Policy, where: str, field: str) -> urllib.request.OpenerDire
             self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage
         ) -> Any:
             if urlsplit(urljoin(req.full_url, headers.get("Location", ""))).scheme not in ("http", "https"):
-                raise DatasetError(f"{where} leads on to what is no web page; give the URL of the file in {field}")
+                raise DatasetError(
+                    f"{where} redirects to another scheme than http(s); set {field} to the URL of the file itself"
+                )
             return super().http_error_302(req, fp, code, msg, headers)
 
         http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
     class Checks(urllib.request.BaseHandler):
-        # Before the proxies' handler, which changes the request's host.
+        # Before the proxy handler, which changes the request's host.
         handler_order = 1
 
         def http_request(self, req: urllib.request.Request) -> urllib.request.Request:

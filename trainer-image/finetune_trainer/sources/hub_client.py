@@ -1,4 +1,4 @@
-"""Starts and asks the one process that talks to a hub."""
+"""Starts the process that talks to a hub, and sends it requests."""
 
 import json
 import os
@@ -20,7 +20,7 @@ Fault = Literal["missing", "denied", "unavailable"]
 
 
 class HubClient:
-    """One repository of a hub; `explain` makes the user's sentence of a fault and the hub's own word for it."""
+    """One repository of a hub; `explain` returns the error for a fault and the hub's own name of it."""
 
     def __init__(
         self, source: HubSource, kind: Literal["model", "dataset"], explain: Callable[[Fault, str], StageError]
@@ -47,7 +47,7 @@ class HubClient:
         """Return the answer to one request.
 
         Raises:
-            StageError: as `explain` says, or the process ended.
+            StageError: what `explain` returned, or the process ended.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -58,14 +58,14 @@ class HubClient:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise UnavailableError("the process that downloads from the hub ended; the log says why")
+            raise UnavailableError("the process that downloads from the hub ended; see the log for the reason")
         found: dict[str, Any] = json.loads(line)
         if "error" in found:
             raise self._explain(found["error"], found["detail"])
         return found
 
     def download(self, commit: str, paths: Sequence[str], folder: Path, progress: Progress) -> None:
-        """Download files of one commit into `folder`; what is on the disk tells how far it is."""
+        """Download files of one commit into `folder`; the progress is the size on the disk."""
         folder.mkdir(parents=True, exist_ok=True)
         done = threading.Event()
 
@@ -93,7 +93,7 @@ class HubClient:
 def _online(endpoint: str | None) -> dict[str, str]:
     offline = {name for name in FIXED if name.endswith("_OFFLINE")}
     variables = {name: value for name, value in os.environ.items() if name not in offline}
-    variables["PYTHONPATH"] = os.pathsep.join(sys.path)  # it must find this very package
+    variables["PYTHONPATH"] = os.pathsep.join(sys.path)  # it must find this package
     if endpoint:
         variables["HF_ENDPOINT"] = endpoint
     return variables

@@ -11,7 +11,7 @@ from finetune_trainer.errors import AccessDeniedError, DatasetError, StageError,
 from finetune_trainer.sources.hub_client import DEFAULT_ENDPOINT, Fault, HubClient
 from finetune_trainer.storage.store import Progress, checked_key
 
-# The hub's own word for what is missing, and the field that names it.
+# The hub's own name for what is missing, and the field to correct.
 _MISSING = {
     "RepositoryNotFoundError": "repository",
     "RevisionNotFoundError": "revision",
@@ -21,16 +21,16 @@ log = logging.getLogger(__name__)
 
 
 def download(file: HubFile, name: str, field: str, folder: Path, room: Callable[[int], Progress]) -> Path:
-    """Download the file at the commit that its revision means now, and return where it lies below `folder`.
+    """Download the file at the commit that its revision points to now, and return its path below `folder`.
 
-    `name` and `field` are how messages name the source and its part of the spec; `room` is called with the size in
-    bytes before the download and returns what follows it.
+    `name` and `field` are the source's name and spec field in messages. `room` is called before the download with the
+    size in bytes and returns the progress callback.
 
     Raises:
         DatasetError: the repository, the revision or the file does not exist.
-        AccessDeniedError: the hub wants a token, or another one.
+        AccessDeniedError: the hub requires a token, or a different one.
         UnavailableError: the hub does not answer.
-        SettingsError: the path is none, or of `room`.
+        SettingsError: the path is invalid, or from `room`.
     """
     path = checked_key(file.path)
     with _opened(file, name, field) as client:

@@ -13,7 +13,7 @@ from finetune_trainer.storage.store import Progress
 
 
 class HubModel:
-    """See `model_files.ModelFiles`. The revision is a commit; a file's identity is its blob's id or sha256."""
+    """See `model_files.ModelFiles`. The revision is a commit; a file's identity is its blob id or sha256."""
 
     def __init__(self, source: HubSource, commit: str | None = None) -> None:
         self._source = source

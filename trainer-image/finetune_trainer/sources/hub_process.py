@@ -1,6 +1,6 @@
-"""The one process that talks to a hub: `python -m finetune_trainer.sources.hub_process`, started by `hub_client`.
+"""The process that talks to a hub: `python -m finetune_trainer.sources.hub_process`, started by `hub_client`.
 
-It reads one JSON request per line and answers each with one JSON line. It is a process of its own because the hub's
+It reads one JSON request per line and answers each with one JSON line. It is a separate process because the hub's
 client decides at import whether it is online, and everything else stays offline.
 """
 
@@ -29,7 +29,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         status = error.response.status_code if error.response is not None else 0
         kinds = {401: "denied", 403: "denied", 404: "missing"}
         return {"error": kinds.get(status, "unavailable"), "detail": f"HTTP {status}"}
-    except Exception as error:  # noqa: BLE001 - each HTTP client has its own tree; what is no answer is no network
+    except Exception as error:  # noqa: BLE001 - each HTTP client has its own exceptions; all mean that there is no answer
         return {"error": "unavailable", "detail": type(error).__name__}
 
 
@@ -53,7 +53,7 @@ def _resolve(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _file(request: dict[str, Any]) -> dict[str, Any]:
-    """Resolve the revision for one file: a dataset repository may have too many to list."""
+    """Resolve the revision for one file: a dataset repository may have too many files to list."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     url = hf_hub_url(request["repository"], request["path"], repo_type=request["kind"], revision=request["revision"])
@@ -89,7 +89,7 @@ def _ranges(request: dict[str, Any]) -> dict[str, Any]:
         ) as response:
             hf_raise_for_status(response)
             if response.status_code != _PARTIAL_CONTENT:  # the whole file would follow
-                return {"error": "unavailable", "detail": "it does not answer range requests"}
+                return {"error": "unavailable", "detail": "it does not support range requests"}
             found.append(base64.b64encode(response.read()).decode())
     return {"ranges": found}
 
@@ -98,15 +98,15 @@ _ACTIONS = {"resolve": _resolve, "file": _file, "download": _download, "ranges":
 
 
 def _token(file: str | None) -> str | bool:
-    """Return the mounted token, or a laptop user's own; False keeps the client from looking for one."""
+    """Return the mounted token, or the laptop user's; False keeps the client from looking for one."""
     if file:
         return Path(file).read_text(encoding="utf-8").strip()
     return os.environ.get("HF_TOKEN") or False
 
 
 def main() -> None:
-    """Serve until stdin ends, which it does when the parent does."""
-    # Whatever a library prints goes to the log, not between the answers.
+    """Serve until stdin ends, as it does when the parent ends."""
+    # Output of libraries goes to the log, not between the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""Brings the model's files here: the small ones for prepare, all of them for train and export."""
+"""Fetches the model's files: the small ones for prepare, all of them for train and export."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -26,10 +26,10 @@ _FOLDER = "model"
 def opened_model(
     context: Context, pinned: ResolvedModel | None = None, plan: ModelPlan | WeightsPlan | None = None
 ) -> Iterator[ModelFiles]:
-    """Open the plan's model, or the one that `plan` names; `pinned` is what prepare found there.
+    """Open the plan's model, or the one in `plan`; `pinned` is what prepare found.
 
     Raises:
-        SettingsError: the plan names no model.
+        SettingsError: the plan has no model.
         AccessDeniedError: a Secret lacks a key.
     """
     plan = plan or context.plan.model
@@ -68,7 +68,7 @@ def fetch_weights(context: Context, resolved: ResolvedModel) -> Path:
     """Return a local folder with exactly the files that prepare pinned.
 
     Raises:
-        ModelError: the model changed after prepare, or is gone.
+        ModelError: the model changed or disappeared after prepare.
         SettingsError: the scratch space is too small.
         AccessDeniedError, UnavailableError: as `store.Store`.
     """
@@ -85,8 +85,8 @@ def _fetch_pinned(
             now = found.get(file.path)
             if now is None or (now.size_bytes, now.identity) != (file.size_bytes, file.identity):
                 raise ModelError(
-                    f"{resolved.reference}: {file.path} changed after prepare had checked it; create the job anew, "
-                    "and do not write to a model's folder while jobs use it"
+                    f"{resolved.reference}: {file.path} changed after prepare checked it; do not write to a "
+                    f"model's folder while jobs use it; delete this FineTuneJob and create it again"
                 )
         return _fetch(context, model, resolved.files, folder)
 

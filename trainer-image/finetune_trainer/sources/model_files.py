@@ -1,4 +1,4 @@
-"""The files of a model, wherever they lie: in a folder, in a bucket, on a hub."""
+"""The files of a model in a folder, in a bucket or on a hub."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from finetune_trainer.storage.store import Progress
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _METADATA_SUFFIXES = {".json", ".jinja", ".model", ".txt"}
-# Pickles run code when they are read.
+# Pickles can run code when they are loaded.
 _UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt"}
 
 
@@ -27,10 +27,10 @@ class Listing:
 
 
 class ModelFiles(Protocol):
-    """One place that holds a model.
+    """A place that has a model.
 
     Every method raises:
-        ModelError: it is not there, or not what it was.
+        ModelError: the model does not exist, or changed.
         AccessDeniedError, UnavailableError, SettingsError: as `store.Store`.
     """
 
@@ -39,20 +39,20 @@ class ModelFiles(Protocol):
         """A portable name: org/name, or the last folder."""
 
     def listing(self) -> Listing:
-        """Return the needed files with what identifies their bytes."""
+        """Return the needed files with the identity of their bytes."""
 
     def read_ranges(self, file: ModelFile, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return the bytes of (start, length) each."""
 
     def fetch(self, files: Sequence[ModelFile], folder: Path, progress: Progress) -> Path:
-        """Return a folder with these files: `folder`, or where they lie already."""
+        """Return a folder with these files: `folder`, or the one where they are already."""
 
     def close(self) -> None:
-        """Let go of connections and processes."""
+        """Close connections and end processes."""
 
 
 def is_needed(path: str) -> bool:
-    """Return whether a file of a repository is read by the trainer: safetensors, configuration, tokenizer."""
+    """Return whether the trainer reads a file of a repository: safetensors, configuration, tokenizer."""
     pure = PurePosixPath(path)
     return len(pure.parts) == 1 and pure.suffix in {*_METADATA_SUFFIXES, ".safetensors"} and not path.startswith(".")
 
@@ -78,12 +78,12 @@ def check_weights_present(reference: str, paths: Iterable[str]) -> None:
         )
     if any(p.endswith(".gguf") for p in paths):
         raise ModelError(
-            f"{reference} has GGUF files only, which cannot be trained; use the repository that they were made from"
+            f"{reference} has GGUF files only, which cannot be trained; use the repository they were made from"
         )
     raise ModelError(f"{reference} has no {SINGLE} and no {INDEX}; check the path, and that the upload was complete")
 
 
 def combined_revision(files: Iterable[ModelFile]) -> str:
-    """Return the sha256 over names, sizes and identities, for places that have no commits."""
+    """Return the sha256 over names, sizes and identities, for places without commits."""
     lines = sorted(f"{f.path}\t{f.size_bytes}\t{f.identity}\n" for f in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -4,13 +4,13 @@ from finetune_api.base import Model
 
 
 class ModelFile(Model):
-    """One file of the pinned model."""
+    """One file of a model."""
 
     path: str
     size_bytes: int
-    # Of a hub file: its blob id; of an S3 object: its ETag; of a local file: sha256 of its bytes.
+    # The blob id of a hub file, the ETag of an S3 object, the sha256 of a local file.
     identity: str
-    # Of a local file: when its bytes or its name last changed (ns since 1970); None while that is too fresh to trust.
+    # For a local file: when it last changed (ns since 1970); None if that is too recent to rely on.
     changed_ns: int | None = None
 
 
@@ -32,9 +32,9 @@ class ResolvedAdapter(Model):
     """The earlier adapter that training starts from, pinned."""
 
     uri: str
-    # The run that made it, where another job did.
+    # The run that made it, if another job did.
     run_id: str | None = None
-    # Of another job's adapter: the key below spec.output.s3.uri.
+    # For another job's adapter: its key below spec.output.s3.uri.
     folder: str | None = None
-    # Of adapter_model.safetensors.
+    # The checksum of adapter_model.safetensors.
     sha256: str

@@ -39,7 +39,7 @@ class S3Model:
             raise self._gone(file) from error
 
     def fetch(self, files: Sequence[ModelFile], folder: Path, progress: Progress) -> Path:
-        """Download some files at a time."""
+        """Download several files at a time."""
         folder.mkdir(parents=True, exist_ok=True)
 
         def get(file: ModelFile) -> None:
@@ -54,7 +54,9 @@ class S3Model:
         return folder
 
     def close(self) -> None:
-        """The client closes its connections itself."""
+        """Do nothing: the client closes its connections itself."""
 
     def _gone(self, file: ModelFile) -> ModelError:
-        return ModelError(f"{self._store.uri}/{file.path} was deleted while the job ran; create the job anew")
+        return ModelError(
+            f"{self._store.uri}/{file.path} was deleted while the job ran; delete this FineTuneJob and create it again"
+        )

@@ -1,1 +1,1 @@
-"""Where results are kept: a bucket or a folder."""
+"""Storage for results: a bucket or a folder."""

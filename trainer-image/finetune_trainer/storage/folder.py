@@ -11,7 +11,7 @@ from tempfile import NamedTemporaryFile
 from finetune_trainer.errors import AccessDeniedError, SettingsError, UnavailableError
 from finetune_trainer.storage.store import Progress, StoredObject, checked_key
 
-# Unfinished files live here, on the same file system, so that a crash leaves nothing among the results.
+# Unfinished files live here, on the same file system, so that a crash leaves no partial result.
 _PARTIAL = ".partial"
 _CHUNK = 4 * 1024 * 1024
 

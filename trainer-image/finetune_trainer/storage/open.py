@@ -24,20 +24,20 @@ def open_s3_object(target: S3Target) -> tuple[S3Store, str]:
     """Open the folder of the one object that `target.uri` names, and return the object's key in it.
 
     Raises:
-        SettingsError: the URI names no object.
+        SettingsError: the URI does not name an object.
         AccessDeniedError: a mounted Secret lacks a key.
     """
     folder, _, key = target.uri.rpartition("/")
     if not key or not urlsplit(folder).netloc:
-        raise SettingsError(f'"{target.uri}" names no object; write s3://bucket/folder/file.jsonl')
+        raise SettingsError(f'"{target.uri}" does not name an object; write s3://bucket/folder/file.jsonl')
     return S3Store(target.model_copy(update={"uri": folder})), key
 
 
 def open_output(output: OutputPlan) -> Store:
-    """Open where everything is written.
+    """Open the store to which everything is written.
 
     Raises:
-        SettingsError: the plan names no output.
+        SettingsError: the plan has no output.
     """
     if output.s3:
         return open_s3(output.s3)
@@ -58,4 +58,4 @@ def override_output(output: OutputPlan, uri: str) -> OutputPlan:
         return OutputPlan(s3=target)
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
         return OutputPlan(path=unquote(parts.path))
-    raise SettingsError(f'"{uri}" is no output; write file:///FOLDER or s3://BUCKET/FOLDER')
+    raise SettingsError(f'"{uri}" is not an output; write file:///FOLDER or s3://BUCKET/FOLDER')

@@ -18,7 +18,7 @@ _CONNECT_TIMEOUT_SECONDS = 10
 _READ_TIMEOUT_SECONDS = 60
 _ATTEMPTS = 4
 _PARALLEL_PARTS = 4
-# Servers that answer a bad key with another status than 403.
+# Codes of servers that answer a wrong key with another status than 403.
 _ACCESS_CODES = {
     "AccessDenied",
     "ExpiredToken",
@@ -65,7 +65,7 @@ class S3Store:
                 Upload(self._client, self._bucket, self._key(key), path, progress).run()
             except DamagedError as error:
                 raise UnavailableError(
-                    f"{self._server} keeps {key} damaged: its checksum is not the file's; check the server's disks"
+                    f"{self._server} stored {key} damaged: its checksum is not the file's; check the server's disks"
                 ) from error
 
     def get_bytes(self, key: str) -> bytes | None:
@@ -85,7 +85,7 @@ class S3Store:
             return bytes(answer["Body"].read())
 
     def get_file(self, key: str, path: Path, progress: Progress | None = None) -> None:
-        """Download to `path`, which appears only when it is whole."""
+        """Download to `path`, which appears only when it is complete."""
         partial = path.with_name(f"{path.name}.part")
         with self._mapped_errors("read", key):
             self._client.download_file(
@@ -103,7 +103,7 @@ class S3Store:
             for page in pages:
                 for item in page.get("Contents", []):
                     key: str = item["Key"]
-                    # A prefix is no folder: step-1 must not find step-10. Some servers list folders as objects.
+                    # A prefix is not a folder: step-1 must not find step-10. Some servers list folders as objects.
                     if (not full or key == full or key.startswith(f"{full}/")) and not key.endswith("/"):
                         found.append(StoredObject(key[strip:], item["Size"], item["ETag"].strip('"')))
         return sorted(found, key=lambda o: o.key)
@@ -209,7 +209,7 @@ def _client(target: S3Target) -> Any:
             read_timeout=_READ_TIMEOUT_SECONDS,
             retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
             s3={"addressing_style": "path" if target.force_path_style else "auto"},
-            # Older on-premises servers do not know the checksums that AWS's client sends unasked.
+            # Older on-premises servers do not support the checksums that AWS's client sends by default.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             max_pool_connections=2 * _PARALLEL_PARTS,
@@ -243,7 +243,7 @@ def _mounted_credentials_provider(folder: Path) -> Any:
         )
 
     class MountedCredentials(Credentials):  # type: ignore[misc]
-        """Every request is signed with what the kubelet has mounted at that time, so that rotation just works."""
+        """Signs every request with the currently mounted keys, so that rotation works."""
 
         def get_frozen_credentials(self) -> Any:
             return read()

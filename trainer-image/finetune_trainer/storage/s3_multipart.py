@@ -1,9 +1,9 @@
-"""Uploads a file to S3 in checksummed parts, and makes sure that the object is the file.
+"""Uploads a file to S3 in checksummed parts, and verifies that the object equals the file.
 
 Every part carries its checksum, which the server compares with what it received. The complete object's checksum of
 checksums (https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html) is compared
-with what this program read from the disk. A server that does not know SHA-256 gets MD5, which all know, and is held to
-the ETag, which is the MD5 of the parts' MD5s there.
+with what this program read from the disk. A server that does not support SHA-256 gets MD5, which all support; its ETag,
+the MD5 of the parts' MD5s, is then compared.
 """
 
 import base64
@@ -20,7 +20,7 @@ from typing import Any
 from finetune_trainer.storage.store import Progress
 
 PART_BYTES = 32 * 1024 * 1024
-# S3 takes 10,000.
+# S3 allows 10,000.
 _MOST_PARTS = 9_000
 _PARALLEL_PARTS = 4
 _ATTEMPTS = 3
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class DamagedError(Exception):
-    """The object in the bucket is not the file, again and again."""
+    """The object in the bucket differs from the file after every attempt."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Upload:
                 parts = self._put(sha256)
             if self._is_whole(parts, sha256):
                 return
-            log.warning("the object is not the file that was uploaded; attempt %d", attempt + 1)
+            log.warning("the uploaded object differs from the file; attempt %d", attempt + 1)
         self._client.delete_object(**self._object)
         raise DamagedError
 
@@ -125,20 +125,20 @@ class Upload:
         if sha256 and (checksum := found.get("ChecksumSHA256")):
             composite = _base64(hashlib.sha256(b"".join(part.sha256 for part in parts)).digest())
             return str(checksum).partition("-")[0] == composite
-        # With the server's own encryption an ETag is no MD5; the parts were checked one by one.
+        # With server-side encryption an ETag is not an MD5; the parts were checked one by one.
         if found.get("ServerSideEncryption", "AES256") != "AES256":
             return True
-        # A server that makes its ETags otherwise says so in those of the parts.
+        # A server with other ETags is recognized by those of the parts.
         if any(part.etag.strip('"') != part.md5.hex() for part in parts):
             return True
         whole = hashlib.md5(b"".join(part.md5 for part in parts), usedforsecurity=False).hexdigest()
         return str(found["ETag"]).strip('"') == f"{whole}-{len(parts)}"
 
     def _abort_unfinished(self) -> None:
-        """Free what an attempt that was killed has left: unfinished uploads are invisible and cost their size."""
+        """Abort the unfinished uploads of a killed attempt: they are invisible and take up space."""
         from botocore.exceptions import ClientError
 
-        # The permission may be missing; then a rule of the bucket cleans up.
+        # The permission may be missing; a lifecycle rule of the bucket then cleans up.
         with contextlib.suppress(ClientError):
             for upload_id in self._unfinished():
                 self._client.abort_multipart_upload(**self._object, UploadId=upload_id)

@@ -1,4 +1,4 @@
-"""The one interface to where results are kept: a bucket or a folder."""
+"""The interface of a store for results: a bucket or a folder."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Store(Protocol):
         """Return an object's bytes, or None if there is none."""
 
     def get_file(self, key: str, path: Path, progress: Progress | None = None) -> None:
-        """Download to `path`, which appears only when it is whole. Raises FileNotFoundError if there is no object."""
+        """Download to `path`, which appears only when complete. Raises FileNotFoundError if there is no object."""
 
     def list(self, prefix: str) -> list[StoredObject]:
         """Return the objects of the folder `prefix` ("" is the root), or the one object of that key, by key."""
@@ -57,7 +57,7 @@ def checked_key(key: str) -> str:
     """Return the key.
 
     Raises:
-        SettingsError: it could climb out of the store's root.
+        SettingsError: it could leave the store's root.
     """
     if not key or key.startswith("/") or "\\" in key or "\0" in key or ".." in key.split("/"):
         raise SettingsError(f'the path "{key}" is refused: it must be relative and without ".."')

@@ -1,4 +1,4 @@
-"""Checkpoints in the bucket: complete or not there at all, and only ever resumed by the run that wrote them.
+"""Checkpoints in the bucket: complete or absent, and only ever resumed by the run that wrote them.
 
 A checkpoint is a folder `<step>/` of files and, written last, a marker that names each file's size and sha256, the
 run id (which covers model, data and settings) and the order of the rows.
@@ -75,7 +75,7 @@ class Checkpoints:
             StageError: the bucket cannot be written.
         """
         paths = sorted(p for p in folder.iterdir() if p.name in FILES)
-        # What a killed attempt may have left of the same step must not count before all of it is replaced.
+        # What a killed attempt may have left of the same step must not count before it is replaced completely.
         self.store.delete(self._key(step, MARKER))
         for path in paths:
             self.store.put_file(self._key(step, path.name), path)
@@ -85,7 +85,7 @@ class Checkpoints:
         self._prune(best)
 
     def download(self, marker: Marker, folder: Path) -> bool:
-        """Fetch a checkpoint; return whether every file is what the marker says."""
+        """Fetch a checkpoint; return whether every file matches its marker."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, entry in marker.files.items():
             path = folder / name
@@ -98,7 +98,7 @@ class Checkpoints:
         return True
 
     def download_file(self, step: int, name: str, folder: Path) -> bool:
-        """Fetch one file of the complete checkpoint of `step`; return whether it is there and what its marker says."""
+        """Fetch one file of the complete checkpoint of `step`; return whether it is there and matches its marker."""
         marker = self._marker(step)
         if marker is None or name not in marker.files:
             return False
@@ -133,7 +133,7 @@ class Checkpoints:
 
 
 def newest_step(store: Store, prefix: str, run_id: str) -> int | None:
-    """Return the step of the newest complete checkpoint of a run, for who does not know the order of its rows.
+    """Return the step of the newest complete checkpoint of a run, whatever the order of its rows.
 
     Raises:
         StageError: the bucket cannot be read.
@@ -152,7 +152,7 @@ def _read(store: Store, key: str) -> Marker | None:
 
 
 class BackgroundUpload:
-    """Uploads one checkpoint at a time while training goes on."""
+    """Uploads one checkpoint at a time while training continues."""
 
     def __init__(self, checkpoints: Checkpoints, newest_step: int | None) -> None:
         self._checkpoints = checkpoints
@@ -162,11 +162,11 @@ class BackgroundUpload:
 
     @property
     def busy(self) -> bool:
-        """True while an upload is under way."""
+        """True while an upload is in progress."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, folder: Path, step: int, best: int | None = None) -> None:
-        """Upload in the background, after an upload that is still under way. A failure is only logged."""
+        """Upload in the background, after an upload in progress. A failure is only logged."""
         self.wait()
         self._thread = threading.Thread(target=self._run, args=(folder, step, best), name="checkpoint", daemon=True)
         self._thread.start()

@@ -1,4 +1,4 @@
-"""What a process does that trains with others and does not lead: the same steps, and nothing of what is done once."""
+"""A process that trains with others and does not lead: the same steps, and nothing that is done only once."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from finetune_trainer.train.ranks.step_sync import FollowerSync
 
 
 class Follower:
-    """One attempt of a process that follows; it is ended from outside when the leader ends before its time."""
+    """One attempt of a process that follows; it is killed from outside if the leader ends early."""
 
     def __init__(self, context: Context, description: Prepared, weights: Path | None, ranks: Ranks) -> None:
         """`weights`: the model's files if they were fetched before."""
@@ -35,7 +35,7 @@ class Follower:
         # The model's files.
         self.weights = weights
         self.device: GPU | None = None
-        # Of the bucket, which the leader alone writes.
+        # Only the leader writes the bucket.
         self.checkpoint_step: int | None = None
 
     def run(self) -> None:
@@ -46,7 +46,7 @@ class Follower:
             StopRequested: SIGTERM came while it fetched files.
         """
         files = self._fetch() if self._ranks.fetches else None
-        # The leader alone decides when it is time to stop.
+        # Only the leader decides when to stop.
         with self._context.stop.deferred():
             plan, ranks = self._context.plan, self._ranks
             self.device = gpu_device.find(plan.allow_cpu)
@@ -74,7 +74,7 @@ class Follower:
                 trainer.train(resume_from_checkpoint=str(resume) if resume else None)
 
     def _fetch(self) -> Files:
-        """Bring what the leader of another pod brings to its own, meanwhile."""
+        """Fetch what the leader fetches for its own pod, at the same time."""
         weights = self.weights or fetch_weights(self._context, self._prepared.model)
         return Files(weights, earlier_adapter.fetch(self._context, self._prepared.adapter))
 
@@ -84,7 +84,7 @@ class Follower:
             store, prefix = self._context.store, self._context.layout.checkpoints
             kept = Checkpoints(store, prefix, marker.run_id, marker.order_sha256)
             if not kept.download(marker, folder):
-                raise UnavailableError(f"the checkpoint of step {marker.step} could be read by one pod only; try again")
+                raise UnavailableError(f"only one pod could read the checkpoint of step {marker.step}; try again")
         return self._ranks.broadcast_in_pod(folder)
 
     def shortage(self, error: BaseException) -> Shortage | None:

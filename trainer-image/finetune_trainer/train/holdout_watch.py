@@ -1,4 +1,4 @@
-"""When the hold-out rows are looked at during training, which adapter is kept, and when training stops early."""
+"""When the hold-out rows are measured during training, which adapter is kept, and when training stops early."""
 
 import logging
 import shutil
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class HoldoutWatch:
-    """Follows the hold-out loss of one run, over all its attempts: `curve` goes on in every checkpoint."""
+    """Follows the hold-out loss of one run over all its attempts: `curve` is part of every checkpoint."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class HoldoutWatch:
     ) -> None:
         """`steps`: after which to measure.
 
-        `measure` returns the loss, or raises StopRequested where the pod is told to stop meanwhile; `changed`: is the
+        `measure` returns the loss, or raises StopRequested if SIGTERM comes meanwhile; `changed`: is the
         adapter another one than before training? `folder` holds the best adapter so far.
         """
         self._steps = steps
@@ -42,10 +42,10 @@ class HoldoutWatch:
         self.curve = Curve()
 
     def resume(self, step: int, folder: Path, checkpoints: Checkpoints) -> None:
-        """Go on from the checkpoint of `step` in `folder`; the best adapter is there or in another checkpoint.
+        """Continue from the checkpoint of `step` in `folder`; the best adapter is there or in another checkpoint.
 
         Raises:
-            pydantic.ValidationError: the checkpoint's curve is none.
+            pydantic.ValidationError: the checkpoint's curve is invalid.
             StageError: the bucket cannot be read.
         """
         path = folder / CURVE
@@ -60,15 +60,15 @@ class HoldoutWatch:
             self.curve.forget(best)
 
     def due(self, step: int) -> bool:
-        """Return whether the hold-out rows are to be looked at after `step`."""
-        # While the learning rate warms up, or FP16 finds its scale, steps change nothing: such an adapter is the best
-        # where training makes the model worse, and is of no use.
+        """Return whether to measure the hold-out rows after `step`."""
+        # While the learning rate warms up, or FP16 finds its scale, steps change nothing. If training makes the model
+        # worse, such an adapter would be the best, and it would be of no use.
         return step in self._steps and not self.curve.has(step) and self._changed()
 
     def measure(self, step: int) -> bool:
-        """Look at them; return whether this step's adapter has to be kept.
+        """Measure them; return whether this step's adapter has to be kept.
 
-        Who is told to stop leaves it to the next attempt.
+        After SIGTERM the measurement is left to the next attempt.
         """
         try:
             loss = self._measure(step)
@@ -85,7 +85,7 @@ class HoldoutWatch:
 
     @property
     def protected(self) -> int | None:
-        """The step whose checkpoint must stay."""
+        """The step whose checkpoint must not be deleted."""
         return self.curve.best_step if self._keep_best else None
 
     def saved(self, folder: Path, step: int) -> None:
@@ -95,7 +95,7 @@ class HoldoutWatch:
             self._take(folder)
 
     def restore(self, model: Any, last_step: int) -> int:
-        """Put the adapter that is kept into the model, which has that of `last_step`; return its step."""
+        """Put the kept adapter into the model, which has that of `last_step`; return its step."""
         best = self.protected
         if best is None or best == last_step:
             return last_step

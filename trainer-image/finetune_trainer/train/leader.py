@@ -1,4 +1,4 @@
-"""One attempt at training, in a process of its own: load, look at the base, train, look at the result, save."""
+"""One attempt at training, in a process of its own: load, evaluate the base, train, evaluate the result, save."""
 
 import contextlib
 import json
@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 
 class Leader:
-    """What the parts of one attempt share, and how long each took."""
+    """The process that leads: it alone writes the bucket, reports progress and judges the result."""
 
     def __init__(
         self,
@@ -59,9 +59,9 @@ class Leader:
         weights: Path | None,
         ranks: Ranks,
     ) -> None:
-        """`rung`: None lets the memory estimate choose; `weights`: the model's files if they were fetched before.
+        """`memory_settings`: None lets the memory estimate choose.
 
-        `team`: the processes that this one leads.
+        `weights`: the model's files if they were fetched before. `ranks`: this process's place among those it leads.
         """
         self.context = context
         self.ranks = ranks
@@ -78,7 +78,7 @@ class Leader:
         self._tracker: Tracker | None = None
 
     def shortage(self, error: BaseException) -> Shortage | None:
-        """Return what an error says about GPU memory that ran out at this rung, or None if it is another error."""
+        """Return how much GPU memory an error reports as missing, or None if it is another error."""
         return gpu_device.shortage(self.device, error) if self._loading else None
 
     def run(self) -> StageResult:
@@ -91,8 +91,8 @@ class Leader:
         try:
             return self._run()
         except BaseException as error:
-            goes_on = isinstance(error, (Preempted, StopRequested)) or self.shortage(error) is not None
-            self._close_tracker(tracking.Outcome("KILLED" if goes_on else "FAILED"))
+            continues = isinstance(error, (Preempted, StopRequested)) or self.shortage(error) is not None
+            self._close_tracker(tracking.Outcome("KILLED" if continues else "FAILED"))
             raise
 
     def _run(self) -> StageResult:
@@ -130,7 +130,7 @@ class Leader:
             evaluation.before()
         watch = self._watch(loaded, evaluation, steps, holdout, start)
         with self._timed("train"), self.context.stop.deferred():
-            trainer, progress = self._train(loaded, rows, steps, checkpoints, watch, memory_settings)
+            trainer, control = self._train(loaded, rows, steps, checkpoints, watch, memory_settings)
         with self._timed("evaluateTuned"):
             last_step = trainer.state.global_step
             kept_step = watch.restore(loaded.model, last_step)
@@ -142,7 +142,7 @@ class Leader:
         )
         with self._timed("upload"):
             artifact = self._save(loaded, weights)
-            lines = training_record.metrics(trainer.state.log_history, rows, steps, progress.step_seconds)
+            lines = training_record.metrics(trainer.state.log_history, rows, steps, control.step_seconds)
             text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
             self.context.store.put_bytes(f"{self.folder}/{training_record.METRICS}", text.encode())
             evaluation.write()
@@ -150,7 +150,7 @@ class Leader:
         timings = {name: round(seconds, 1) for name, seconds in self.timings.items()}
         report = training_record.report(lines, watch.curve, kept_step, ran, memory)
         report_json.add(self.context.store, self.folder, training=report, timings=timings)
-        log.info("trained %d steps at %.0f supervised tokens/s", last_step, progress.tokens_per_second or 0)
+        log.info("trained %d steps at %.0f supervised tokens/s", last_step, control.tokens_per_second or 0)
         return StageResult(
             stage="train",
             exit_code=ExitCode.OK,
@@ -176,7 +176,8 @@ class Leader:
             self.context.store.get_file(f"{self.folder}/{name}", path)
         except FileNotFoundError as error:
             raise SettingsError(
-                f"{self.context.store.uri} has no {self.folder}/{name}: prepare's files are gone; start anew"
+                f"{self.context.store.uri} has no {self.folder}/{name}: prepare's files were deleted; "
+                "delete this FineTuneJob and create it again"
             ) from error
         return methods.of(self.plan.training.method).read(path)
 
@@ -251,7 +252,7 @@ class Leader:
         resume = checkpoint_folder(folder, marker.step) if marker else None
         self._tracker = tracking.open(self.context, self.prepared, self.checkpoint_step or 0)
         upload = BackgroundUpload(checkpoints, self.checkpoint_step)
-        progress = StepControl(
+        control = StepControl(
             reporter=self.context.reporter,
             stop=self.context.stop,
             upload=upload,
@@ -263,13 +264,13 @@ class Leader:
             compiles=loaded.precision != "fp32",
         )
         load_model.for_training(loaded.model)
-        # First: what the adapter is now is the reference of DPO and KTO.
-        trainer = self._build(loaded, rows, steps, progress, folder, memory_settings)
-        trainer.add_callback(training_record.tracked(self._tracker, progress))
+        # Before the checkpoint is restored: the adapter as it is now is the reference of DPO and KTO.
+        trainer = self._build(loaded, rows, steps, control, folder, memory_settings)
+        trainer.add_callback(training_record.tracked(self._tracker, control))
         done = 0
         if resume is not None and self.checkpoint_step is not None:
             done = self.checkpoint_step
-            self._go_on(loaded, watch, checkpoints, done, resume)
+            self._restore(loaded, watch, checkpoints, done, resume)
         trains = resume is None or (done < len(steps) and not watch.ended)
         self.ranks.broadcast(Run(marker, trains))
         if not trains:
@@ -286,29 +287,31 @@ class Leader:
         if self.context.stop.requested:
             raise Preempted(STOPPED)
         check_end(trainer.state.global_step, len(steps), ended_early=watch.ended)
-        return trainer, progress
+        return trainer, control
 
     def _build(
         self,
         loaded: LoadedModel,
         rows: Sequence[Row],
         steps: Sequence[Sequence[int]],
-        progress: StepControl,
+        control: StepControl,
         folder: Path,
         memory_settings: MemorySettings,
     ) -> Any:
         ranks, stop = self.ranks, self.context.stop
         whole_rows, whole_steps = filled(rows, steps, self.plan, ranks)
-        told = LeaderSync(progress, ranks, stop, self.plan.training.seed)
-        trainer = methods.build(self.plan, loaded, whole_rows, whole_steps, told, folder, memory_settings, ranks.size)
+        synchronized = LeaderSync(control, ranks, stop, self.plan.training.seed)
+        trainer = methods.build(
+            self.plan, loaded, whole_rows, whole_steps, synchronized, folder, memory_settings, ranks.size
+        )
         first = part(whole_steps[0], memory_settings.micro_batch_size, ranks)
         methods.check_batches(self.plan, trainer, whole_rows, first)
         return trainer
 
-    def _go_on(
+    def _restore(
         self, loaded: LoadedModel, watch: HoldoutWatch, checkpoints: Checkpoints, step: int, folder: Path
     ) -> None:
-        """Take up the adapter and the curve, and measure what the attempt that was stopped left out."""
+        """Restore the adapter and the curve, and measure what the interrupted attempt did not."""
         adapter.start_from(loaded.model, folder)
         watch.resume(step, folder, checkpoints)
         if watch.due(step):

@@ -1,4 +1,4 @@
-"""What the processes of the train stage tell each other.
+"""The messages between the processes of the train stage.
 
 The stage and its training processes: Order and Outcome, as JSON files in the scratch folder. The leader and its
 followers: Start, Files and Run, through torch.distributed.
@@ -15,11 +15,11 @@ from finetune_trainer.gpu.memory_fallback import Shortage
 from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.train.checkpoints import Marker
 
-STOPPED = "train was told to stop; it continues from its last checkpoint by itself"
+STOPPED = "train was asked to stop; it continues from its last checkpoint automatically"
 
 
 class Order(Model):
-    """What the process is told."""
+    """What the stage asks a training process to do."""
 
     plan: Plan
     attempt: int
@@ -28,16 +28,16 @@ class Order(Model):
     parent: int
     # File descriptor.
     progress: int
-    # None: choose by the memory that is free.
+    # None: choose by the free memory.
     memory_settings: MemorySettings | None = None
     # The model's files, if an earlier process has fetched them.
     weights: Path | None = None
 
 
 class Outcome(Model):
-    """What a process leaves: a result, or that the GPU's memory was too small for `rung`.
+    """What a training process leaves: a result, or that GPU memory ran out with `memory_settings`.
 
-    One that follows has neither if all went well.
+    A follower leaves neither if all went well.
     """
 
     result: StageResult | None = None
@@ -47,7 +47,7 @@ class Outcome(Model):
 
 
 def went_well(outcome: Outcome) -> bool:
-    """Whether a process did what it had to."""
+    """Return whether a process did its work."""
     if outcome.shortage is not None:
         return False
     return outcome.result is None or outcome.result.exit_code == ExitCode.OK
@@ -55,27 +55,27 @@ def went_well(outcome: Outcome) -> bool:
 
 @dataclass(frozen=True)
 class Start:
-    """What the leader tells the others before they load the model."""
+    """From the leader to all, before they load the model."""
 
     memory_settings: MemorySettings
-    # The rows of each step, by their index.
+    # The indices of the rows of each step.
     steps: list[list[int]]
 
 
 @dataclass(frozen=True)
 class Files:
-    """What the first process of a pod tells the others of it: folders."""
+    """From the first process of a pod to the others in it: folders."""
 
     weights: Path
-    # The one to go on from.
+    # The earlier adapter to continue from.
     adapter: Path | None
 
 
 @dataclass(frozen=True)
 class Run:
-    """What the leader tells the others before they train."""
+    """From the leader to all, before they train."""
 
-    # What to go on from.
+    # The checkpoint to resume from.
     resume: Marker | None
     # False: an earlier attempt has trained to the end.
     trains: bool

@@ -1,4 +1,4 @@
-"""Looks at a model in the middle of its training without changing how training goes on."""
+"""Evaluates a model in the middle of its training without changing how training continues."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

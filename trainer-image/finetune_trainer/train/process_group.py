@@ -8,14 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-# One that fails breaks the connections of the others; what they say then is not the cause.
+# A process that fails breaks the connections of the others; their errors are not the cause.
 _OTHERS_SECONDS = 10.0
 # After the leader has written its result nothing is left to do.
 _END_SECONDS = 60.0
 
 
 def free_port() -> int:
-    """Return a port of this machine that nobody listens at."""
+    """Return a free TCP port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -25,8 +25,8 @@ def free_port() -> int:
 def wait(processes: Sequence[subprocess.Popen[bytes]], failed: Callable[[int], bool]) -> list[int]:
     """Return, when all processes have ended, the ranks of those that did so by themselves, in that order.
 
-    The first process leads. `failed` says, by rank, whether a process that has ended left anything else than a
-    success. When one failed, or the leader has ended, the others are given a moment and are then killed.
+    The first process leads. `failed` returns, by rank, whether a process that has ended left anything but a
+    success. When one failed, or the leader has ended, the others get some time to end and are then killed.
     """
     ended: queue.Queue[int] = queue.Queue()
     for rank, process in enumerate(processes):

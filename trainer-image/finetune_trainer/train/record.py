@@ -1,4 +1,4 @@
-"""What is written down about a training: one line per step, and what really ran."""
+"""The record of a training: one line per step, and the settings that were really used."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ def metrics(
     steps: Sequence[Sequence[int]],
     seconds: Mapping[int, float],
 ) -> list[dict[str, Any]]:
-    """Return one line per optimizer step: what was learned, from which rows, and how long this attempt took for it."""
+    """Return one line per optimizer step: its figures, its rows, and how long this attempt took for it."""
     return [
         {
             "step": entry["step"],
@@ -73,8 +73,8 @@ def tracked(tracker: Tracker, progress: StepControl) -> Any:
 def effective(
     trainer: Any, loaded: LoadedModel, memory_settings: MemorySettings, device: GPU | None, processes: int
 ) -> Effective:
-    """Read back what really ran."""
-    # A finished training that is resumed has none yet.
+    """Return the settings that were really used, read back from the trainer and the model."""
+    # A finished training that is resumed has no optimizer yet.
     made = trainer.optimizer or trainer.create_optimizer()
     optimizer = getattr(made, "optimizer", made)
     return Effective(

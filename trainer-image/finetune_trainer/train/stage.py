@@ -60,7 +60,7 @@ def _train(context: Context, description: Prepared, train: TrainRound) -> StageR
         assert ended.shortage is not None
         assert ended.memory_settings is not None
         tried.append(ended.memory_settings)
-        memory_settings, weights = memory_fallback.below(ended.memory_settings, process_batch), ended.weights
+        memory_settings, weights = memory_fallback.more_frugal(ended.memory_settings, process_batch), ended.weights
         if memory_settings is None:
             raise OutOfGPUMemoryError(memory_fallback.exhausted(ended.shortage, tried))
         log.warning(

@@ -79,11 +79,11 @@ class StepControl:
 
     @property
     def total_steps(self) -> int:
-        """Of the whole run."""
+        """The number of steps of the whole run."""
         return len(self._tokens)
 
     def step_begins(self, done: int) -> None:
-        """`done` steps are behind."""
+        """`done` steps are complete."""
         self._began = self._clock()
         if self._first is None:
             self._first = done
@@ -100,17 +100,17 @@ class StepControl:
             self._trained_seconds += seconds
             taken = sum(s for _, s in self._recent)
             self._speed = sum(t for t, _ in self._recent) / taken if taken else None
-        # Who is told to stop leaves the measuring to the next attempt: see `leader`.
+        # After SIGTERM the measurement is left to the next attempt: see `leader`.
         best = not self._stop.requested and self._holdout.due(done) and self._holdout.measure(done)
         early = self._holdout.ended
         last = done == self.total_steps or early
         stop = self._stop.requested
         due = self._cadence.due(now - self._saved_at, done - self._saved_step)
-        # While the last checkpoint is still on its way, training rather goes on than waits. What ends training is
-        # always saved: a failure afterwards must not train again.
+        # While the last checkpoint is being uploaded, training continues rather than waits. The last step is always
+        # saved: a failure afterwards must not lead to training again.
         save = stop or last or best or (due and not self._upload.busy)
         if save:
-            # The trainer deletes the checkpoint before the one that it writes: that must not be on its way any more.
+            # The trainer deletes the checkpoint before the one that it writes, so its upload must be complete.
             self._upload.wait()
             self._saved_at, self._saved_step = self._clock(), done
         return Decision(save=save, stop=stop or early)
@@ -119,12 +119,12 @@ class StepControl:
         """The loss of step `done` is known.
 
         Raises:
-            SettingsError: it is no number.
+            SettingsError: it is not a finite number.
         """
         if not math.isfinite(loss):
             raise SettingsError(
                 f"the training loss became {loss} at step {done}; lower spec.training.learningRate, or set "
-                "spec.training.precision to BF16 where the GPU has it (compute capability 8.0 or newer)"
+                "spec.training.precision to BF16 if the GPU supports it (compute capability 8.0 or newer)"
             )
         self._loss = loss
         self._report(done)

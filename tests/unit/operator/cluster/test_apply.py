@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.cluster.apply import NameTaken, Refused, carry_out, tell
+from finetune_operator.cluster.apply import NameTaken, Refused, carry_out, emit
 from finetune_operator.cluster.client import CONFIG_MAPS, FINETUNE_JOBS, JOBS, SERVICES, Object
 from finetune_operator.cluster.errors import AlreadyExists, ApiError, Conflict
 from finetune_operator.decide.decision import (
@@ -113,7 +113,7 @@ async def test_an_api_server_in_trouble_is_no_refusal(kube: FakeKube, job: Objec
 
 async def test_a_lost_event_does_not_fail_the_pass(kube: FakeKube, job: Object) -> None:
     kube.refuse["create", "events"] = forbidden()
-    await tell(kube, job, [EVENT])
+    await emit(kube, job, [EVENT])
     assert _writes(kube) == [("create", "events")]
 
 
@@ -153,12 +153,12 @@ async def test_a_job_that_has_moved_on_is_not_deleted(kube: FakeKube, job: Objec
 
 
 async def test_an_event_is_about_this_very_job(kube: FakeKube, job: Object) -> None:
-    await tell(kube, job, [EVENT])
+    await emit(kube, job, [EVENT])
     event = next(body for (plural, _, _), body in kube.objects.items() if plural == "events")
     assert (event["involvedObject"]["uid"], event["reason"]) == (job["metadata"]["uid"], "Accepted")
 
 
 async def test_a_long_event_is_cut_to_what_the_api_server_takes(kube: FakeKube, job: Object) -> None:
-    await tell(kube, job, [KubernetesEvent("Warning", "Failed", "x" * 5000)])
+    await emit(kube, job, [KubernetesEvent("Warning", "Failed", "x" * 5000)])
     event = next(body for (plural, _, _), body in kube.objects.items() if plural == "events")
     assert len(event["message"]) == 1024

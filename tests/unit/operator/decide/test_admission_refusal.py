@@ -97,7 +97,7 @@ def test_a_job_that_is_opened_again_has_the_whole_time_again(world: World) -> No
     assert world.live_job()["metadata"]["labels"]["finetune.dev/stage"] == "train"
 
 
-def test_a_job_whose_plan_is_refused_too_is_accepted_anew_under_new_settings() -> None:
+def test_a_job_whose_plan_is_refused_too_is_accepted_again_under_new_settings() -> None:
     world = World()
     world.refusal = 'configmaps "x" is forbidden: exceeded quota: few'
     world.reconcile()

@@ -1,4 +1,4 @@
-"""The life of a job, told step by step."""
+"""The life of a job, step by step."""
 
 from dataclasses import replace
 from typing import Any
@@ -232,7 +232,7 @@ def test_an_upgrade_of_the_operator_changes_nothing_for_a_running_job(world: Wor
     assert world.status["snapshot"]["planSha256"] in container["args"]
 
 
-def test_an_upgrade_between_acceptance_and_start_accepts_anew(world: World) -> None:
+def test_an_upgrade_between_acceptance_and_start_accepts_again(world: World) -> None:
     world.pass_until_written()
     world.settings = replace(SETTINGS, defaults=Defaults(s3=S3Connection(endpoint="https://other.local")))
     world.reconcile()
@@ -261,7 +261,7 @@ def test_a_plan_of_other_settings_that_arrives_late_is_not_in_the_way(world: Wor
     late.reconcile()
     [plan, _] = late.config_maps
     world.settings = replace(SETTINGS, defaults=Defaults(s3=S3Connection(endpoint="https://other.local")))
-    for _ in range(2):  # the second one accepts anew
+    for _ in range(2):  # the second one accepts again
         world.pass_until_written()
         if world.status["snapshot"]["planSha256"][:8] not in plan["metadata"]["name"]:
             break
@@ -431,7 +431,7 @@ def test_the_result_of_a_trainer_that_knows_of_one_gpu_is_read_whatever_compute_
     assert names(world)[-1] == "coach-00001-train-1"
 
 
-def test_a_job_of_which_nothing_was_started_is_accepted_anew_after_a_rollback(world: World) -> None:
+def test_a_job_of_which_nothing_was_started_is_accepted_again_after_a_rollback(world: World) -> None:
     world.pass_until_written()
     world.job["status"]["snapshot"]["planVersion"] = PLAN_VERSION + 1
     world.job["status"]["snapshot"]["planSha256"] = "b" * 64

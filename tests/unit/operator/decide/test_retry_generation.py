@@ -1,4 +1,4 @@
-"""spec.retryGeneration, told step by step."""
+"""spec.retryGeneration, step by step."""
 
 from dataclasses import replace
 from typing import Any
@@ -115,7 +115,7 @@ def test_a_job_that_was_refused_is_accepted_once_its_endpoint_is_allowed() -> No
     assert world.live_job()["metadata"]["name"] == "coach-00001-prepare-0"
 
 
-def test_a_job_that_was_refused_between_acceptance_and_start_is_accepted_anew() -> None:
+def test_a_job_that_was_refused_between_acceptance_and_start_is_accepted_again() -> None:
     world = World()
     world.pass_until_written()
     other = Defaults(s3=S3Connection(endpoint="https://other.local"), policy=Policy(endpoints=["only.local"]))

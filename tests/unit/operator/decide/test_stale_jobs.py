@@ -59,7 +59,7 @@ def test_a_late_job_is_deleted_in_a_later_stage_too() -> None:
     assert late["metadata"]["deletionTimestamp"]
 
 
-def accepted_anew() -> tuple[World, Object]:
+def accepted_again() -> tuple[World, Object]:
     """A world whose job was accepted under new settings, and the first Job of the old ones."""
     world = World()
     old = World()
@@ -76,7 +76,7 @@ def accepted_anew() -> tuple[World, Object]:
 
 
 def test_a_late_job_of_a_plan_that_was_accepted_no_more_is_deleted_and_its_name_left_to_it() -> None:
-    world, first = accepted_anew()
+    world, first = accepted_again()
     late = arrive(world, first)
     world.reconcile()
     assert late["metadata"]["deletionTimestamp"]
@@ -90,7 +90,7 @@ def test_a_late_job_of_a_plan_that_was_accepted_no_more_is_deleted_and_its_name_
 
 
 def test_a_late_job_of_another_plan_that_has_ended_is_not_taken_for_the_stage() -> None:
-    world, first = accepted_anew()
+    world, first = accepted_again()
     late = arrive(world, first)
     world.end_pod(world.start_pod(late), 0, success("prepare"))
     world.settle()

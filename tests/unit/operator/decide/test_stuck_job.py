@@ -1,4 +1,4 @@
-"""A Job whose pods have ended and which never says how: it is made anew, and nothing is counted."""
+"""A Job whose pods have ended and which is never marked Failed: it is recreated, and nothing is counted."""
 
 from datetime import timedelta
 
@@ -10,7 +10,7 @@ from finetune_operator.decide.stuck_job import seconds_left
 from tests.unit.operator.world import Object, World, failure
 
 
-def undecided(stage: Stage = "train", *, blind: bool = True) -> World:
+def stuck(stage: Stage = "train", *, blind: bool = True) -> World:
     """A world in which the Job controller learned of a pod by its deletion, which has ended, a second ago."""
     world = World()
     world.reconcile()
@@ -37,8 +37,8 @@ def end_deletion(world: World) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_job_that_never_says_that_it_failed_is_made_anew(stage: Stage) -> None:
-    world = undecided(stage)
+def test_a_job_that_is_never_marked_failed_is_recreated(stage: Stage) -> None:
+    world = stuck(stage)
     first = f"coach-00001-{stage}-0"
     world.wait(60)
     assert next(j for j in world.jobs if j["metadata"]["name"] == first)["metadata"]["deletionTimestamp"]
@@ -49,7 +49,7 @@ def test_a_job_that_never_says_that_it_failed_is_made_anew(stage: Stage) -> None
 
 
 def test_kubernetes_has_a_minute_from_its_last_word_to_conclude() -> None:
-    world = undecided()
+    world = stuck()
     assert (world.reason, world.last_requeue) == ("Training", 59)
     world.wait(58)
     assert "deletionTimestamp" not in world.live_job()["metadata"]
@@ -57,7 +57,7 @@ def test_kubernetes_has_a_minute_from_its_last_word_to_conclude() -> None:
 
 
 def test_a_job_is_deleted_only_once_it_is_written_why() -> None:
-    world = undecided()
+    world = stuck()
     world.now += timedelta(seconds=60)
     world.pass_until_written()
     assert world.reason == "JobUndecided"
@@ -65,7 +65,7 @@ def test_a_job_is_deleted_only_once_it_is_written_why() -> None:
 
 
 def test_without_the_times_of_its_fields_a_job_has_the_minute_from_its_creation() -> None:
-    world = undecided()
+    world = stuck()
     for job in world.jobs:
         del job["metadata"]["managedFields"]
     world.reconcile()
@@ -75,14 +75,14 @@ def test_without_the_times_of_its_fields_a_job_has_the_minute_from_its_creation(
 
 
 def test_a_pod_that_is_not_yet_in_the_count_has_failed_too() -> None:
-    world = undecided()
+    world = stuck()
     job = world.live_job()
     job["status"] = {"uncountedTerminatedPods": {"failed": ["pod-of-it"]}}
     assert seconds_left(job, (), world.now) == 59
 
 
 def test_a_verdict_that_comes_late_counts() -> None:
-    world = undecided()
+    world = stuck()
     job: Object = world.live_job()
     del job["blind"]
     world.settle()
@@ -92,7 +92,7 @@ def test_a_verdict_that_comes_late_counts() -> None:
 
 
 def test_what_is_lost_so_is_told_and_costs_no_retry() -> None:
-    world = undecided()
+    world = stuck()
     world.wait(60)
     end_deletion(world)
     stage = world.stage("train")
@@ -100,11 +100,11 @@ def test_what_is_lost_so_is_told_and_costs_no_retry() -> None:
 
 
 def test_a_job_that_says_at_once_that_it_failed_waits_for_nothing() -> None:
-    assert undecided(blind=False).reason == "RetryBackoff"
+    assert stuck(blind=False).reason == "RetryBackoff"
 
 
 def test_it_is_deleted_too_when_its_job_is_suspended() -> None:
-    world = undecided()
+    world = stuck()
     world.patch(suspend=True)
     world.wait(60)
     end_deletion(world)

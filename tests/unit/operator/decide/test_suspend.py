@@ -1,4 +1,4 @@
-"""spec.suspend, told step by step."""
+"""spec.suspend, step by step."""
 
 from typing import Any
 

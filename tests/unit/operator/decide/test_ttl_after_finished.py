@@ -1,4 +1,4 @@
-"""spec.ttlSecondsAfterFinished, told step by step."""
+"""spec.ttlSecondsAfterFinished, step by step."""
 
 from typing import Any
 

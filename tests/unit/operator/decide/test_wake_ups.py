@@ -1,6 +1,5 @@
 """No change is slept through: a pass is made only when news or an earlier pass asked for it, and yet every job ends."""
 
-import copy
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -10,11 +9,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 
-from finetune_operator.control.event_filter import News
+from finetune_operator.control.event_filter import EventFilter
 from finetune_operator.control.workqueue import Schedule
 from finetune_operator.decide.job_and_pod import is_live_job
 from tests.unit.operator.decide.test_invariants import PROFILE, FreshReads
-from tests.unit.operator.world import Object, World, spec
+from tests.unit.operator.world import Object, World, copied, spec
 
 KEY = ("team", "coach")
 # A pass that was asked for within that time is waited for; nothing else makes time pass for the operator.
@@ -28,8 +27,8 @@ class Replica:
         self.world = world
         self.leads = False
         self.schedule: Schedule[tuple[str, str]] = Schedule()
-        self.news = News(self._add, lambda *_: None, lambda *_: None)
-        world.creates = lambda name: self.news.expect(KEY, name)
+        self.event_filter = EventFilter(self._add, lambda *_: None, lambda *_: None)
+        world.creates = lambda name: self.event_filter.expect(KEY, name)
         # By uid, as the watches saw it last.
         self.seen: dict[str, Object] = {}
         self.watches_begin()
@@ -46,13 +45,13 @@ class Replica:
 
     def _present(self) -> dict[str, Object]:
         found = [*self.world.jobs, *self.world.pods, *([self.world.resource] if self.world.resource else [])]
-        return {x["metadata"]["uid"]: copy.deepcopy(x) for x in found}
+        return {x["metadata"]["uid"]: copied(x) for x in found}
 
-    def _tell(self, thing: Object, *, gone: bool = False, anew: bool = False) -> None:
+    def _tell(self, thing: Object, *, gone: bool = False, relisted: bool = False) -> None:
         if "template" in thing["spec"] or "containers" in thing["spec"]:
-            self.news.of_child(KEY, thing, gone=gone, anew=anew)
+            self.event_filter.of_child(KEY, thing, gone=gone, relisted=relisted)
         else:
-            self.news.of_job(KEY, None if gone else thing, anew=anew)
+            self.event_filter.of_job(KEY, None if gone else thing, relisted=relisted)
 
     def hear(self) -> None:
         """The watches tell of what has changed."""
@@ -67,12 +66,12 @@ class Replica:
         """They list what is there, and never tell of what went meanwhile."""
         self.seen = self._present()
         for thing in self.seen.values():
-            self._tell(thing, anew=True)
+            self._tell(thing, relisted=True)
 
     def full_list(self) -> None:
-        with self.news.full_list() as listed:
+        with self.event_filter.full_list() as listed:
             if self.world.resource:
-                listed(KEY, copy.deepcopy(self.world.resource))
+                listed(KEY, copied(self.world.resource))
 
     def due_in(self) -> float | None:
         at = self.schedule.next_due()
@@ -189,7 +188,7 @@ def test_what_is_to_be_deleted_in_time_is_with_no_news_at_all(target: str) -> No
 def test_a_job_that_runs_on_though_its_fine_tune_job_is_over_is_ended_by_the_next_operator() -> None:
     world = World()
     world.reconcile()
-    late = copy.deepcopy(world.jobs[0])
+    late = copied(world.jobs[0])
     world.run(64, "")
     # Created by one that does not lead any more, while nobody did.
     world.jobs = [late]
@@ -198,7 +197,7 @@ def test_a_job_that_runs_on_though_its_fine_tune_job_is_over_is_ended_by_the_nex
     assert world.jobs == []
 
 
-def test_a_deletion_that_the_watches_missed_is_found_when_they_begin_anew() -> None:
+def test_a_deletion_that_the_watches_missed_is_found_when_they_start_again() -> None:
     world = World()
     replica = Replica(world)
     _passes(world, replica, 5)

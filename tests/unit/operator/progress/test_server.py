@@ -54,7 +54,7 @@ async def _post(client: Client, body: object = REPORT, token: str | None = "good
 
 
 async def test_a_report_of_the_running_pod_is_taken(world: World, client: Client) -> None:
-    assert await _post(client) == (200, "taken\n")
+    assert await _post(client) == (200, "accepted\n")
     assert [entry.latest.step for entry in world.accepted] == [3]
 
 

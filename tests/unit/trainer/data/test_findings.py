@@ -75,7 +75,7 @@ def test_rows_of_the_holdout_are_not_trained_on(tmp_path: Path) -> None:
     assert _lines(check) == [1, 2, 3]
     assert check is not None
     assert check.message == (
-        "in dataset.holdout.sources too and not trained on: 3 rows of dataset.sources, "
+        "also in dataset.holdout.sources and not trained on: 3 rows of dataset.sources, "
         'first source "coach", lines 1, 2 and 3'
     )
 

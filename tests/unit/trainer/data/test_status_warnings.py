@@ -28,7 +28,7 @@ def test_eight_are_told() -> None:
 def test_of_more_the_last_says_where_they_are() -> None:
     found = chosen([], [f"Note{i}: x" for i in range(11)])
     assert found[:7] == [f"Note{i}: x" for i in range(7)]
-    assert found[7:] == ["MoreWarnings: 4 more are in report.json"]
+    assert found[7:] == ["MoreWarnings: 4 more warnings are in report.json"]
 
 
 def test_long_ones_are_cut_to_what_the_status_takes() -> None:

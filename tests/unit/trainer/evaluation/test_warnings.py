@@ -36,7 +36,7 @@ def test_a_good_run_has_none() -> None:
 def test_overfitting_is_said_with_the_step_that_was_kept() -> None:
     assert of(curve=curve(1.4, 1.2, 1.07, 1.3, 1.5), kept_step=36) == [
         "Overfitting: the hold-out loss was lowest after step 36 (1.07) and rose to 1.50 by step 60; that step is what "
-        "was kept; fewer steps save time, more examples make it better"
+        "was kept; fewer steps save time, more examples improve it"
     ]
 
 
@@ -83,7 +83,7 @@ def test_what_is_within_the_limit_is_not_forgetting(measured: float | None) -> N
 @pytest.mark.parametrize(
     ("flags", "begins"),
     [
-        ([["Loop", "NoStop"], ["NoStop"]], "AnswersLoop: of 2 answers, 1 is going round in circles, 2 are cut off at"),
+        ([["Loop", "NoStop"], ["NoStop"]], "AnswersLoop: of 2 answers, 1 is repeating itself, 2 are cut off at"),
         ([["Empty"], []], "AnswersEmpty: of 2 answers, 1 is empty; look for"),
         ([["WrongLanguage"], []], "AnswersWrongLanguage: of 2 answers, 1 is in another language than the question;"),
         ([["NoStop"], []], "AnswersNeverStop: of 2 answers, 1 is cut off at evaluation.maxNewTokens; raise"),

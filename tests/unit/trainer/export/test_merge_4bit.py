@@ -231,7 +231,7 @@ def test_weights_that_were_trained_further_are_refused(models: Models) -> None:
             if name.endswith("_proj.weight"):
                 tensors[name] = tensor + 0.05 * tensor.float().std() * torch.randn(tensor.shape).to(tensor.dtype)
 
-    with pytest.raises(ModelError, match=r"is not the model .* away from the 4-bit weights, and rounding explains"):
+    with pytest.raises(ModelError, match=r"is not the model .* differs from the 4-bit weights by .*, and rounding"):
         check_same(models.rounded, _change(shutil.copytree(models.exact, models.merged), train))
 
 

@@ -72,7 +72,7 @@ def test_the_log_begins_with_what_the_gpu_is() -> None:
 
 
 def test_a_gpu_that_others_use_is_said_to_be() -> None:
-    assert in_words(L4)[1].startswith("something else uses 3034 MiB of this GPU")
+    assert in_words(L4)[1].startswith("another program uses 3034 MiB of this GPU")
 
 
 @pytest.mark.parametrize(

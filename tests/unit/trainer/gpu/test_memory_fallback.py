@@ -1,4 +1,4 @@
-"""From fast to frugal, rung by rung, in words that say what to change."""
+"""From fast to frugal, one step at a time, with messages that say what to change."""
 
 import pytest
 
@@ -15,10 +15,10 @@ SHORTAGE = Shortage("NVIDIA L4", 22000, 23500)
 
 def way_down(micro: int, checkpointing: Checkpointing, batch_size: int) -> list[tuple[int, str]]:
     found: list[tuple[int, str]] = []
-    following = memory_fallback.below(MemorySettings(micro, checkpointing), batch_size)
+    following = memory_fallback.more_frugal(MemorySettings(micro, checkpointing), batch_size)
     while following is not None:
         found.append((following.micro_batch_size, following.gradient_checkpointing))
-        following = memory_fallback.below(following, batch_size)
+        following = memory_fallback.more_frugal(following, batch_size)
     return found
 
 
@@ -56,8 +56,8 @@ def test_the_log_says_what_was_too_large_and_how_it_goes_on() -> None:
     said = memory_fallback.stepped_down(plan(), SHORTAGE, MemorySettings(4, "Standard"), MemorySettings(2, "Standard"))
     assert said == (
         "microBatchSize 4 with gradientCheckpointing Standard needs more than 23500 MiB of GPU memory and NVIDIA L4 "
-        "had 22000 MiB free; going on with microBatchSize 2 with gradientCheckpointing Standard: the result stays the "
-        "same"
+        "had 22000 MiB free; continuing with microBatchSize 2 with gradientCheckpointing Standard: the result stays "
+        "the same"
     )
 
 

@@ -1,4 +1,4 @@
-"""Which errors send training a rung down, and which end it."""
+"""Which errors lead to more frugal settings, and which end training."""
 
 from pathlib import Path
 from types import SimpleNamespace

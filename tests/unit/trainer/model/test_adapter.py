@@ -80,7 +80,9 @@ def test_adapter_that_changed_after_prepare_is_refused(job: TrainerJob, tmp_path
     found = earlier_adapter.resolve(context, _model())
     path = folder / adapter.WEIGHTS
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
-    with pytest.raises(ModelError, match="changed after prepare had checked it; create the job anew"):
+    with pytest.raises(
+        ModelError, match="changed after prepare checked it; delete this FineTuneJob and create it again"
+    ):
         earlier_adapter.fetch(context, found)
 
 
@@ -148,7 +150,7 @@ def test_training_starts_at_the_earlier_weights(tmp_path: Path) -> None:
 
 def test_earlier_weights_of_other_modules_are_refused(tmp_path: Path) -> None:
     model = _FakeModel(adapters.write(tmp_path / "all"))
-    with pytest.raises(ModelError, match="has not the matrices"):
+    with pytest.raises(ModelError, match="does not have the same matrices"):
         adapter.start_from(model, adapters.write(tmp_path / "some", modules=("q_proj",)))
 
 
@@ -171,5 +173,5 @@ def test_weights_that_are_no_numbers_are_told(tmp_path: Path, matrix: str) -> No
     model = _FakeModel(folder)
     adapter.start_from(model, folder)
     next(p for n, p in model.named_parameters() if matrix in n)[0, 0] = float("nan")
-    with pytest.raises(SettingsError, match="no finite numbers after training"):
+    with pytest.raises(SettingsError, match="not finite after training"):
         adapter.check_trained(model)

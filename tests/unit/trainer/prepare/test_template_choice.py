@@ -158,7 +158,7 @@ def test_without_weights_all_tokens_count_as_trained(tokenizer: Any) -> None:
 
 def test_a_model_without_a_template_gets_alpaca(bare: Any, tiny: Path) -> None:
     assert choose(_dataset(), bare, _weights(tiny), "m") == ALPACA
-    with pytest.raises(ModelError, match="has no chat template, as most base models"):
+    with pytest.raises(ModelError, match="has no chat template, as is usual for base models"):
         choose(_dataset(promptTemplate="Model"), bare, _weights(tiny), "m")
 
 

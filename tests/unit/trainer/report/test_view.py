@@ -105,7 +105,7 @@ def test_files_that_answer_alike_share_a_card() -> None:
 
 def test_flags_are_in_words() -> None:
     (found,) = view.questions([_answer(flags=AnswerFlags(base=["Loop", "NoStop"], tuned=[]))])
-    assert found.answers[0].flags == ["goes round in circles", "does not end"]
+    assert found.answers[0].flags == ["repeats itself", "does not end"]
 
 
 @pytest.mark.parametrize(("text", "wanted"), [("환불 policy", "ko"), ("refund", None), ("ㅋㅋ", None), ("", None)])
@@ -149,7 +149,7 @@ def test_the_longest_bar_is_full_and_a_small_one_can_be_seen() -> None:
 
 def test_times_stand_in_the_order_of_the_work_unknown_ones_last() -> None:
     found = view.timing_bars({"someNewPart": 1, "export": 2, "prove": 4, "prepare": 3})
-    assert [b.label for b in found] == ["Prepare the data", "Prove the files", "Rest of the export", "Some new part"]
+    assert [b.label for b in found] == ["Prepare the data", "Verify the files", "Rest of the export", "Some new part"]
 
 
 def test_settings_that_were_not_read_are_left_out() -> None:

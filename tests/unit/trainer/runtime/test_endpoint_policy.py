@@ -72,5 +72,7 @@ def test_name_of_an_allowed_domain_that_leads_to_the_node(monkeypatch: pytest.Mo
 
 
 def test_host_on_which_programs_disagree() -> None:
-    with pytest.raises(SettingsError, match=r"^field has no host that all programs read in the same way; correct it$"):
+    with pytest.raises(
+        SettingsError, match=r"^field has a host that not all programs parse in the same way; correct it$"
+    ):
         check_source(Policy(), "http://127.0.0.1\\.example.com/a", "field")

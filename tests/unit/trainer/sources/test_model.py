@@ -121,8 +121,8 @@ def test_model_that_changed_after_prepare_is_refused(place: tuple[Path, Context]
         fetch_weights(context, resolved)
     assert (caught.value.exit_code, caught.value.message) == (
         66,
-        "base: config.json changed after prepare had checked it; create the job anew, "
-        "and do not write to a model's folder while jobs use it",
+        "base: config.json changed after prepare checked it; do not write to a model's folder while jobs use it; "
+        "delete this FineTuneJob and create it again",
     )
 
 

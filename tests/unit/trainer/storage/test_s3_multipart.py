@@ -118,7 +118,7 @@ def test_a_server_that_keeps_other_bytes_is_told_and_the_object_removed(store: S
         return server.head_object(**arguments) | {"ContentLength": 1}
 
     use(store, Client(server, head_object=head))
-    with pytest.raises(StageError, match="keeps x damaged") as caught:
+    with pytest.raises(StageError, match="stored x damaged") as caught:
         store.put_file("x", large)
     assert caught.value.exit_code == 69
     assert store.list("") == []

@@ -139,21 +139,23 @@ def test_rotated_keys_are_used_at_once(s3: S3Server, tmp_path: Path) -> None:
     assert store.get_bytes("x") == b"1"
 
 
-def test_an_untrusted_certificate_is_told(tmp_path: Path, https_port: int) -> None:
+def test_an_untrusted_certificate_is_told(tmp_path: Path, https_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "AWS_ACCESS_KEY_ID").write_text("a")
     (tmp_path / "AWS_SECRET_ACCESS_KEY").write_text("b")
     endpoint = f"https://localhost:{https_port}"
     store = S3Store(
         S3Target(uri="s3://bucket/a", endpoint=endpoint, force_path_style=True, credentials_dir=str(tmp_path))
     )
-    started = time.monotonic()
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
     with pytest.raises(StageError) as caught:
         store.get_bytes("x")
     assert (caught.value.exit_code, caught.value.message) == (
         69,
         f"the certificate of {endpoint} is not trusted; set caBundle to the ConfigMap with its authority",
     )
-    assert time.monotonic() - started < 20
+    # However often it tries.
+    assert sum(slept) < 20
 
 
 def test_object_uris_are_split() -> None:
@@ -161,7 +163,7 @@ def test_object_uris_are_split() -> None:
     assert (store.uri, key) == ("s3://bucket/a", "b.jsonl")
     store, key = open_s3_object(S3Target(uri="s3://bucket/b.jsonl"))
     assert (store.uri, key) == ("s3://bucket", "b.jsonl")
-    with pytest.raises(SettingsError, match="names no object"):
+    with pytest.raises(SettingsError, match="does not name an object"):
         open_s3_object(S3Target(uri="s3://bucket"))
 
 

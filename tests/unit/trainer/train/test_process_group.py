@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,14 @@ def started(*codes: str) -> list[subprocess.Popen[bytes]]:
     return [subprocess.Popen([sys.executable, "-c", code]) for code in codes]
 
 
-WAIT = "import time; time.sleep(60)"
+WAIT = "import time; time.sleep(600)"
+# Waited for in vain only by a test that fails.
+PATIENCE_SECONDS = 60.0
+
+
+def after(file: Path, then: str) -> str:
+    """Return code that goes on once there is a file."""
+    return f"import time, pathlib\nwhile not pathlib.Path({str(file)!r}).exists(): time.sleep(0.02)\n{then}"
 
 
 @pytest.mark.parametrize("failing", [0, 1, 2])
@@ -25,10 +31,16 @@ def test_when_one_fails_the_others_are_ended(monkeypatch: pytest.MonkeyPatch, fa
     assert [process.returncode for process in processes] == [3 if rank == failing else -9 for rank in range(3)]
 
 
-def test_the_others_may_say_first_how_they_ended(tmp_path: Path) -> None:
-    said = tmp_path / "said"
-    slow = f"import time, pathlib; time.sleep(0.5); pathlib.Path({str(said)!r}).touch()"
-    assert process_group.wait(started("raise SystemExit(3)", slow), lambda rank: rank == 0) == [0, 1]
+def test_the_others_may_say_first_how_they_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_group, "_OTHERS_SECONDS", PATIENCE_SECONDS)
+    noticed, said = tmp_path / "noticed", tmp_path / "said"
+
+    def failed(rank: int) -> bool:
+        noticed.touch()
+        return rank == 0
+
+    slow = after(noticed, f"pathlib.Path({str(said)!r}).touch()")
+    assert process_group.wait(started("raise SystemExit(3)", slow), failed) == [0, 1]
     assert said.exists()
 
 
@@ -39,9 +51,16 @@ def test_when_the_leader_is_through_the_others_are_not_waited_for_forever(monkey
     assert [process.returncode for process in processes] == [0, -9]
 
 
-def test_others_that_are_through_leave_the_leader_all_the_time_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_others_that_are_through_leave_the_leader_all_the_time_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(process_group, "_OTHERS_SECONDS", 0.1)
     monkeypatch.setattr(process_group, "_END_SECONDS", 0.1)
-    began = time.monotonic()
-    assert process_group.wait(started("import time; time.sleep(1)", "pass"), lambda rank: False) == [1, 0]
-    assert time.monotonic() - began >= 1
+    through = tmp_path / "through"
+
+    def failed(rank: int) -> bool:
+        through.touch()
+        return False
+
+    # Three times as long as it would have if there were a limit.
+    assert process_group.wait(started(after(through, "time.sleep(0.3)"), "pass"), failed) == [1, 0]

@@ -1,4 +1,4 @@
-"""The stage around the process that trains: rungs, retries, signals, deaths."""
+"""The stage around the process that trains: memory settings, retries, signals, deaths."""
 
 import json
 import os
@@ -21,6 +21,8 @@ from finetune_api.render import render
 from finetune_api.result import StageResult
 from finetune_api.status import DatasetStatus
 from finetune_trainer.errors import SettingsError
+from finetune_trainer.progress import watchdog
+from finetune_trainer.progress.watchdog import Watchdog
 from finetune_trainer.run_folder import prepared, stage_results
 from finetune_trainer.run_folder.prepared import Prepared
 from finetune_trainer.runtime.context import Context
@@ -35,6 +37,22 @@ from tests.support.trainer_job import JOB
 
 ROOT = Path(__file__).resolve().parents[4]
 RUN = "a" * 64
+# Waited for in vain only by a test that fails.
+PATIENCE_SECONDS = 60.0
+
+
+class HangClock(threading.Event):
+    """The clock of a Watchdog: time passes only while a process hangs, and until it has printed its stacks."""
+
+    def __init__(self, hangs: Callable[[], object], printed: Callable[[], object]) -> None:
+        super().__init__()
+        self._hangs, self._printed = hangs, printed
+
+    def wait(self, timeout: float | None = None) -> bool:
+        over = self._printed if timeout == watchdog._DUMP_SECONDS else self._hangs
+        while not (self.is_set() or over()):
+            super().wait(0.02)
+        return self.is_set()
 
 
 class Reports:
@@ -61,7 +79,12 @@ class Stage:
         path = os.pathsep.join(str(ROOT / part) for part in ("crds", "trainer-image", "."))
         self.monkeypatch.setenv("PYTHONPATH", path)
         self.monkeypatch.setenv("FAKE_TRAINING_LOG", str(self.root / "started"))
-        self.monkeypatch.setattr(launcher, "COMMAND", [sys.executable, "-m", fake_training.__name__])
+        self.monkeypatch.setenv("FAKE_OUTCOMES", json.dumps(fake_training.outcomes()))
+        # -P: the names of its neighbours are those of modules of the standard library.
+        self.monkeypatch.setattr(launcher, "COMMAND", [sys.executable, "-P", fake_training.__file__])
+        # Where all processes end by themselves, a busy machine may take long.
+        self.monkeypatch.setattr(process_group, "_OTHERS_SECONDS", PATIENCE_SECONDS)
+        self.monkeypatch.setattr(launcher, "_DRAIN_SECONDS", PATIENCE_SECONDS)
         context = self.context()
         stage_results.write(context.store, context.layout, StageResult(stage="prepare", exit_code=0, run_id=RUN))
         description = Prepared(
@@ -99,6 +122,15 @@ class Stage:
         self.attempts += 1
         return train_stage.run(self.context())
 
+    def watch_with(self, clock: HangClock) -> None:
+        def watch(*arguments: Any) -> Watchdog:
+            made = Watchdog(*arguments)
+            made._over = clock
+            return made
+
+        self.hang_seconds = 1800
+        self.monkeypatch.setattr(launcher, "Watchdog", watch)
+
     def failure(self, **told: Any) -> StageResult:
         result = self.run(**told)
         assert result.exit_code != 0
@@ -109,9 +141,15 @@ class Stage:
         path = self.root / "started"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
+    def hangs(self) -> bool:
+        return (self.root / "hangs").exists()
+
+    def stacks_are_printed(self) -> bool:
+        return (self.root / "dumped").exists()
+
     @property
     def settings(self) -> list[list[Any]]:
-        return [one["rung"] for one in self.started]
+        return [one["settings"] for one in self.started]
 
 
 @pytest.fixture
@@ -125,7 +163,7 @@ def when(condition: Callable[[], Any], action: Callable[[], None]) -> threading.
     """Do something in the background as soon as a condition holds."""
 
     def wait() -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition():
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -209,7 +247,7 @@ def test_a_process_that_dies_leaves_its_checkpoint(stage: Stage, tmp_path: Path)
 
 
 def test_a_process_that_hangs_is_ended_and_its_log_says_where(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
-    stage.hang_seconds = 1
+    stage.watch_with(HangClock(stage.hangs, stage.stacks_are_printed))
     error = stage.failure(end="hang")
     assert (error.exit_code, error.reason) == (81, "Hung")
     assert "raise spec.training.hangTimeoutSeconds" in error.message
@@ -224,13 +262,13 @@ def test_a_process_that_hangs_leaves_its_checkpoint(stage: Stage, tmp_path: Path
     folder.mkdir()
     context = stage.context()
     Checkpoints(context.store, context.layout.checkpoints, RUN, "order").upload(folder, 7)
-    stage.hang_seconds = 1
+    stage.watch_with(HangClock(stage.hangs, stage.stacks_are_printed))
     assert stage.failure(end="hang").checkpoint_step == 7
 
 
 def test_a_process_that_hangs_when_told_to_stop_is_preempted(stage: Stage) -> None:
-    stage.hang_seconds = 1
-    thread = when(lambda: stage.started, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    stage.watch_with(HangClock(lambda: stage.stop.requested, stage.stacks_are_printed))
+    thread = when(stage.hangs, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with stage.stop.installed():
         error = stage.failure(end="hang")
     thread.join()
@@ -301,7 +339,7 @@ if sys.argv[1] == "parent":
 else:
     worker._die_with(int(sys.argv[1]))
     print("ready", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -313,7 +351,7 @@ def test_nothing_is_left_when_the_stage_is_killed(stage: Stage) -> None:
         child = int(next(iter(lines)))
         assert lines.readline() == "ready\n"
         parent.kill()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while running(child):
             assert time.monotonic() < deadline
             time.sleep(0.02)

@@ -1,1 +1,1 @@
-"""What is looked for in the rows, one file each. All of it is pure: text or arrays in, findings out."""
+"""The checks of the rows, one file each. They are pure: text or arrays in, findings out."""

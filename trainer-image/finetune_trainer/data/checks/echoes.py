@@ -1,4 +1,4 @@
-"""Answers that only repeat what was asked."""
+"""Answers that only repeat the prompt."""
 
 from collections.abc import Iterable
 

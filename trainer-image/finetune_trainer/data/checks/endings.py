@@ -1,21 +1,21 @@
-"""Answers that stop in the middle of a sentence, as when the length of an answer was limited where they were made."""
+"""Answers that stop in the middle of a sentence, as if they were generated with a length limit."""
 
 import re
 from collections.abc import Sequence
 
-# Shorter answers may well be a word, a title or a label.
+# Shorter answers may be a word, a title or a label.
 _LONG = 120
-# Where more answers than this end without a sign, that is how the dataset is written.
+# If a larger share of the answers ends without punctuation, it is the style of the dataset.
 _USUAL_SHARE = 0.3
 _SAME_LENGTH = 5
-# Lines that are no sentences: lists, tables, headings, code, addresses, formulas.
+# Lines that are not sentences: lists, tables, headings, code, addresses, formulas.
 _NO_SENTENCE = re.compile(r"^\s*(?:[-*•|#>`$]|\d+[.)]|\w+:\s)|https?://|```|[=;{}\[\]|]")
-# Verb and noun endings on which a Korean sentence may end without a sign.
+# Verb and noun endings with which a Korean sentence may end without punctuation.
 _KOREAN_END = re.compile(r"(?:[다요죠까네지함음임됨것기중등용셈듯야어아해라자세걸군데니])$")
 
 
 def is_unfinished(answer: str) -> bool:
-    """Return whether a long answer ends on a letter or a comma where a sentence would end on a sign."""
+    """Return whether a long answer ends with a letter or a comma instead of final punctuation."""
     if len(answer) < _LONG:
         return False
     last = answer[-1]
@@ -33,9 +33,9 @@ def is_long(answer: str) -> bool:
 
 
 def suspicious(lengths: Sequence[int], long_answers: int) -> bool:
-    """Return whether unfinished answers of these lengths, among so many long ones, look cut off.
+    """Return whether unfinished answers of these lengths, among `long_answers` long ones, look cut off.
 
-    They do where they are the exception, or where the longest of them have one and the same length.
+    They do if they are the exception, or if the longest of them have the same length.
     """
     if not lengths:
         return False

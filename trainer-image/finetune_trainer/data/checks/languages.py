@@ -7,7 +7,7 @@ from finetune_api.report import LanguageMix
 
 _HANGUL = ((0xAC00, 0xD7A3), (0x1100, 0x11FF), (0x3130, 0x318F))
 _LATIN = ((0x41, 0x5A), (0x61, 0x7A), (0xC0, 0x24F))
-# Greek to Georgian, Ethiopic to Greek Extended, kana, CJK, Yi. What lies between is signs.
+# Greek to Georgian, Ethiopic to Greek Extended, kana, CJK, Yi. The gaps have no letters.
 _OTHER = ((0x370, 0x10FF), (0x1200, 0x1FFF), (0x3041, 0x312F), (0x3400, 0xA4CF), (0xF900, 0xFAFF))
 
 
@@ -30,7 +30,7 @@ def _script_of() -> Any:
 
 
 def mix(counts: Any) -> LanguageMix | None:
-    """Return the shares of summed counts, or None where there is no letter."""
+    """Return the shares of summed counts, or None without letters."""
     total = int(sum(counts))
     if not total:
         return None

@@ -1,4 +1,4 @@
-"""How long the rows are."""
+"""The lengths of the rows."""
 
 from typing import Any, Literal
 
@@ -6,7 +6,7 @@ from finetune_api.report import Bin, Lengths
 
 
 def summary(values: Any, unit: Literal["tokens", "characters"]) -> Lengths | None:
-    """Return the figures of an array of lengths; each bin of the histogram is twice as wide as the one before."""
+    """Return statistics of an array of lengths; each bin of the histogram is twice as wide as the previous one."""
     import numpy as np
 
     if not len(values):
@@ -30,5 +30,5 @@ def summary(values: Any, unit: Literal["tokens", "characters"]) -> Lengths | Non
 
 
 def _percentile(ordered: Any, percent: int) -> int:
-    """Nearest rank: always a length that a row has."""
+    """Nearest rank: always the length of some row."""
     return int(ordered[max(-(-len(ordered) * percent // 100), 1) - 1])

@@ -1,4 +1,4 @@
-"""A short signature of a row, by which the share of text that two rows have in common can be told.
+"""Short signatures of rows, from which the share of common text of two rows can be estimated.
 
 MinHash: A. Broder, "On the resemblance and containment of documents", 1997. All rows of a block are hashed at once.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 # With 128 values the standard error of a resemblance of 0.85 is sqrt(0.85 * 0.15 / 128) = 0.03.
 VALUES = 128
-# A shingle is three letters of Hangul (or CJK), or five of a script with fewer letters: about as rare as each other.
+# A shingle is three letters of Hangul (or CJK), or five of a script with fewer letters: about equally rare.
 _SHORT, _LONG = 3, 5
 _FIRST_OF_SHORT = 0x1100
 _SEED = 20240726
@@ -18,9 +18,9 @@ _BLOCK_CODEPOINTS = 1 << 17
 
 
 def signatures(rows: Sequence[Sequence[tuple[int, str]]]) -> Any:
-    """Return an array of rows x VALUES, uint16. A row is pieces of text in normal form, each with its role.
+    """Return an array of rows x VALUES, uint16. A row is a sequence of texts in normal form, each with its role.
 
-    The same text in another role, such as chosen and rejected, is other text.
+    The same text in another role, such as chosen and rejected, counts as different text.
     """
     import numpy as np
 
@@ -39,7 +39,7 @@ def signatures(rows: Sequence[Sequence[tuple[int, str]]]) -> Any:
 def _block(rows: Sequence[Sequence[tuple[int, str]]]) -> Any:
     import numpy as np
 
-    # The separator keeps shingles from running over a border, and gives a row without text one shingle.
+    # The separator keeps shingles within a text, and an empty row gets one shingle.
     separator = "\0" * (_LONG - 1)
     pieces = [[(role, text or "\1") for role, text in row] or [(0, "\1")] for row in rows]
     text = separator.join(text for row in pieces for _, text in row) + separator
@@ -56,13 +56,13 @@ def _block(rows: Sequence[Sequence[tuple[int, str]]]) -> Any:
     for index in range(VALUES):
         np.multiply(hashes, multipliers[index], out=permuted)
         permuted += summands[index]
-        # The high bits of a minimum are all zero; the low ones tell it from others.
+        # The high bits of a minimum are mostly zero; the low ones differ.
         result[index] = np.minimum.reduceat(permuted, starts).astype(np.uint16)
     return result.T
 
 
 def _shingles(codepoints: Any, roles: Any) -> Any:
-    """Return one well-mixed uint32 for each letter that is no separator."""
+    """Return one well-mixed uint32 for each character that is not a separator."""
     import numpy as np
 
     kept = np.flatnonzero(codepoints)

@@ -1,4 +1,4 @@
-"""Rows that say nearly the same as an earlier one, found from their MinHash signatures.
+"""Rows that are nearly the same as an earlier one, found by their MinHash signatures.
 
 Locality-sensitive hashing: J. Leskovec, A. Rajaraman, J. Ullman, "Mining of Massive Datasets", chapter 3.
 """
@@ -8,13 +8,13 @@ from typing import Any
 
 from finetune_trainer.data.checks.minhash import VALUES
 
-# Share of the shingles of two rows that both have. On short Korean questions with answers, a changed ending or a typing
-# error leaves more than this in common, and another answer to the question less.
+# Share of common shingles of two rows. For short Korean questions with answers, a changed ending or a typing error
+# leaves a larger share, a different answer to the question a smaller one.
 RESEMBLANCE = 0.85
 # 16 bands of 8 values: a pair of resemblance 0.85 shares a band in 99.4 % of cases, one of 0.5 in 6 %.
 _BANDS = 16
 _VALUES_PER_BAND = VALUES // _BANDS
-# In a band, rows are compared with the first of their bucket; those that are not like it, with the next, and so on.
+# In a band, rows are compared with the first row of their bucket; those that differ from it with the next, and so on.
 _ROUNDS = 8
 _BLOCK = 1 << 16
 
@@ -22,7 +22,7 @@ _BLOCK = 1 << 16
 def pairs(signatures: Any, guards: Any) -> Any:
     """Return an array of (earlier row, later row) indices, sorted by the later one, without repetition.
 
-    `signatures`: rows x VALUES, uint16. `guards`: uint64; rows with different ones are never alike.
+    `signatures`: rows x VALUES, uint16. `guards`: uint64; rows with different ones are never similar.
     """
     import numpy as np
 
@@ -38,7 +38,7 @@ def pairs(signatures: Any, guards: Any) -> Any:
 
 
 def later_ones(alike: Any, rows: int) -> Any:
-    """Return which rows (a bool array) are like an earlier one that is kept, given the result of `pairs`."""
+    """Return which rows (a bool array) are similar to an earlier row that is kept, given the result of `pairs`."""
     import numpy as np
 
     dropped = np.zeros(rows, bool)
@@ -49,7 +49,7 @@ def later_ones(alike: Any, rows: int) -> Any:
 
 
 def groups(alike: Any, rows: int) -> Any:
-    """Return for each row the first row (an int64 array) to which it is tied, directly or over others."""
+    """Return for each row the first row (an int64 array) that it is connected to, directly or through others."""
     import numpy as np
 
     parent = list(range(rows))
@@ -67,7 +67,7 @@ def groups(alike: Any, rows: int) -> Any:
 
 
 def _candidates(keys: Any, signatures: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield (earlier, later) rows that have a key in common and are alike."""
+    """Yield (earlier, later) rows that share a key and are similar."""
     import numpy as np
 
     order = np.argsort(keys, kind="stable")

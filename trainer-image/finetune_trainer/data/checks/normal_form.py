@@ -1,4 +1,4 @@
-"""What texts have in common however they are spaced, cased or punctuated at their end."""
+"""Normal forms of text that ignore spacing, case and final punctuation."""
 
 import re
 import unicodedata
@@ -7,17 +7,17 @@ _NUMBER = re.compile(r"\d+")
 
 
 def normal_form(text: str) -> str:
-    """Return the text in NFKC, without case, and without white space, which Korean writers set as they like."""
+    """Return the text in NFKC, case-folded, and without white space, which varies in Korean."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     return "".join(text.casefold().split())
 
 
 def without_end(form: str) -> str:
-    """Return a normal form without the signs at its end."""
+    """Return a normal form without final punctuation."""
     return form.rstrip(".?!…")
 
 
 def numbers(text: str) -> str:
-    """Return the numbers of a normal form: rows that differ in one are not the same, however alike they look."""
+    """Return the numbers of a normal form: rows that differ in one are not duplicates, however similar they are."""
     return ",".join(_NUMBER.findall(text))

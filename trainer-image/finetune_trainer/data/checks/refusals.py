@@ -1,8 +1,8 @@
-"""Answers that decline: the boilerplate of the assistant that wrote them, which the model would learn."""
+"""Answers that refuse, with the boilerplate of the assistant that wrote them."""
 
 import re
 
-# Only how the answer begins counts: an answer may well speak of what cannot be done.
+# Only the beginning counts: an answer may mention what cannot be done.
 _BEGINNING = 200
 _ENGLISH = re.compile(
     r"\bas an? (?:ai|artificial intelligence)(?: language)? (?:model|assistant)\b"
@@ -14,7 +14,7 @@ _ENGLISH = re.compile(
 )
 _KOREAN = re.compile(
     r"(?:AI|인공\s?지능)\s*(?:언어\s*)?모델(?:로서|로써|이기|이므로)"
-    # A persona introduces itself as one, too.
+    # A persona may also introduce itself as one.
     r"|(?:AI|인공\s?지능)\s*(?:언어\s*)?(?:모델|어시스턴트|챗봇)(?:이|입|로|으로)[^\n]{0,60}?"
     r"(?:수\s?(?:가|는|은)?\s?없|없습니다|없어요|못\s?[하합해]|어렵|불가)"
     r"|^(?:정말 |대단히 )?(?:죄송|미안|유감)[^.!?\n]{0,60}?"

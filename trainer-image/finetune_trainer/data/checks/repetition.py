@@ -1,11 +1,11 @@
-"""Rows that repeat others: told from 64-bit hashes of their texts.
+"""Rows that repeat others, found by 64-bit hashes of their texts.
 
-With a million rows, one pair of different texts has the same hash with a probability of 3 in 100 million.
+With a million rows, the probability that two different texts have the same hash is 3 in 100 million.
 """
 
 from typing import Any
 
-# One answer to so many prompts, and to such a share of them, is boilerplate.
+# An answer to at least this many prompts, and this share of them, is boilerplate.
 _MANY_PROMPTS = 10
 _SHARE = 0.01
 # Shorter answers may be labels, which repeat by design.
@@ -21,7 +21,7 @@ def first_with(keys: Any) -> Any:
 
 
 def unless_common(keys: Any, others: Any, many: int, share: float) -> Any:
-    """Return the keys, with the other one of a row where more rows than `many` and than the share have its key."""
+    """Return the keys, replaced by `others` where more rows than `many` and than the share have the same key."""
     import numpy as np
 
     _, of_row, counts = np.unique(keys, return_inverse=True, return_counts=True)
@@ -30,12 +30,12 @@ def unless_common(keys: Any, others: Any, many: int, share: float) -> Any:
 
 
 def contradicting(prompts: Any, answers: Any) -> Any:
-    """Return which rows have the prompt of an earlier one and another answer than the first with it."""
+    """Return which rows have the prompt of an earlier row, and a different answer than the first such row."""
     return answers != answers[first_with(prompts)]
 
 
 def overused(answers: Any, prompts: Any, lengths: Any) -> Any:
-    """Return which rows have a long answer that very many other prompts have too. `lengths`: of the answers."""
+    """Return which rows have a long answer that very many prompts share. `lengths`: of the answers."""
     import numpy as np
 
     long = lengths >= _LONG

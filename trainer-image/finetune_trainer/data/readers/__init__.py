@@ -1,4 +1,4 @@
-"""Reads one dataset source of any kind, row by row and in constant memory."""
+"""Reads a dataset source of any kind, row by row and in constant memory."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ __all__ = ["Line", "SourceNotes", "read"]
 
 
 def read(source: SourceFile, notes: SourceNotes) -> Iterator[Line]:
-    """Yield the rows of a source, whatever its name ends in; `notes` is complete when the last one was read.
+    """Yield the rows of a source, whatever its file name; `notes` is complete after the last row.
 
     Raises:
         DatasetError: the file as a whole cannot be read, or has no rows.
@@ -42,7 +42,7 @@ def _read(source: SourceFile, notes: SourceNotes) -> Iterator[Line]:
     notes.encoding = encoding.name
     with encoding.open(source.path) as file:
         notes.kind = kind.of_text(source.name, file)
-    # The csv module wants line ends as they are, because a cell may have some.
+    # The csv module needs line ends as they are, because cells may contain them.
     with encoding.open(source.path, newline="" if notes.kind == "CSV" else None) as file:
         match notes.kind:
             case "CSV":

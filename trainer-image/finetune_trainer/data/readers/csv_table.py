@@ -9,7 +9,7 @@ from finetune_trainer.data.readers.line import MAXIMUM_ROW_CHARACTERS, Line, Sou
 from finetune_trainer.errors import DatasetError
 
 _DELIMITERS = ",;\t"
-# csv.Error has no code: its words for a quote that is still open at the limit or at the end of the file.
+# csv.Error has no code: its messages for a quote that is still open at the limit or at the end of the file.
 _OPEN_QUOTE = ("field larger than field limit", "unexpected end of data")
 
 
@@ -24,12 +24,12 @@ def read(name: str, file: TextIO, notes: SourceNotes) -> Iterator[Line]:
     `file` must be open with `newline=""`.
 
     Raises:
-        DatasetError: the header is not usable, a line is too long, or a quoted cell does not end.
+        DatasetError: the header is invalid, a line is too long, or a quoted cell does not end.
     """
     lines = _Lines(name, file)
     first = next(line for line in lines if line.strip() and not is_fence(line))
     notes.fenced = lines.fenced
-    # Wide enough for every row that the other kinds may have. It is a setting of the whole process.
+    # As long as rows of the other kinds may be. The limit applies to the whole process.
     csv.field_size_limit(MAXIMUM_ROW_CHARACTERS)
     names = header(first)
     _check_header(name, names)
@@ -50,7 +50,7 @@ def read(name: str, file: TextIO, notes: SourceNotes) -> Iterator[Line]:
             continue
         if lines.fenced and len(cells) == 1 and is_fence(cells[0]):
             continue
-        # Spreadsheets keep rows that were emptied.
+        # Spreadsheets keep rows that were cleared.
         if not any(map(str.strip, cells)):
             continue
         if len(cells) == len(names):

@@ -1,4 +1,4 @@
-"""Which text encoding a file is in. Korean Windows programs still write CP949, and spreadsheets UTF-16."""
+"""Detects the text encoding of a file. Korean Windows programs still write CP949, and spreadsheets UTF-16."""
 
 import codecs
 import io
@@ -11,7 +11,7 @@ from typing import TextIO
 from finetune_trainer.errors import DatasetError
 
 _CHUNK_BYTES = 2**20
-# UTF-32 first: its mark begins as that of UTF-16.
+# UTF-32 first: its mark starts like that of UTF-16.
 _MARKS = {
     codecs.BOM_UTF32_LE: ("utf-32-le", "UTF-32"),
     codecs.BOM_UTF32_BE: ("utf-32-be", "UTF-32"),
@@ -19,15 +19,15 @@ _MARKS = {
     codecs.BOM_UTF16_BE: ("utf-16-be", "UTF-16"),
     codecs.BOM_UTF8: ("utf-8", "UTF-8 with a byte order mark"),
 }
-# The 2,350 syllables of KS X 1001, which nearly all Korean text is written with: two bytes from 0xB0A1 to 0xC8FE. The
-# others of CP949 also come of Western text (Windows-1252), where a letter follows a curly quote.
+# The 2,350 syllables of KS X 1001, which nearly all Korean text uses: two bytes from 0xB0A1 to 0xC8FE. The others
+# of CP949 also result from Western text (Windows-1252), where a letter follows a curly quote.
 _HANGUL = re.compile(
     f"[{bytes(b for lead in range(0xB0, 0xC9) for trail in range(0xA1, 0xFF) for b in (lead, trail)).decode('cp949')}]"
 )
 _FOREIGN = re.compile(r"[^\W\d_a-zA-Z]")
-# Of Chinese text (GBK) that happens to decode as CP949, at most 60 % is Hangul, Korean text is nearly nothing else.
+# Chinese text (GBK) that happens to decode as CP949 has at most 60 % Hangul, Korean text nearly 100 %.
 _HANGUL_SHARE = 0.8
-# Letters that are looked at for that share.
+# The number of letters that is enough to determine the share.
 _ENOUGH = 100_000
 
 
@@ -41,7 +41,7 @@ class Encoding:
     mark_bytes: int = 0
 
     def open(self, path: Path, newline: str | None = None) -> TextIO:
-        """Open the file as text, after its byte order mark; `newline` as in `io.TextIOWrapper`."""
+        """Open the file as text after its byte order mark; `newline` as in `io.TextIOWrapper`."""
         file = path.open("rb")
         file.seek(self.mark_bytes)
         return io.TextIOWrapper(file, self.codec, newline=newline)
@@ -55,7 +55,7 @@ def detect(name: str, path: Path) -> Encoding:
     """Return the encoding of a whole file, in constant memory; `name` is the source's.
 
     Raises:
-        DatasetError: it is none of ours, with the line where that shows.
+        DatasetError: the encoding is not supported; the message has the first line that shows it.
     """
     marked = _marked(path)
     encoding = marked or UTF8
@@ -63,7 +63,9 @@ def detect(name: str, path: Path) -> Encoding:
     if line is None:
         return encoding
     if marked:
-        raise DatasetError(f'source "{name}", line {line}: it is not the {marked.name} text that its beginning says')
+        raise DatasetError(
+            f'source "{name}", line {line}: it is not {marked.name} text, although its byte order mark says so'
+        )
     if _undecodable_line(path, CP949) is None and _is_korean(path):
         return CP949
     raise DatasetError(
@@ -81,7 +83,7 @@ def _marked(path: Path) -> Encoding | None:
 
 
 def _undecodable_line(path: Path, encoding: Encoding) -> int | None:
-    """Return the first line, from 1, that has bytes of another encoding."""
+    """Return the number of the first line (from 1) that is not in the encoding, or None."""
     line = 1
     try:
         for text in _texts(path, encoding):

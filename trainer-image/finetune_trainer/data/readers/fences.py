@@ -1,4 +1,4 @@
-"""Markdown fences, which language models put around the rows they write."""
+"""Markdown fences, which language models put around rows."""
 
 import re
 
@@ -7,11 +7,11 @@ _FENCED_ROW = re.compile(r"```\w*+\s*+(.*\S)\s*```", re.DOTALL)
 
 
 def is_fence(line: str) -> bool:
-    """Whether a line is nothing but a fence."""
+    """Return whether a line is only a fence."""
     return FENCE.fullmatch(line.rstrip("\r\n")) is not None
 
 
 def unwrap(row: str) -> str | None:
-    """Return what is between the two fences of a row on one line, or None if it has none."""
+    """Return the text between two fences on one line, or None without them."""
     found = _FENCED_ROW.fullmatch(row)
     return found[1] if found else None

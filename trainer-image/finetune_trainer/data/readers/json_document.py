@@ -1,4 +1,4 @@
-"""JSON over several lines: an array of rows, an object around such an array, or objects one after the other."""
+"""JSON over several lines: an array of rows, an object with such an array, or consecutive objects."""
 
 import json
 import re
@@ -17,12 +17,12 @@ _WRAPPED = re.compile(rf"\{{\s*+((?:{_STRING}\s*+:\s*+{_SCALAR}\s*+,\s*+)*+)({_S
 # , "count": 2}
 _SPACE = re.compile(r"(?:\s++|```\w*+)*+")
 _WRAPPED_END = re.compile(rf"(?:\s*+,\s*+{_STRING}\s*+:\s*+{_SCALAR})*+\s*+\}}{_SPACE.pattern}")
-# What the decoder says of a value that is cut off lies this near the cut: "\\uD83D" and "-Infinity" are the longest.
+# The decoder's error for a truncated value is this close to its end: "\\uD83D" and "-Infinity" are the longest.
 _CUT = 16
 
 
 def wrapped_list(text: str) -> int | None:
-    """Return where the list begins if the text is an object around a list of rows, else None."""
+    """Return where the list starts if the text is an object with a list of rows, else None."""
     found = _WRAPPED.match(text)
     if found is None or json.loads(found[2], strict=False) in COLUMNS:
         return None
@@ -35,7 +35,7 @@ def read(name: str, file: TextIO, notes: SourceNotes) -> Iterator[Line]:
     """Yield the rows of a source, numbered from 1.
 
     Raises:
-        DatasetError: the text stops being JSON, or holds something beside the rows.
+        DatasetError: the text is not JSON from some point on, or has something besides the rows.
     """
     text = _Buffer(name, file)
     text.skip_space()
@@ -99,20 +99,20 @@ class _Buffer:
     def skip_space(self) -> None:
         while True:
             found = _SPACE.match(self._text, self.position)
-            assert found is not None  # it matches nothing, too
-            # A fence may be cut off at the end of what is in memory.
+            assert found is not None  # it also matches an empty string
+            # A fence may be cut off at the end of the text in memory.
             if found.end() + _CUT < len(self._text) or not self._more():
                 break
         self.fenced = self.fenced or "```" in found[0]
         self.position = found.end()
 
     def next_mark(self) -> str:
-        """Return the next character that is no space, or "" at the end."""
+        """Return the next character that is not a space, or "" at the end."""
         self.skip_space()
         return self._text[self.position : self.position + 1]
 
     def value(self, number: int) -> Any:
-        """Return the value that begins here and go behind it."""
+        """Return the value at the position and move behind it."""
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self.position)
@@ -127,11 +127,11 @@ class _Buffer:
                     cut = self._may_be_cut(error, len(self._text.rstrip()))
                     what = _ENDLESS if cut else f"{not_json(error)}; correct it"
                     raise self.error(number, what, error.pos) from None
-            # A number of more digits than Python reads, or lists in lists in lists.
+            # A number with more digits than Python reads, or nesting that is too deep.
             except (ValueError, RecursionError):
                 raise self.error(number, f"{UNREADABLE}; correct it") from None
             else:
-                # A number may go on.
+                # A number may continue.
                 if end < len(self._text) or not self._more():
                     self.position = end
                     return value
@@ -151,7 +151,7 @@ class _Buffer:
         return error.msg.startswith("Unterminated string") or error.pos >= end
 
     def _more(self) -> bool:
-        """Read on, in steps that double while one value goes on; return whether there was more."""
+        """Read more text, in steps that double within one value; return whether there was more."""
         if self._ended:
             return False
         more = self._file.read(max(_CHUNK_CHARACTERS, len(self._text) - self.position))

@@ -1,4 +1,4 @@
-"""What kind of file the bytes are; the file's name does not count."""
+"""Detects the kind of a file from its bytes, not from its name."""
 
 import itertools
 import json
@@ -14,7 +14,7 @@ from finetune_trainer.errors import DatasetError
 
 _HEAD_CHARACTERS = 2**20
 _PARQUET = b"PAR1"
-# How the files begin that people upload instead.
+# The first bytes of other files that people upload by mistake.
 _SIGNATURES = {
     b"\x1f\x8b": "a gzip archive",
     b"PK\x03\x04": "a ZIP archive or an Excel file",
@@ -29,10 +29,10 @@ _SIGNATURES = {
 
 
 def is_parquet(name: str, path: Path) -> bool:
-    """Whether the file is Parquet rather than text.
+    """Return whether the file is Parquet rather than text.
 
     Raises:
-        DatasetError: it is something else that is no text; `name` is the source's.
+        DatasetError: it is neither; `name` is the source's.
     """
     with path.open("rb") as file:
         start = file.read(4096)
@@ -50,7 +50,7 @@ def of_text(name: str, file: TextIO) -> Literal["JSON Lines", "JSON", "CSV"]:
     """Return the kind of a text file, of which at most the first 1,048,576 characters are read.
 
     Raises:
-        DatasetError: it is none of ours.
+        DatasetError: it is not a supported kind.
     """
     lines = file.read(_HEAD_CHARACTERS).split("\n")
     body = list(itertools.dropwhile(_is_empty, lines))
@@ -64,7 +64,7 @@ def of_text(name: str, file: TextIO) -> Literal["JSON Lines", "JSON", "CSV"]:
     header = csv_table.header(first)
     if not set(header).isdisjoint(COLUMNS):
         return "CSV"
-    # A row that is broken, or words before the rows, do not make a table.
+    # A damaged row or text before the rows is not a table.
     second = next(itertools.filterfalse(_is_empty, body[1:]), "")
     if first.startswith("```") or _is_json(first) or (second.startswith("{") and _is_json(second)):
         return "JSON Lines"
@@ -78,7 +78,7 @@ def _is_empty(line: str) -> bool:
 
 
 def _is_document(body: list[str]) -> bool:
-    """Whether text that begins with an object is not one object per line."""
+    """Return whether text that starts with an object is something else than one object per line."""
     text = "\n".join(body).lstrip()
     if _is_json(body[0]):
         return all(map(_is_empty, body[1:])) and wrapped_list(text) is not None

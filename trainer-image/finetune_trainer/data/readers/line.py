@@ -1,4 +1,4 @@
-"""What every reader gives, and what it notes on the way."""
+"""The rows that readers return, and their notes about a source."""
 
 import json
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ WANTED = (
     'JSON Lines, a JSON array, CSV with a header or Parquet, with rows such as {"instruction": "...", "output": "..."}'
 )
 
-UNREADABLE = "it has a number too long or brackets too deep to be read"
+UNREADABLE = "it has a number that is too long, or brackets that are nested too deeply"
 
 
 class Line(NamedTuple):
-    """One row; `value` is what it says, with all text in NFC, or None with a `fault`."""
+    """One row; `value` is its content with all text in NFC, or None with a `fault`."""
 
     # From 1; counted by SourceNotes.unit.
     number: int
@@ -25,18 +25,18 @@ class Line(NamedTuple):
 
 
 def not_json(error: json.JSONDecodeError) -> str:
-    """Return what is wrong with text that is not JSON, without any of it."""
+    """Return what is wrong with text that is not JSON, without quoting it."""
     return f"it is not JSON: {error.msg.removesuffix(' at')}"
 
 
 @dataclass
 class SourceNotes:
-    """What was seen and done while one source was read. Complete when its last row was read."""
+    """Notes about reading one source. Complete after its last row."""
 
     kind: Kind = "JSON Lines"
-    # Of the text; Parquet's is always UTF-8.
+    # The text encoding; always UTF-8 for Parquet.
     encoding: str = "UTF-8"
-    # Whether Markdown fences around rows or around the file were left out.
+    # Whether Markdown fences around rows or around the file were removed.
     fenced: bool = False
     # Rows with text that was not in NFC.
     composed: int = 0
@@ -47,15 +47,15 @@ class SourceNotes:
         return "line" if self.kind in ("JSON Lines", "CSV") else "row"
 
     def warnings(self, source: str) -> list[str]:
-        """Return what the user should know, as DatasetStatus.warnings has it."""
+        """Return warnings for the user, in the form of DatasetStatus.warnings."""
         found = []
         if not self.encoding.startswith("UTF-8"):
-            found.append(f'EncodingConverted: source "{source}" was {self.encoding} text and was read as such')
+            found.append(f'EncodingConverted: source "{source}" is {self.encoding} text and was read as such')
         if self.fenced:
-            found.append(f'FencesRemoved: source "{source}" had Markdown fences (```), which were left out')
+            found.append(f'FencesRemoved: source "{source}" has Markdown fences (```), which were removed')
         if self.composed:
             rows = f"{self.composed:,} {'row' if self.composed == 1 else 'rows'}"
             found.append(
-                f'TextComposed: source "{source}" had decomposed letters (NFD) in {rows}, which were composed (NFC)'
+                f'TextComposed: source "{source}" has decomposed letters (NFD) in {rows}, which were composed (NFC)'
             )
         return found

@@ -23,16 +23,16 @@ def read(name: str, path: Path) -> Iterator[Line]:
 
     number = 0
     try:
-        # Column chunks are streamed: whoever wrote the file may have made one row group of it.
+        # Column chunks are streamed, because the whole file may be one row group.
         with parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
             for batch in file.iter_batches(batch_size=_batch_rows(file.metadata)):
                 for value in batch.to_pylist():
                     number += 1
                     yield Line(number, value)
-    # Damage shows as any of these, text that is not UTF-8 as the second, dates before the year 1 as the third.
+    # A damaged file raises any of these, text that is not UTF-8 the second, dates before the year 1 the third.
     except (pyarrow.ArrowException, ValueError, OverflowError, OSError) as error:
         raise DatasetError(
-            f'source "{name}" is a Parquet file that cannot be read after row {number} ({type(error).__name__}); '
+            f'source "{name}" is a Parquet file that cannot be read beyond row {number} ({type(error).__name__}); '
             "write it again"
         ) from error
 

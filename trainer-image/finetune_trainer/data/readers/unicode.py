@@ -1,11 +1,11 @@
-"""Unicode normal form of the values of a row."""
+"""Normalizes the text of a row to Unicode NFC."""
 
 import unicodedata
 from typing import Any
 
 
 def compose(value: Any) -> tuple[Any, bool]:
-    """Return the value with every string in NFC, and whether that changed one. macOS writes Hangul decomposed."""
+    """Return the value with every string in NFC, and whether any changed. macOS writes decomposed Hangul."""
     if isinstance(value, str):
         if value.isascii() or unicodedata.is_normalized("NFC", value):
             return value, False

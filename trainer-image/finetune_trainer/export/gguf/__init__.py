@@ -1,1 +1,1 @@
-"""GGUF files: made with llama.cpp and read back."""
+"""GGUF files: written with llama.cpp and read back."""

@@ -1,4 +1,4 @@
-"""Is what a GGUF says of itself what was trained? A server believes it: wrong ids make answers that do not end."""
+"""Checks the metadata of a GGUF file. Servers rely on it: with wrong token ids, answers do not end."""
 
 import json
 import re
@@ -17,18 +17,18 @@ _SPECIAL = ("bos", "eos", "pad")
 _ID = {"pad": "tokenizer.ggml.padding_token_id"}
 _EOT = "tokenizer.ggml.eot_token_id"
 _MODEL, _PRE = "tokenizer.ggml.model", "tokenizer.ggml.pre"
-# llama.cpp's name for byte-level BPE, which is split by the rules that `pre` names.
+# llama.cpp's name for byte-level BPE; `pre` names its pre-tokenizer.
 _BPE = "gpt2"
 _LAYER = re.compile(r"blk\.(\d+)\.")
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the model's folder says."""
+    """What the metadata must be, from the model's folder."""
 
-    # Ids of bos, eos and pad; those that the tokenizer has not are left out.
+    # Ids of bos, eos and pad, as far as the tokenizer has them.
     special_ids: dict[str, int]
-    # Ids of the tokens that are no text.
+    # Ids of special and added tokens.
     control_ids: Collection[int]
     chat_template: str | None
     tokens: int
@@ -53,10 +53,10 @@ def expected(model: Path) -> Expected:
 
 
 def check(path: Path, gguf_type: GGUFType, wanted: Expected, f16: Header | None = None) -> Header:
-    """Compare the head of a file with what was trained and return it; a quantized one must have the tensors of `f16`.
+    """Compare a file's header with the trained model and return it; a quantized file must have the tensors of `f16`.
 
     Raises:
-        ModelError: it differs.
+        ModelError: they differ.
     """
     found = gguf_header.read(path)
     wrong = judge(found, file_type(gguf_type), wanted)
@@ -64,17 +64,17 @@ def check(path: Path, gguf_type: GGUFType, wanted: Expected, f16: Header | None 
         wrong = _compare(found, f16)
     if wrong is not None:
         raise ModelError(
-            f"the {gguf_type} file is not the model that was trained: {wrong}; it was not published, use the adapter "
-            "with another server, and leave out spec.export.gguf"
+            f"the {gguf_type} file is not the model that was trained: {wrong}; it was not published. Serve the "
+            "adapter with another server, and leave out spec.export.gguf"
         )
     return found
 
 
 def judge(found: Header, number: int, wanted: Expected) -> str | None:
-    """Return what is wrong with a file's head, or None."""
+    """Return what is wrong with a file's header, or None."""
     values = found.values
     if not values.get("general.architecture"):
-        return "it names no architecture"
+        return "its general.architecture is missing"
     if values.get("general.file_type") != number:
         return f"its general.file_type is {values.get('general.file_type')}, not {number}"
     return _tokenizer(found, wanted) or _layers(found, wanted)
@@ -83,16 +83,16 @@ def judge(found: Header, number: int, wanted: Expected) -> str | None:
 def _tokenizer(found: Header, wanted: Expected) -> str | None:
     values = found.values
     if values.get(_MODEL) == _BPE and values.get(_PRE) in (None, "default"):
-        return "it does not name the rules by which the tokenizer splits text (tokenizer.ggml.pre)"
+        return "it names no pre-tokenizer (tokenizer.ggml.pre)"
     for name, number in wanted.special_ids.items():
         there = values.get(_ID.get(name, f"tokenizer.ggml.{name}_token_id"))
-        # Padding is for training; the converter does not find it in all files that may name it.
+        # Only training pads, and the converter does not find the token in every tokenizer file.
         if there != number and not (name == "pad" and there is None):
             return f"its {name} token is {'none' if there is None else there}, the tokenizer's is {number}"
     if _EOT in values and values[_EOT] not in wanted.control_ids:
-        return f"its end-of-turn token {values[_EOT]} is no special token of the tokenizer"
+        return f"its end-of-turn token {values[_EOT]} is not a special token of the tokenizer"
     if values.get("tokenizer.chat_template") != wanted.chat_template:
-        return "its chat template is not the one of training"
+        return "its chat template is not the one used in training"
     tokens = found.arrays.get("tokenizer.ggml.tokens", 0)
     if tokens < wanted.tokens:
         return f"it has {tokens} tokens, the tokenizer has {wanted.tokens}"
@@ -112,5 +112,5 @@ def _compare(found: Header, f16: Header) -> str | None:
         return f"it has {len(found.shapes)} tensors, the F16 file has {len(f16.shapes)}"
     for name, shape in f16.shapes.items():
         if found.shapes.get(name) != shape:
-            return f"its tensor {name} is not that of the F16 file"
+            return f"its tensor {name} differs from the F16 file's"
     return None

@@ -1,6 +1,6 @@
 """Writes GGUF files with llama.cpp's own converter and quantizer.
 
-Every file is written under a temporary name and renamed when it is whole.
+Every file is written under a temporary name and renamed when it is complete.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ from finetune_trainer.export.gguf.imatrix import ImportanceMatrix
 from finetune_trainer.export.llama_cpp import api as llama_api
 from finetune_trainer.export.llama_cpp import scripts as llama_scripts
 
-# Those the converter writes itself; the others are quantized from its F16 file.
+# The types that the converter writes itself; the others are quantized from its F16 file.
 _CONVERTED: dict[GGUFType, str] = {"F16": "f16", "BF16": "bf16"}
-# How the quantizer's line of a tensor begins.
+# The beginning of the quantizer's log line for a tensor.
 _TENSOR = re.compile(rb"\[\s*(\d+)/\s*(\d+)\]")
 _POLL_SECONDS = 0.1
 
@@ -31,8 +31,8 @@ def convert(model: Path, target: Path, gguf_type: GGUFType, scratch: Path, advan
     """Write a 16-bit GGUF of the model folder; `advance` is called with the percentage of bytes written.
 
     Raises:
-        ModelError: the converter does not know the model.
-        SettingsError: there is no converter.
+        ModelError: the converter does not support the model.
+        SettingsError: the converter is not installed.
     """
     with written_whole(target) as partial:
         arguments = [str(model), "--outfile", str(partial), "--outtype", _CONVERTED[gguf_type]]
@@ -48,8 +48,8 @@ def quantize(
 ) -> None:
     """Write a quantized GGUF of a 16-bit one; `advance` is called with the percentage of tensors done.
 
-    The types of 4 bit and less come in blocks of 256 weights. Where the rows of a tensor cannot be divided into such,
-    llama.cpp takes a type of a little more bits with blocks of 32 for it, or F16.
+    Types of 4 bit and less have blocks of 256 weights. For a tensor whose rows are not a multiple of that, llama.cpp
+    uses a slightly larger type with blocks of 32, or F16.
 
     Raises:
         ModelError: llama.cpp refused.
@@ -81,9 +81,9 @@ def quantize(
 
 @contextlib.contextmanager
 def written_whole(target: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `target`, which gets its own name only if nothing is raised."""
+    """Yield a temporary name beside `target`; the file is renamed to `target` only if nothing is raised."""
     partial = target.with_name(f".{target.name}.part")
-    # A converter that outlived a killed attempt may be writing to it still.
+    # A converter of a killed attempt may still be writing to it.
     partial.unlink(missing_ok=True)
     try:
         yield partial
@@ -93,7 +93,7 @@ def written_whole(target: Path) -> Iterator[Path]:
 
 
 class QuantizerProgress:
-    """How far the quantizer is, from its log."""
+    """The quantizer's progress, read from its log."""
 
     def __init__(self) -> None:
         self.percent = 0
@@ -101,5 +101,5 @@ class QuantizerProgress:
     def listen(self, text: bytes) -> None:
         """Read one piece of the log."""
         if (found := _TENSOR.match(text)) is not None:
-            # The tensor has only begun.
+            # This tensor is not done yet.
             self.percent = 100 * (int(found[1]) - 1) // int(found[2])

@@ -1,8 +1,8 @@
 """The importance matrix: how much each input of each weight matrix matters, measured on the training rows.
 
-Types of few bits spend them where the inputs are large. For every weight matrix it holds the mean square of each input
-over all tokens, which is what llama.cpp's quantizer weighs rounding errors with
-(https://github.com/ggml-org/llama.cpp/pull/4861). It is read off llama.cpp's own computation of the F16 file.
+Types of few bits spend them where the inputs are large. For every weight matrix it has the mean square of each input
+over all tokens, by which llama.cpp's quantizer weights rounding errors
+(https://github.com/ggml-org/llama.cpp/pull/4861). It is measured while llama.cpp evaluates the F16 file.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,39 +17,39 @@ from finetune_trainer.export.llama_cpp.api import LlamaModel
 from finetune_trainer.export.llama_cpp.ggml_tensor import GGMLTensor
 from finetune_trainer.methods.rows import Row
 
-# llama.cpp refuses the smaller IQ types without one, and the other types of less than four bits gain by it.
+# llama.cpp refuses the smaller IQ types without one, and the other types of less than four bits are better with it.
 _NEEDED: frozenset[GGUFType] = frozenset(("IQ4_XS", "IQ3_M", "IQ2_M", "Q3_K_M", "Q2_K"))
-# More than a dense model needs, as each expert of a mixture sees only a part of them. KL divergence from F16 on 751
-# tokens of SmolLM2-135M-Instruct, without a matrix and by the tokens that it is measured on:
+# More than a dense model needs, because each expert of a mixture sees only some of them. KL divergence from F16 on 751
+# tokens of SmolLM2-135M-Instruct, without a matrix and by the number of tokens that it is measured on:
 #            none   512    2048   5214
 #   Q3_K_M   0.277  0.217  0.222  0.218
 #   Q2_K     0.846  0.672  0.661  0.667
 _TOKENS = 4096
 _LONGEST_ROW = 2048
-# Operations of ggml: a matrix times all tokens, and one of several matrices for each token.
+# Operations of ggml: one matrix for all tokens, and one of several matrices for each token.
 _DENSE, _EXPERTS = "MUL_MAT", "MUL_MAT_ID"
-# The layers' weights; llama.cpp's own tool leaves out embeddings and head, too.
+# The layers' weights; llama.cpp's own tool also leaves out embeddings and head.
 _LAYERS = b"blk."
 
 
 def needed(gguf_type: GGUFType) -> bool:
-    """Return whether files of this type are made with an importance matrix."""
+    """Return whether this type is quantized with an importance matrix."""
     return gguf_type in _NEEDED
 
 
 @dataclass(frozen=True)
 class ImportanceMatrix:
-    """Mean squares in 32 bit by name of the weight, one after the other for each expert where there are several."""
+    """Mean squares in 32 bit by the name of the weight; those of a mixture's experts are concatenated."""
 
     values: dict[str, Any]
 
 
 def choose(rows: Sequence[Row]) -> list[list[int]]:
-    """Return the token ids of rows from all over the training data, some thousand tokens in all.
+    """Return the token ids of rows spread over the training data, a few thousand tokens in all.
 
-    Of two answers the better one is taken.
+    Of two answers the better one is used.
     """
-    # Every n-th first, then the ones after each: as far as the tokens reach, the choice is spread over all sources.
+    # Every n-th row first, then the row after each: the choice is spread over all sources, however many tokens it has.
     stride = max(1, len(rows) * _mean_length(rows) // _TOKENS)
     chosen: list[list[int]] = []
     tokens = 0
@@ -68,10 +68,10 @@ def _mean_length(rows: Sequence[Row]) -> int:
 
 
 def compute(f16: Path, rows: Sequence[Sequence[int]], advance: Callable[[int], None]) -> ImportanceMatrix:
-    """Let the F16 file read the rows, each on its own, on the CPU; `advance` is called with the percentage of tokens.
+    """Evaluate each row with the F16 file on the CPU; `advance` is called with the percentage of tokens.
 
     Raises:
-        ModelError: llama.cpp cannot load or evaluate the file.
+        ModelError: llama.cpp cannot load or evaluate the file, or it computes values that are not finite.
     """
     collector = _Collector()
     total, done = sum(len(row) for row in rows), 0
@@ -85,7 +85,7 @@ def compute(f16: Path, rows: Sequence[Sequence[int]], advance: Callable[[int], N
 
 
 class _Collector:
-    """Sums the squares of what weight matrices are multiplied with, while llama.cpp computes."""
+    """Sums the squares of each weight matrix's inputs while llama.cpp evaluates."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Any] = {}
@@ -116,12 +116,12 @@ class _Collector:
                 counts[matrix] += inputs.ne[1]
 
     def _add_experts(self, node: GGMLTensor) -> None:
-        """Of a mixture: the third source names the experts that each token was sent to."""
+        """For a mixture of experts: the third source names the experts of each token."""
         import numpy as np
 
         weight, inputs, chosen = (node.src[i].contents for i in range(3))
         sums, counts = self._of(weight, inputs.ne[0])
-        # Tokens, experts of one token or 1 where all of them see the same, inputs.
+        # [tokens, experts per token (1 if all have the same input), inputs]
         values = ggml_tensor.array(inputs, np.float32)[0]
         experts = ggml_tensor.array(chosen, np.int32)[0, 0]
         for slot in range(experts.shape[1]):
@@ -131,7 +131,7 @@ class _Collector:
                 counts[expert] += len(seen)
 
     def _of(self, weight: GGMLTensor, inputs: int) -> tuple[Any, Any]:
-        """Sums by matrix and input, and tokens by matrix."""
+        """Return the sums by matrix and input, and the token counts by matrix."""
         import numpy as np
 
         name, matrices = weight.name.decode(), weight.ne[2] * weight.ne[3]
@@ -141,10 +141,10 @@ class _Collector:
         return self._sums[name], self._counts[name]
 
     def matrix(self) -> ImportanceMatrix:
-        """Return the means. An expert that no token was sent to counts all its inputs the same, as in llama.cpp.
+        """Return the means. An expert without tokens weights all its inputs the same, as in llama.cpp.
 
         Raises:
-            ModelError: the model computes what is no finite number.
+            ModelError: a value is not finite.
         """
         import numpy as np
 
@@ -153,7 +153,7 @@ class _Collector:
             counts = self._counts[name][:, None]
             mean = np.where(counts > 0, sums / np.maximum(counts, 1), 1.0)
             if not np.isfinite(mean).all():
-                raise ModelError(f"the model computes numbers that are not finite before {name}")
+                raise ModelError(f"the inputs of {name} are not finite numbers")
             values[name] = np.ascontiguousarray(mean, np.float32).ravel()
         return ImportanceMatrix(values)
 

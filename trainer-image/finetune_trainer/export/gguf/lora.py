@@ -14,17 +14,17 @@ from finetune_trainer.model import lora_weights
 from finetune_trainer.model.adapter import CONFIG, TOKENIZER_FILES, WEIGHTS
 
 _BASE, _ADAPTER = "lora-base", "lora-adapter"
-# Modules of the vocabulary: llama.cpp does not apply an adapter to embeddings or a head in every model.
+# Embeddings and head: llama.cpp does not apply an adapter to them in every model.
 _VOCABULARY = ("embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out", "output_layer")
 _PARTS = ("lora_a", "lora_b")
 
 
 def convert(base: Path, adapter_folder: Path, target: Path, scratch: Path) -> None:
-    """Write the adapter as a GGUF in 32 bit; of the base only config.json and the tokenizer are read.
+    """Write the adapter as a GGUF in 32 bit. It needs only config.json and the tokenizer of the base.
 
     Raises:
-        ModelError: llama.cpp cannot apply such an adapter, or does not know the model.
-        SettingsError: there is no converter.
+        ModelError: llama.cpp cannot apply the adapter, or does not support the model.
+        SettingsError: the converter is not installed.
     """
     config = json.loads((adapter_folder / CONFIG).read_text())
     weights = _adapted(adapter_folder / WEIGHTS)
@@ -54,19 +54,19 @@ def refusal(config: dict[str, Any], weights: set[str]) -> str | None:
         )
     if config.get("modules_to_save"):
         return (
-            f"the adapter replaces {config['modules_to_save'][0]} as a whole, which llama.cpp cannot; "
+            f"the adapter replaces {config['modules_to_save'][0]} as a whole, which llama.cpp does not support; "
             "set spec.export.loraGGUF to false and use spec.export.gguf"
         )
     return None
 
 
 def _adapted(path: Path) -> set[str]:
-    """Base weights that the adapter changes."""
+    """Return the base weights that the adapter changes."""
     from safetensors import safe_open
 
     found = set()
     with safe_open(path, framework="np") as file:
-        for name in file.keys():  # noqa: SIM118 - it is no dict
+        for name in file.keys():  # noqa: SIM118 - not a dict
             stem = name.removeprefix("base_model.model.")
             for part in (".lora_A", ".lora_B", ".lora_embedding_A", ".lora_embedding_B"):
                 stem = stem.replace(part, "")
@@ -80,14 +80,14 @@ def _copy_base(base: Path, target: Path) -> None:
         if (base / name).is_file():
             shutil.copyfile(base / name, target / name)
     config = json.loads((base / "config.json").read_text())
-    # The converter would read quantized weights, and there are none.
+    # Otherwise the converter would look for quantized weights, which are not there.
     config.pop("quantization_config", None)
     (target / "config.json").write_text(json.dumps(config))
 
 
 def _copy_adapter(folder: Path, config: dict[str, Any], target: Path) -> float:
     target.mkdir(parents=True)
-    # llama.cpp scales by alpha / r whatever the adapter was trained with.
+    # llama.cpp always scales by alpha / r.
     scaled = lora_weights.scale(config) * int(config["r"])
     (target / CONFIG).write_text(json.dumps(config | {"lora_alpha": scaled, "use_rslora": False}))
     (target / WEIGHTS).symlink_to((folder / WEIGHTS).resolve())
@@ -105,5 +105,5 @@ def _check(path: Path, scaled: float, weights: int) -> None:
         or header.shapes.keys() != {f"{module}.{part}" for module in modules for part in _PARTS}
     ):
         raise ModelError(
-            "the LoRA GGUF has not what the adapter has; leave out spec.export.loraGGUF and use spec.export.gguf"
+            "the LoRA GGUF does not have the adapter's content; leave out spec.export.loraGGUF and use spec.export.gguf"
         )

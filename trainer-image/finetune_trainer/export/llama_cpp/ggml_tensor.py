@@ -1,4 +1,4 @@
-"""The head of ggml's tensors, as llama.cpp hands them to a callback while it computes."""
+"""The header of ggml's tensors, as llama.cpp passes them to the evaluation callback."""
 
 import ctypes
 from functools import cache
@@ -13,13 +13,13 @@ _FLOAT_BYTES = 4
 
 
 class GGMLTensor(ctypes.Structure):
-    """`struct ggml_tensor` of ggml.h, up to the name; the sizes are GGML_MAX_... there."""
+    """`struct ggml_tensor` of ggml.h, up to the name; its sizes are GGML_MAX_... there."""
 
 
 GGMLTensor._fields_ = [
     ("type", ctypes.c_int),
     ("buffer", ctypes.c_void_p),
-    # Elements and bytes from one to the next, by dimension; the first one varies fastest.
+    # Elements and strides in bytes, by dimension; the first one varies fastest.
     ("ne", ctypes.c_int64 * _DIMENSIONS),
     ("nb", ctypes.c_size_t * _DIMENSIONS),
     ("op", ctypes.c_int),
@@ -34,15 +34,15 @@ GGMLTensor._fields_ = [
 
 
 def operation(tensor: GGMLTensor) -> str:
-    """Return what computes it, such as MUL_MAT."""
+    """Return the operation that computes it, such as MUL_MAT."""
     name: bytes = _library().ggml_op_name(tensor.op)
     return name.decode()
 
 
 def array(tensor: GGMLTensor, kind: Any) -> Any:
-    """Return a tensor of numbers of 4 bytes in the computer's memory as an array, the slowest dimension first.
+    """Return a tensor of 4-byte numbers in main memory as an array, slowest dimension first.
 
-    The array is a view: it is good until the callback returns.
+    The array is a view, which is valid until the callback returns.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Runs the converters of llama.cpp, which are Python programs of their own."""
+"""Runs llama.cpp's converters, which are separate Python programs."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from finetune_trainer.errors import ModelError, SettingsError
 from finetune_trainer.runtime import environment
 
 _KEPT_CHARACTERS = 4000
-# What tqdm draws while the tensors are written, as most of the work is done then.
+# The progress bar of tqdm while tensors are written, which is most of the work.
 _PERCENT = re.compile(r"Writing:\s+(\d+)%")
 
 
@@ -19,13 +19,13 @@ def run(script: str, arguments: Sequence[str], scratch: Path, advance: Callable[
     """Run one of the converters; `advance` is called with the percentage of bytes written.
 
     Raises:
-        ModelError: it refuses, with its last line.
-        SettingsError: there is no converter.
+        ModelError: the converter failed; the message has its last line.
+        SettingsError: llama.cpp's scripts are not installed.
     """
     folder = os.environ.get("LLAMA_CPP_DIR")
     if not folder:
         raise SettingsError("LLAMA_CPP_DIR is not set; set it to what `hack/llama-cpp source` prints")
-    # Its own gguf package, not the one that is installed.
+    # The gguf package beside the script, not the installed one.
     variables = os.environ | environment.variables(scratch) | {"PYTHONPATH": str(Path(folder) / "gguf-py")}
     process = subprocess.Popen(
         [sys.executable, str(Path(folder) / script), *arguments],
@@ -37,12 +37,12 @@ def run(script: str, arguments: Sequence[str], scratch: Path, advance: Callable[
         errors="replace",
     )
     assert process.stdout is not None
-    said, percent = "", -1
+    output, percent = "", -1
     try:
-        # Universal newlines: each state of the bar, which ends in a carriage return, is a line.
+        # With universal newlines, each state of the bar is a line: it ends in a carriage return.
         for line in process.stdout:
             if (found := _PERCENT.search(line)) is None:
-                said = (said + line)[-_KEPT_CHARACTERS:]
+                output = (output + line)[-_KEPT_CHARACTERS:]
             elif int(found[1]) > percent:
                 percent = int(found[1])
                 if advance is not None:
@@ -55,6 +55,6 @@ def run(script: str, arguments: Sequence[str], scratch: Path, advance: Callable[
     finally:
         process.stdout.close()
     if code != 0:
-        sys.stderr.write(said)
-        reason = next((line for line in reversed(said.splitlines()) if line.strip()), "")
+        sys.stderr.write(output)
+        reason = next((line for line in reversed(output.splitlines()) if line.strip()), "")
         raise ModelError(f"llama.cpp could not convert the model: {reason.strip()[:300]}")

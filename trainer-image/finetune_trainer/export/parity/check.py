@@ -1,8 +1,8 @@
-"""Does a GGUF predict as the model that was trained? Measured on rows that neither saw, as far as there are enough.
+"""Compares a GGUF's predictions with the trained model's, on rows that neither was trained on if there are enough.
 
-The rows go through llama.cpp token by token as they are (teacher forcing), and what it predicts is compared with what
-the tuned model predicted in train. `parity_figures` says what is measured, `parity_limits` what is asked for. Beside
-that, questions and bundled texts have to be split into the very tokens of the model's own tokenizer.
+llama.cpp evaluates the rows as they are (teacher forcing), and its predictions are compared with those of the tuned
+model in train. `figures` has what is measured, `limits` what is required. Questions and bundled texts must also give
+the same tokens as the model's own tokenizer.
 """
 
 import logging
@@ -18,13 +18,13 @@ from finetune_trainer.export.parity import limits as parity_limits
 from finetune_trainer.export.parity.figures import Figures as Figures
 from finetune_trainer.export.parity.figures import Tokens, divergence, figures
 
-# In 64 bit, as many of a vocabulary of 128,256 take 131 MB, and as much again while they are summed up.
+# In 64 bit they take 131 MB for a vocabulary of 128,256, and as much again while they are summed.
 _POSITIONS_AT_ONCE = 128
 
 log = logging.getLogger(__name__)
 
 
-class Rejected(ModelError):  # noqa: N818 - what became of a file, as people call it
+class Rejected(ModelError):  # noqa: N818 - a result of the check
     """The file is not the model that was trained."""
 
     def __init__(self, message: str, figures: Figures) -> None:
@@ -70,15 +70,15 @@ def _log_sum(logits: Any) -> Any:
 
 
 def check_tokens(model: LlamaModel, prompts: Sequence[Prompt], probes: Sequence[Probe], bos: str | None) -> None:
-    """Make sure that the file's tokenizer is the one of training.
+    """Check that the file's tokenizer gives the same tokens as the one used in training.
 
     Raises:
-        ModelError: it is not.
+        ModelError: it does not.
     """
     wrong = [
         f"question {number}"
         for number, prompt in enumerate(prompts, 1)
-        # One BOS where the model has one.
+        # Exactly one BOS, if the model has one.
         if model.tokenize(prompt.text, add_bos=not (bos and prompt.text.startswith(bos))) != prompt.input_ids
     ]
     wrong += [
@@ -88,8 +88,8 @@ def check_tokens(model: LlamaModel, prompts: Sequence[Prompt], probes: Sequence[
     ]
     if wrong:
         raise ModelError(
-            f"the GGUF's tokenizer splits {wrong[0]} into other tokens than the model's own: "
-            "llama.cpp does not know this tokenizer; use the adapter with another server, and leave out export.gguf"
+            f"the GGUF's tokenizer splits {wrong[0]} into other tokens than the model's own: llama.cpp does not "
+            "support this tokenizer; serve the adapter with another server, and leave out export.gguf"
         )
 
 
@@ -106,11 +106,11 @@ def check(
     """Measure one file, or `lora` on the base's file.
 
     Raises:
-        Rejected: it is not as good as it has to be.
-        ModelError: it has another tokenizer, or there is nothing to compare it with.
+        Rejected: its figures miss the limits.
+        ModelError: its tokenizer differs, or there is nothing to compare it with.
     """
     if not reference.rows:
-        raise ModelError("there is no answer that a GGUF could be compared on; add rows with shorter questions")
+        raise ModelError("there is no answer to compare a GGUF on; add rows with shorter questions")
     with LlamaModel(path, max(len(row.input_ids) for row in reference.rows), lora=lora) as model:
         check_tokens(model, reference.prompts, reference.probes, bos)
         found = figures([predictions(model, row) for row in reference.rows])
@@ -127,7 +127,7 @@ def check(
 
 
 def answers(path: Path, prompts: Sequence[Prompt], stop_token_ids: Sequence[int], max_new_tokens: int) -> list[str]:
-    """Let one file answer the questions."""
+    """Return the file's answers to the questions."""
     longest = max((len(prompt.input_ids) for prompt in prompts), default=0)
     with LlamaModel(path, longest + max_new_tokens) as model:
         found = [model.generate(prompt.input_ids, stop_token_ids, max_new_tokens) for prompt in prompts]

@@ -1,11 +1,11 @@
-"""How near a file's predictions are to the trained model's, as numbers."""
+"""How close a file's predictions are to the trained model's, as numbers."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# A gain that is smaller, in its own standard errors, says nothing of what was retained.
+# A gain of fewer standard errors is too small to tell how much of it a file retains.
 _MEASURABLE = 2.0
 
 
@@ -16,11 +16,11 @@ class Figures:
     - kl: of the file from the trained model, KL(trained || file). It is summed over the trained model's 64 most likely
       tokens and all others as one: sum_i p_i ln(p_i / q_i) + r_p ln(r_p / r_q). By the log-sum inequality that is never
       more than the true divergence.
-    - top1: share of tokens for which both find the same one most likely.
+    - top1: share of tokens for which both have the same most likely token.
     - gain_error: standard error of the gain nll_base - nll_tuned.
     - slope: of the regression of ln q - ln b on ln p - ln b over the true tokens, where b is the base as it was loaded
-      for training: 1 if the file learned what the trained model did, 0 if it learned nothing. What rounding does to
-      the file is noise that does not depend on what was learned, so it widens the slope's error and does not move it.
+      for training: 1 if the file learned what the trained model did, 0 if it learned nothing. Rounding the
+      file adds noise that does not depend on what was learned: it widens the slope's error but does not shift it.
     """
 
     top1: float
@@ -35,7 +35,7 @@ class Figures:
 
     @property
     def retained_gain(self) -> float | None:
-        """(base - file) / (base - trained); None where training gained no more than chance."""
+        """(base - file) / (base - trained); None if the gain of training is within chance."""
         gain = self.nll_base - self.nll_tuned
         measurable = gain > 0 and gain > _MEASURABLE * self.gain_error
         return (self.nll_base - self.nll) / gain if measurable else None
@@ -43,7 +43,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Tokens:
-    """What the file predicts, one number for each supervised token: arrays of the same length."""
+    """The file's predictions: arrays with one number per supervised token."""
 
     # Log-probabilities of the true token, in nats.
     base: Any
@@ -64,7 +64,7 @@ def divergence(top: Any, rest: Any, file_top: Any, file_rest: Any) -> Any:
 def regression(x: Any, y: Any) -> tuple[float, float] | None:
     """Return the slope of y on x and its standard error, or None if x is constant or has fewer than three values.
 
-    The error is White's (1980), HC0: sure tokens scatter less than unsure ones.
+    The error is White's (1980), HC0, because likely tokens scatter less than unlikely ones.
     """
     import numpy as np
 

@@ -1,7 +1,7 @@
-"""What a file has to reach to count as the model that was trained.
+"""The limits that a file must meet to count as the trained model.
 
-The limits are for models of a billion parameters or more; a smaller one is given twice the divergence and three times
-the disagreement. SmolLM2-135M-Instruct after six steps in 32 bit, asked in Korean, which it hardly speaks (421 tokens;
+They are for models of a billion parameters or more; a smaller model is allowed twice the divergence and three times the
+disagreement. SmolLM2-135M-Instruct after six steps in 32 bit, asked in Korean, which it hardly speaks (421 tokens;
 loss 4.165 before, 3.919 after; the slope's standard error in brackets; Q3_K_M, Q2_K and IQ
 types with an importance matrix of the training rows):
 
@@ -18,7 +18,7 @@ types with an importance matrix of the training rows):
     IQ4_XS    0.1125  0.770  0.72 (0.11)
     IQ3_M     0.1278  0.760  1.06 (0.08)
 
-Those of BF16 and IQ2_M are set after their neighbours'.
+The limits of BF16 and IQ2_M follow those of their neighbours.
 
 The same adapter on the model in 4 bit, exported from the original weights (loss 4.340 and 4.142):
 
@@ -27,8 +27,8 @@ The same adapter on the model in 4 bit, exported from the original weights (loss
     Q8_0      0.2477  0.653  2.14  1.02 (0.16)    Q8_0 of the base 0.3534  0.630  0.95  0.08 (0.18)
     Q4_K_M    0.2941  0.627  1.78  0.80 (0.19)
 
-There, what rounding to 4 bit took away comes back with the original weights: it hides what was learned from every
-figure but the slope, in which the base of training stands on both sides and cancels out.
+There, the original weights bring back what rounding to 4 bit removed. That hides what was learned in every figure but
+the slope, in which the base of training is on both sides and cancels out.
 """
 
 from dataclasses import dataclass, replace
@@ -39,14 +39,14 @@ from finetune_trainer.export.parity.figures import Figures
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file has to reach; see `Figures`."""
+    """Limits of `Figures`."""
 
     # Nats per token.
     kl: float
     top1: float
-    # The file learned what the trained model did: not less, nor more. Fewer bits blur what was learned as well.
+    # How much of what the trained model learned is in the file: neither less nor more. Fewer bits allow a wider range.
     slope: tuple[float, float] = (0.75, 1.35)
-    # Asked where rounding is next to no loss: else it would be taken for a loss of what was learned.
+    # Only for types that round hardly at all; otherwise rounding would count as a loss of what was learned.
     retained_gain: float | None = None
 
 
@@ -69,19 +69,19 @@ _LIMITS: dict[GGUFType, Limits] = {
     "Q2_K": Limits(0.60, 0.70, _OF_FEWER_BITS),
     "IQ2_M": Limits(0.80, 0.65, _OF_FEWER_BITS),
 }
-# What rounding the weights of training to 4 bit adds to the divergence, and takes from the agreement.
+# What rounding the weights to 4 bit in training adds to the divergence and takes from the agreement.
 _OTHER_WEIGHTS = Limits(0.25, 0.15)
-# Factors of what is allowed, for a model below so many parameters.
+# Factors of the limits for models with fewer parameters than _SMALL_MODEL.
 _SMALL = Limits(2.0, 3.0)
 _SMALL_MODEL = 1_000_000_000
-# Errors of the slope within which it may be off by chance.
+# The slope may be outside its range by this many standard errors.
 _ERRORS = 2.0
 
 
 def limits(gguf_type: GGUFType, *, other_weights: bool, parameters: int | None) -> Limits:
-    """Return what a file of this type has to reach.
+    """Return the limits for a file of this type.
 
-    `other_weights`: it was not made of the weights that training saw, but of what they were before rounding to 4 bit.
+    `other_weights`: it was made from the weights before rounding to 4 bit, not from those that training saw.
     """
     own = _LIMITS[gguf_type]
     if other_weights:
@@ -92,7 +92,10 @@ def limits(gguf_type: GGUFType, *, other_weights: bool, parameters: int | None) 
 
 
 def are_other_weights(trained_in_4bit: bool, merge_base: MergeBase | None, *, beside_base: bool) -> bool:
-    """Whether a file was not made of the weights that training saw. `beside_base`: of an adapter on the base's file."""
+    """Return whether a file's weights differ from those of training.
+
+    `beside_base`: the file is an adapter for the base's file.
+    """
     return trained_in_4bit and (merge_base == "Original" or beside_base)
 
 

@@ -1,4 +1,4 @@
-"""What each exported file had to reach, for the report: the limits that `parity_check.check` held it against."""
+"""The limits that each exported file was checked against, for the report."""
 
 from collections.abc import Iterable
 
@@ -20,7 +20,7 @@ def of(
 ) -> dict[str, ParityLimits]:
     """Return the limits by the artifact's name. A GGUF is named by its type.
 
-    A merged model is proven by the 16-bit file that is made of it, the adapter's GGUF beside such a file of the base.
+    A merged model is checked by the F16 file made from it, the adapter's GGUF together with the base's F16 file.
     """
     types: dict[str, GGUFType] = {gguf_type: gguf_type for gguf_type in gguf_types}
     found = {}

@@ -1,4 +1,4 @@
-"""What becomes of a file that is not the model that was trained: kept for whoever looks into it, never published."""
+"""A file that is not the trained model: kept for analysis, never published."""
 
 import json
 from collections.abc import Callable
@@ -12,18 +12,18 @@ from finetune_trainer.storage.store import Store
 
 # In the run's folder.
 FOLDER = "rejected"
-# Files that lose next to nothing: where one of these is refused, more bits do not help.
+# Nearly lossless types: if one of these is rejected, more bits do not help.
 _NEARLY_LOSSLESS: tuple[GGUFType, ...] = ("F16", "BF16", "Q8_0")
 
 
 def advice(gguf_type: GGUFType | None, trained_in_4bit: bool, merge_base: MergeBase | None) -> str:
-    """Return what to do, as the end of a sentence. `gguf_type`: None for a LoRA GGUF."""
+    """Return the remedy, as the end of a sentence. `gguf_type`: None for a LoRA GGUF."""
     if gguf_type is not None and gguf_type not in _NEARLY_LOSSLESS:
         return f"replace {gguf_type} in export.gguf with Q8_0 or another type of more bits"
     if gguf_type is not None and trained_in_4bit and merge_base == "Original":
-        return "set export.mergeBase to Trained, which merges into the weights that training saw"
+        return "set export.mergeBase to Trained, which merges into the weights as training saw them"
     wrong = "export.loraGGUF" if gguf_type is None else "export.gguf"
-    return f"serve the adapter without {wrong} meanwhile, and report this as a bug with the figures"
+    return f"leave out {wrong}, serve the adapter itself, and report this as a bug with the figures"
 
 
 def keep(
@@ -41,7 +41,7 @@ def keep(
     store.put_file(key, path, progress)
     content = {"file": name, "reason": rejected.message, "figures": _figures(rejected.figures)}
     store.put_bytes(f"{key}.json", json.dumps(content, ensure_ascii=False, indent=2).encode())
-    return ModelError(f"{rejected.message}; it is kept as {key} with its figures; {advised}")
+    return ModelError(f"{rejected.message}; it is kept as {key}, with its figures; {advised}")
 
 
 def _figures(figures: Figures) -> dict[str, float | None]:

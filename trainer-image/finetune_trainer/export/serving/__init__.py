@@ -1,1 +1,1 @@
-"""What is written for those who serve the result."""
+"""Instructions for serving the result: SERVE.md and Ollama's Modelfile."""

@@ -59,8 +59,8 @@ def _gguf(plan: Plan, gguf_type: str, path: str, modelfile: str) -> list[str]:
             f"ollama create {name} -f {modelfile.rpartition('/')[2]}",
             f"ollama run {name}",
         ),
-        "If Ollama cannot write this model's chat template, or not that of longer conversations, the Modelfile's first "
-        "line says so; use llama.cpp's server then.",
+        "If Ollama cannot render this model's chat template, or only for single questions, the first line of the "
+        "Modelfile says so. Use llama.cpp's server then.",
         "",
         "llama.cpp's server, with the chat template that is in the file:",
         "",
@@ -91,7 +91,7 @@ def _merged(name: str, folder: str) -> list[str]:
     return [
         f"## The merged model: {folder}/",
         "",
-        f"vLLM, without LoRA. `sha256sum --check SHA256SUMS` in `{folder}` finds a file that did not arrive whole.",
+        f"vLLM, without LoRA. `sha256sum --check SHA256SUMS` in `{folder}` finds incomplete files.",
         "",
         *_shell(
             f"vllm serve ./{folder} --served-model-name {name} --chat-template ./{folder}/chat_template.jinja",
@@ -112,18 +112,18 @@ def _adapter(plan: Plan, prepared: Prepared) -> list[str]:
         ),
     ]
     if plan.model.hub is None:
-        parts += [f"`{model.reference}` is the folder of the model that the job was given; name yours instead.", ""]
+        parts += [f"`{model.reference}` is the name of the model's folder in the job; use your own path instead.", ""]
     if model.stored_in_4bit:
         parts += [
-            "The base is stored in 4 bit, for which vLLM needs the package `bitsandbytes`. Without it, use the merged "
-            "model (`spec.export.merged`), or the 16-bit model that the base was made from.",
+            "The base is stored in 4 bit, so vLLM needs the package `bitsandbytes`. Without it, use the merged model "
+            "(`spec.export.merged`) or the 16-bit model that the base was made from.",
             "",
         ]
     return parts
 
 
 def _base(prepared: Prepared) -> str:
-    """The model whose GGUF the adapter belongs to: there is none of weights that are stored in 4 bit."""
+    """Return the model to make the base's GGUF from: weights stored in 4 bit cannot be converted."""
     return (prepared.original or prepared.model).reference
 
 
@@ -136,21 +136,22 @@ def _template_note(prepared: Prepared) -> str:
         "Model": "The model was trained with its own chat template; every server below uses it.",
         "Alpaca": (
             "The model was trained with the Alpaca text (`### Instruction:` and `### Response:`). It is in the files "
-            "as a chat template, so that the servers below use it; do not replace it with another one."
+            "as a chat template, which the servers below use; do not replace it."
         ),
         "Custom": (
-            "The model was trained with the chat template of the job (`dataset.templateRef`). It is in the files, so "
-            "that the servers below use it; do not replace it with another one."
+            "The model was trained with the chat template of the job (`dataset.templateRef`). It is in the files, "
+            "and the servers below use it; do not replace it."
         ),
     }[prepared.template]
     if not prepared.system_prompt:
         return note
     return (
-        f"{note} The system prompt of the training belongs to the model: Ollama sends it by itself, to the others "
-        "send it as the first message:\n\n" + "\n".join(f"> {line}" for line in prepared.system_prompt.splitlines())
+        f"{note} The model was trained with the system prompt below. Ollama sends it by itself; with the "
+        "other servers, send it as the first message:\n\n"
+        + "\n".join(f"> {line}" for line in prepared.system_prompt.splitlines())
     )
 
 
 def _vllm_rank(rank: int) -> int:
-    """The smallest value that vLLM accepts and that is not below the adapter's rank."""
+    """Return the smallest value that vLLM accepts and that covers the adapter's rank."""
     return next((allowed for allowed in _VLLM_RANKS if allowed >= rank), rank)

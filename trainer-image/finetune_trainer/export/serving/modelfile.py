@@ -1,7 +1,7 @@
-"""Ollama's Modelfile. Its TEMPLATE is Go's text/template; only one that renders what was trained is written.
+"""Ollama's Modelfile. Its TEMPLATE (Go's text/template) is written only if it renders the text of training.
 
-Ollama never runs the Jinja template of a GGUF: without a TEMPLATE it takes one of its own that looks alike, or sends
-the bare question.
+Ollama never runs the Jinja template of a GGUF. Without a TEMPLATE it chooses one of its own that looks similar, or
+sends the question alone.
 """
 
 import re
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from finetune_trainer.data.rows.example import Message
 from finetune_trainer.data.tokens.chat_template import RenderError, conversation
 
-# By family: what a chat template contains, and the same text in Ollama's words. Ollama renders each question of a
-# conversation with it, and of the last one only what stands before .Response; .System is empty but for the first.
+# By family: a marker of the chat template, and the same text as an Ollama template. Ollama renders it for each question
+# of a conversation, for the last one only up to .Response; .System is set for the first question only.
 _FAMILIES = (
     (
         "<|im_start|>",
@@ -34,52 +34,52 @@ _FAMILIES = (
 )
 _RESPONSE = "{{ .Response }}"
 _IF_SYSTEM = re.compile(r"{{ if \.System }}(.*?)(?:{{ else }}(.*?))?{{ end }}", re.DOTALL)
-# A conversation that no template contains.
+# Texts that no template contains.
 _PROBE = "finetune probe: 한국어?"
 _ANSWER = "finetune answer: 네."
 _NEXT = "finetune next: 그래서?"
 
 _NO_TEMPLATE = (
-    "The chat template that this model was trained with cannot be written in Ollama's template language, and Ollama "
-    "would send other text than the model knows. There is no FROM here, so that `ollama create` refuses. "
+    "The chat template that this model was trained with cannot be written in Ollama's template language, so Ollama "
+    "would send text that the model was not trained on. FROM is left out on purpose: `ollama create` fails. "
     "Use `llama-server --jinja`, which renders the template in the GGUF: see SERVE.md."
 )
 _ONE_QUESTION = (
-    "Ask one question per conversation: Ollama's template language cannot write the earlier turns of a conversation "
+    "Ask one question per conversation: Ollama's template language cannot render earlier turns of a conversation "
     "as this model's chat template does. `llama-server --jinja` can: see SERVE.md."
 )
 _CHANGED_SYSTEM = (
-    "A Modelfile cannot hold every character of the system prompt: Ollama leaves out invisible ones, such as "
-    "no-break spaces. Send the system prompt of the training with each request instead."
+    "A Modelfile cannot contain every character of the system prompt: Ollama removes invisible ones, such as "
+    "no-break spaces. Send the system prompt used in training with each request instead."
 )
 
 
 @dataclass(frozen=True)
 class Modelfile:
-    """What Ollama needs to know besides the file."""
+    """The content of a Modelfile besides the name of the GGUF."""
 
     template: str | None
     system: str | None
     stops: tuple[str, ...]
     context_tokens: int
-    # True if earlier turns of a conversation come out otherwise than the chat template writes them.
+    # True if Ollama renders earlier turns of a conversation differently from the chat template.
     one_question: bool = False
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Text of the chat template, without BOS: of one question, and of two with an answer, if it takes that."""
+    """Text of the chat template, without BOS: for one question, and for two with an answer, if it accepts that."""
 
     one: str
     two: str | None
-    # What stands before a question that has no system prompt; None if the template does not take that.
+    # The text before a question without a system prompt; None if the template does not accept that.
     opening: str | None
 
 
 def render(template: str, system: str | None, prompt: str, earlier: Sequence[tuple[str, str]] = ()) -> str:
-    """Return what Ollama makes of one of these templates after `earlier` (question, answer).
+    """Return what Ollama renders with one of these templates after `earlier` (question, answer).
 
-    No other construct of Go is in them.
+    The templates use no other construct of Go than those handled here.
     """
     text = ""
     for question, answer in earlier:
@@ -103,9 +103,9 @@ def describe(
 ) -> Modelfile:
     """Return the Modelfile's content.
 
-    `rendered` gives the text that the chat template makes of a conversation, up to where the answer begins; it raises
-    RenderError for one that it does not take. `bos` is the token that is added to a text, None if none is: it is left
-    to Ollama, which adds it as the GGUF says. The template is None if nothing in Ollama's words renders that text.
+    `rendered` returns the chat template's text of a conversation, up to where the answer begins, or raises RenderError
+    if the template does not accept it. `bos` is the token added to a text, or None; Ollama adds it as the GGUF's
+    metadata says. The template is None if no Ollama template renders the same text.
     """
     wanted = _wanted(rendered, bos or "", system)
     one_question: Modelfile | None = None
@@ -138,24 +138,24 @@ def _wanted(rendered: Callable[[Sequence[Message]], str], bos: str, system: str 
 
 
 def _candidates(wanted: _Wanted, system: str | None) -> Iterator[tuple[str, str | None]]:
-    """Templates that may render what is wanted, each with its system prompt."""
+    """Yield templates that may render the wanted text, each with its system prompt."""
     for template in (t for marker, t in _FAMILIES if marker in wanted.one):
-        # Some chat templates bring a system prompt of their own where none is given.
+        # Some chat templates have a default system prompt.
         yield template, system or _system_in(template, wanted.one)
     if "{{" in wanted.one:
         return
-    # Many chat templates trim what they are given.
-    for said in dict.fromkeys((system, system.strip() if system else system)):
+    # Many chat templates strip the text that they are given.
+    for given in dict.fromkeys((system, system.strip() if system else system)):
         before, _, after = wanted.one.rpartition(_PROBE)
-        if said:
-            before = before.replace(said, "{{ .System }}", 1)
+        if given:
+            before = before.replace(given, "{{ .System }}", 1)
         if wanted.two is not None:
-            yield _conversational(wanted.two, wanted.opening, before, said), said
-        yield f"{before}{{{{ .Prompt }}}}{after}", said
+            yield _conversational(wanted.two, wanted.opening, before, given), given
+        yield f"{before}{{{{ .Prompt }}}}{after}", given
 
 
 def _conversational(two: str, opening: str | None, before: str, system: str | None) -> str:
-    """Return the text of two questions as it is, as the template of each; `before` is what stands before the first."""
+    """Return a template made from the text of two questions; `before` is the text before the first one."""
     _, _, rest = two.partition(_PROBE)
     middle, _, rest = rest.partition(_ANSWER)
     between, _, _ = rest.partition(_NEXT)
@@ -179,7 +179,7 @@ def _system_in(template: str, wanted: str) -> str | None:
 
 
 def text(modelfile: Modelfile, gguf_name: str) -> str:
-    """Return the Modelfile of one GGUF that lies beside it; without a template, one that `ollama create` refuses."""
+    """Return the Modelfile of a GGUF in the same folder; without a template, one that `ollama create` refuses."""
     if modelfile.template is None:
         return f"# {_NO_TEMPLATE}\n"
     lines = [f"# {_ONE_QUESTION}"] if modelfile.one_question else []
@@ -194,23 +194,23 @@ def text(modelfile: Modelfile, gguf_name: str) -> str:
 
 
 def _is_kept(character: str) -> bool:
-    """Whether Ollama's parser keeps it: it drops what Go's strconv.IsPrint does not know as visible."""
+    """Return whether Ollama's parser keeps it: it drops characters that Go's strconv.IsPrint calls invisible."""
     return character.isprintable() or character in "\n\r\t"
 
 
 def _kept(value: str) -> str:
-    """Return what of a value a Modelfile can hold: three quotes at a line's end would end it."""
+    """Return the part of a value that a Modelfile can contain: three quotes would end it."""
     return "".join(filter(_is_kept, value)).replace('"""', "'''")
 
 
 def _escaped(template: str) -> str:
-    """Return the template with what a Modelfile cannot hold as strings of Go."""
+    """Return the template with characters that a Modelfile cannot contain as Go strings."""
     escaped = "".join(c if _is_kept(c) else f'{{{{ "\\U{ord(c):08x}" }}}}' for c in template)
     return escaped.replace('"""', '{{ "\\"\\"\\"" }}')
 
 
 def _quoted(value: str) -> str:
-    """Quote for a Modelfile: three quotes for several lines, which may hold anything but three quotes."""
+    """Quote for a Modelfile: with three quotes if the value has several lines or quotes."""
     if "\n" in value or '"' in value:
         return '"""' + value + '"""'
     return f'"{value}"'

@@ -1,7 +1,7 @@
-"""The processes that train one adapter together, one per GPU. Most jobs have one: a team of its own.
+"""The processes that train one adapter together, one per GPU. Most jobs have a single one.
 
-All of them go through the same steps, each with its share of the examples. The first leads: it alone reads and writes
-the bucket, reports progress and judges the result, and the others learn from it what comes next.
+All of them take the same steps, each with its share of the examples. The first leads: it alone writes the
+bucket, reports progress and judges the result, and it decides what the others do next.
 """
 
 import hashlib
@@ -15,14 +15,14 @@ from finetune_trainer.errors import GPUUnusableError
 from finetune_trainer.runtime.node import Node
 
 T = TypeVar("T")
-# The leader may take hours to look at the hold-out rows while the others wait for it. A team that hangs is ended from
-# outside: see `progress.watchdog`.
+# The leader may take hours to measure the hold-out rows while the others wait for it. Processes that hang are killed
+# from outside: see `progress.watchdog`.
 _PATIENCE = timedelta(days=30)
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """One process's place among `size`."""
+    """One process's rank among `size` processes."""
 
     rank: int = 0
     size: int = 1
@@ -31,21 +31,21 @@ class Ranks:
 
     @property
     def leads(self) -> bool:
-        """Whether it is the one that all others follow."""
+        """Whether all others follow it."""
         return self.rank == 0
 
     @property
     def fetches(self) -> bool:
-        """Whether it brings the files for all processes of its pod."""
+        """Whether it fetches the files for all processes of its pod."""
         return self.rank == self.first_here
 
     @property
     def alone(self) -> bool:
-        """Whether there are no others."""
+        """Whether it is the only process."""
         return self.size == 1
 
     def any_true(self, wanted: bool) -> bool:
-        """Return whether any process wants it. All have to ask."""
+        """Return whether `wanted` is true in any process. All have to call it."""
         if self.alone:
             return wanted
         import torch
@@ -56,7 +56,7 @@ class Ranks:
         return bool(found.item())
 
     def broadcast(self, value: T | None = None) -> T:
-        """Return the leader's value to all; the others wait for it."""
+        """Return the leader's value in all processes; the others wait for it."""
         if self.alone:
             assert value is not None
             return value
@@ -69,7 +69,7 @@ class Ranks:
         return found
 
     def broadcast_in_pod(self, value: T) -> T:
-        """Return what the first process of the same pod has; all wait until every process is here."""
+        """Return the value of the first process of the same pod; all wait until every process has called it."""
         if self.alone:
             return value
         from torch import distributed
@@ -80,9 +80,9 @@ class Ranks:
         return found
 
     def seed_step(self, seed: int, step: int) -> None:
-        """Set the random numbers of one step (dropout's), so that they do not depend on where an attempt began.
+        """Seed the random numbers of one step (dropout's), so that they do not depend on where an attempt began.
 
-        Of one process alone a checkpoint keeps them; of many it would have to keep those of other machines.
+        With a single process the checkpoint keeps their state; with several it would need that of other machines.
         """
         if self.alone:
             return
@@ -93,9 +93,9 @@ class Ranks:
 
 
 def variables(node: Node, local: int, processes: int, port: int) -> dict[str, str]:
-    """Return the environment of one of a pod's `processes`, by the names that torchrun gave them.
+    """Return the environment of one of a pod's `processes`, with torchrun's variable names.
 
-    `port` is the one at which the leader's process meets all others.
+    The leader's process listens at `port`.
     """
     size = node.count * processes
     if size == 1:
@@ -113,7 +113,7 @@ def variables(node: Node, local: int, processes: int, port: int) -> dict[str, st
 
 
 def join(environment: Mapping[str, str] = os.environ) -> Ranks:
-    """Meet the other processes, as the environment says; a process without `WORLD_SIZE` is alone.
+    """Join the process group that the environment describes; a process without `WORLD_SIZE` is alone.
 
     Raises:
         GPUUnusableError: there are fewer GPUs than processes.
@@ -130,14 +130,14 @@ def join(environment: Mapping[str, str] = os.environ) -> Ranks:
         there = torch.cuda.device_count()
         if local >= there:
             raise GPUUnusableError(
-                f"this pod sees {there} GPUs and training takes {environment['LOCAL_WORLD_SIZE']}; another node is "
-                "tried"
+                f"this pod sees {there} GPUs and training needs {environment['LOCAL_WORLD_SIZE']}; another node will "
+                "be tried"
             )
         torch.cuda.set_device(local)
     else:
-        # accelerate would name it cpu:0, for which torch.load has no rule: a checkpoint could not be resumed.
+        # accelerate would call it cpu:0, which torch.load cannot map: a checkpoint could not be resumed.
         os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
-    # What is agreed on goes through the CPU.
+    # Flags and messages go through the CPU.
     distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     rank = distributed.get_rank()
     return Ranks(rank, distributed.get_world_size(), rank - local)

@@ -11,11 +11,10 @@ from finetune_trainer.train.ranks.ranks import Ranks
 def filled(
     rows: Sequence[Any], steps: Sequence[Sequence[int]], plan: Plan, ranks: Ranks
 ) -> tuple[Sequence[Any], list[list[int]]]:
-    """Return rows and steps of which every step is whole.
+    """Return rows and steps with every step of full size.
 
-    The last step of a run that is measured in epochs may be shorter, and every process needs its part of it: a row that
-    teaches nothing stands in for those that are missing. The loss is a mean over the tokens that are learned, so that
-    it stays the same.
+    The last step of a run in epochs may be shorter, and every process needs its part of it: it is filled up with a row
+    that teaches nothing. The loss is a mean over the learned tokens, so it stays the same.
     """
     whole = plan.training.batch_size
     if ranks.alone or all(len(step) == whole for step in steps):
@@ -25,6 +24,6 @@ def filled(
 
 
 def part(step: Sequence[int], micro_batch_size: int, ranks: Ranks) -> list[int]:
-    """Return what one process learns of a whole step: accelerate deals out the micro-batches in turn."""
+    """Return the rows that one process learns of a whole step: accelerate hands out the micro-batches in turn."""
     starts = range(ranks.rank * micro_batch_size, len(step), ranks.size * micro_batch_size)
     return [index for start in starts for index in step[start : start + micro_batch_size]]

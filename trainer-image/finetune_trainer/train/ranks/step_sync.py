@@ -1,4 +1,4 @@
-"""The boundary of an optimizer step where several processes train together: the leader decides, and all do the same."""
+"""The boundary of an optimizer step if several processes train together: the leader decides, and all do the same."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from finetune_trainer.train.step_control import StepControl
 
 
 class LeaderSync:
-    """Decides for all; a stop that any process was told counts."""
+    """Decides for all; SIGTERM to any process counts."""
 
     def __init__(self, progress: StepControl, ranks: Ranks, stop: StopFlag, seed: int) -> None:
         """`stop` is deferred."""

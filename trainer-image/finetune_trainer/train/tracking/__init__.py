@@ -1,4 +1,4 @@
-"""The figures of a training run for the tools that people watch runs with: TensorBoard and MLflow."""
+"""The metrics of a training run, for experiment trackers: TensorBoard and MLflow."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,8 +16,8 @@ __all__ = ["Outcome", "Tracker", "holdout_figures", "open", "step_figures"]
 def open(context: Context, description: Prepared, resumed_step: int) -> Tracker:  # noqa: A001 - as in tracking.open
     """Return where to log to. It never raises and never makes training wait.
 
-    `resumed_step` is the checkpoint that this attempt goes on from, 0 for a start from the beginning: what an earlier
-    attempt logged of later steps is replaced.
+    `resumed_step` is the checkpoint that this attempt resumes from, 0 for none: what an earlier attempt logged of later
+    steps is replaced.
     """
     plan = context.plan
     files = TensorBoardFiles(
@@ -34,7 +34,7 @@ def open(context: Context, description: Prepared, resumed_step: int) -> Tracker:
 
 
 def step_figures(entry: Mapping[str, Any], tokens_per_second: float | None) -> dict[str, float]:
-    """Return what to log of one optimizer step, from the trainer's own log entry."""
+    """Return the metrics of one optimizer step, from the trainer's log entry."""
     found = {
         "train/loss": entry.get("loss"),
         "train/grad_norm": entry.get("grad_norm"),
@@ -45,7 +45,7 @@ def step_figures(entry: Mapping[str, Any], tokens_per_second: float | None) -> d
 
 
 def holdout_figures(loss: float, rewards: Rewards | None) -> dict[str, float]:
-    """Return what to log of one measurement on the hold-out rows."""
+    """Return the metrics of one measurement on the hold-out rows."""
     found = {
         "holdout/loss": loss,
         "holdout/reward_accuracy": rewards.accuracy if rewards else None,

@@ -1,4 +1,4 @@
-"""One MLflow run per job and run id: parameters, figures, tags, outcome."""
+"""One MLflow run per job and run id: parameters, metrics, tags, outcome."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from finetune_trainer.train.tracking.tracker import Outcome, Point
 # MLflow's own limit is 1,000 metrics, 100 parameters and 100 tags in one request.
 _METRICS_AT_ONCE = 500
 _PARAMS_AT_ONCE = 100
-# Of a parameter's value, for servers of any age.
+# The longest parameter value that servers of any version accept.
 _LONGEST_PARAM = 250
 _JOB_UID, _RUN_ID, _VERDICT = "finetune.jobUid", "finetune.runId", "finetune.verdict"
 # No secrets in here, and all of it for this program's MLflow alone: short waits, no redirects to other servers than the
@@ -29,7 +29,7 @@ _SETTINGS = {
 
 
 class MLflowRun:
-    """Connects with the first points; a run that an earlier attempt began is gone on with."""
+    """Connects with the first points; a run that an earlier attempt began is continued."""
 
     name = "MLflow"
 
@@ -40,11 +40,11 @@ class MLflowRun:
         self._prepared = description
         self._store: Any = None
         self._run_id = ""
-        # By metric, the last step that the server has.
+        # The last step that the server has, by metric.
         self._known: dict[str, int] = {}
 
     def write(self, points: Sequence[Point]) -> None:
-        """Send the figures of steps that the server does not have yet."""
+        """Send the metrics of steps that the server does not have yet."""
         from mlflow.entities import Metric
 
         self._connect()
@@ -58,7 +58,7 @@ class MLflowRun:
             self._store.log_batch(self._run_id, metrics[start : start + _METRICS_AT_ONCE], [], [])
 
     def close(self, outcome: Outcome) -> None:
-        """Say how the attempt ended."""
+        """Report how the attempt ended."""
         from mlflow.entities import RunStatus, RunTag
 
         self._connect()
@@ -128,7 +128,7 @@ def _store(settings: MLflowPlan) -> Any:
     from mlflow.utils.rest_utils import MlflowHostCreds
 
     def credentials() -> Any:
-        # Read anew for every request: a mounted Secret may change.
+        # Read for every request: a mounted Secret may change.
         return MlflowHostCreds(
             host=settings.uri,
             username=_credential(settings, "MLFLOW_TRACKING_USERNAME"),

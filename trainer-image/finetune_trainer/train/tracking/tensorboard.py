@@ -38,11 +38,11 @@ class TensorBoardFiles:
         self._upload_seconds = upload_seconds or _UPLOAD_SECONDS
         self._uploaded_at = time.monotonic()
         self._writer: Any = None
-        # Points of the present call that are in the file already: the call comes again if its upload failed.
+        # Points of the current call that are in the file already: the call is repeated if its upload failed.
         self._written = 0
 
     def write(self, points: Sequence[Point]) -> None:
-        """Append the points, and upload the file if that is due."""
+        """Append the points, and upload the file if it is due."""
         if self._writer is None:
             self._writer = self._opened()
         for point in points[self._written :]:

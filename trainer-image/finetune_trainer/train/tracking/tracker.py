@@ -1,4 +1,4 @@
-"""Takes figures from training and hands them on in the background."""
+"""Takes metrics from training and passes them on in the background."""
 
 import logging
 import math
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-# Of points that wait for a server that is away: three days at one step in 25 seconds. Newer ones are dropped.
+# The most points that wait for a server that is down: three days at one step in 25 seconds. Newer ones are dropped.
 MOST_WAITING = 10_000
 _EVERY_SECONDS = 10.0
 # A server that hangs delays the end of a run by this much, once.
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Point:
-    """Figures of one step; `time` is in seconds since 1970."""
+    """Metrics of one step; `time` is in seconds since 1970."""
 
     step: int
     time: float
@@ -34,30 +34,30 @@ class Outcome:
 
 
 class Sink(Protocol):
-    """One tool. It is only ever used by one thread; what it raises is told once, and the points are kept for later."""
+    """One tracker. Only one thread uses it; its first error is logged, and the points are kept for later."""
 
     @property
     def name(self) -> str:
         """How messages name it."""
 
     def write(self, points: Sequence[Point]) -> None:
-        """Take points, in the order of their steps. Points of a call that failed come again."""
+        """Take points, in the order of their steps. Points of a failed call are passed again."""
 
     def close(self, outcome: Outcome) -> None:
         """Nothing comes after."""
 
 
 class Tracker:
-    """Hands every point to all sinks, each in a thread of its own."""
+    """Passes every point to all sinks, each in a thread of its own."""
 
     def __init__(self, sinks: Sequence[Sink], resumed_step: int, every_seconds: float = _EVERY_SECONDS) -> None:
         self._resumed_step = resumed_step
         self._workers = [_Worker(sink, every_seconds) for sink in sinks]
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Take the figures after `step`; those that are no finite number are left out.
+        """Take the metrics after `step`; those that are not finite are left out.
 
-        So is a step before the one that this attempt goes on from: it was logged then.
+        So is a step before the one that this attempt resumes from: it was logged then.
         """
         if step < self._resumed_step:
             return
@@ -68,7 +68,7 @@ class Tracker:
                 worker.add(point)
 
     def close(self, outcome: Outcome, timeout: float = _CLOSE_SECONDS) -> None:
-        """Hand on what is left, and wait at most `timeout` seconds for it."""
+        """Pass on what is left, and wait at most `timeout` seconds for it."""
         deadline = time.monotonic() + timeout
         for worker in self._workers:
             worker.end(outcome)
@@ -84,8 +84,8 @@ class _Worker:
         self._waiting: list[Point] = []
         self._outcome: Outcome | None = None
         self._ended = threading.Event()
-        self._told = False
-        # A daemon: a server that hangs must not keep the process alive.
+        self._logged = False
+        # A daemon thread: a server that hangs must not keep the process alive.
         self._thread = threading.Thread(target=self._run, name=f"tracking {sink.name}", daemon=True)
         self._thread.start()
 
@@ -101,19 +101,19 @@ class _Worker:
     def join(self, timeout: float) -> None:
         self._thread.join(timeout)
         if self._thread.is_alive():
-            self._tell("does not answer")
+            self._warn("does not answer")
 
     def _run(self) -> None:
         while not self._ended.wait(self._every_seconds):
-            self._hand_on()
-        self._hand_on()
+            self._pass_on()
+        self._pass_on()
         assert self._outcome is not None  # end sets it first
         try:
             self._sink.close(self._outcome)
-        except Exception as error:  # noqa: BLE001 - whatever a tracking library raises, training goes on
-            self._tell(_words(error))
+        except Exception as error:  # noqa: BLE001 - whatever a tracking library raises, training continues
+            self._warn(_words(error))
 
-    def _hand_on(self) -> None:
+    def _pass_on(self) -> None:
         with self._lock:
             points = list(self._waiting)
         if not points:
@@ -121,16 +121,17 @@ class _Worker:
         try:
             self._sink.write(points)
         except Exception as error:  # noqa: BLE001 - see above
-            self._tell(_words(error))
+            self._warn(_words(error))
             return
         with self._lock:
             del self._waiting[: len(points)]
 
-    def _tell(self, what: str) -> None:
-        if not self._told:
-            self._told = True
+    def _warn(self, what: str) -> None:
+        if not self._logged:
+            self._logged = True
             log.warning(
-                "%s did not take the figures of the training, which goes on without it: %s", *(self._sink.name, what)
+                "%s did not accept the metrics of this training, which continues without it: %s",
+                *(self._sink.name, what),
             )
 
 

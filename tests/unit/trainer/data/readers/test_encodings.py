@@ -64,7 +64,7 @@ def test_character_across_two_chunks_is_no_fault(tmp_path: Path) -> None:
         ),
         (
             b"\xff\xfea\0\n\0\0\xd8b\0",
-            'source "s", line 2: it is not the UTF-16 text that its beginning says',
+            'source "s", line 2: it is not UTF-16 text, although its byte order mark says so',
         ),
     ],
 )

@@ -119,7 +119,7 @@ def test_kind_is_told_by_the_bytes(path: Path, data: bytes | str, kind: str, num
 def test_fences_are_left_out_and_told(path: Path, data: str) -> None:
     lines, notes = _read(path, data)
     assert [line.value for line in lines] == _ROWS
-    assert notes.warnings("s") == ['FencesRemoved: source "s" had Markdown fences (```), which were left out']
+    assert notes.warnings("s") == ['FencesRemoved: source "s" has Markdown fences (```), which were removed']
 
 
 def test_fence_inside_an_answer_stays(path: Path) -> None:
@@ -135,7 +135,7 @@ def test_other_encodings_are_read_and_told(path: Path, data: str, codec: str) ->
     lines, notes = _read(path, data.encode(codec))
     assert [line.value for line in lines] == _ROWS
     name = {"cp949": "CP949 (EUC-KR)", "utf-16": "UTF-16"}[codec]
-    assert notes.warnings("s") == [f'EncodingConverted: source "s" was {name} text and was read as such']
+    assert notes.warnings("s") == [f'EncodingConverted: source "s" is {name} text and was read as such']
 
 
 def test_byte_order_mark_is_no_text(path: Path) -> None:
@@ -222,7 +222,7 @@ def test_nothing_and_nan_of_pandas_are_missing(path: Path) -> None:
         assert parsed.context == ""
 
 
-_TOO_DEEP = "it has a number too long or brackets too deep to be read; correct it"
+_TOO_DEEP = "it has a number that is too long, or brackets that are nested too deeply; correct it"
 
 
 @pytest.mark.parametrize(

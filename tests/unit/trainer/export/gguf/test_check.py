@@ -52,7 +52,7 @@ def test_a_right_file_passes(file: Path) -> None:
 @pytest.mark.parametrize(
     ("replaced", "said"),
     [
-        ({"general__architecture": None}, "it names no architecture"),
+        ({"general__architecture": None}, "its general.architecture is missing"),
         ({"general__file_type": 15}, "general.file_type is 15, not 1"),
         ({"tokenizer__ggml__pre": None}, "tokenizer.ggml.pre"),
         ({"tokenizer__ggml__pre": "default"}, "tokenizer.ggml.pre"),
@@ -60,8 +60,8 @@ def test_a_right_file_passes(file: Path) -> None:
         ({"tokenizer__ggml__eos_token_id": None}, "its eos token is none, the tokenizer's is 2"),
         ({"tokenizer__ggml__padding_token_id": 0}, "its pad token is 0, the tokenizer's is 3"),
         ({"tokenizer__ggml__eot_token_id": 9}, "end-of-turn token 9"),
-        ({"tokenizer__chat_template": None}, "its chat template is not the one of training"),
-        ({"tokenizer__chat_template": TEMPLATE + " "}, "its chat template is not the one of training"),
+        ({"tokenizer__chat_template": None}, "its chat template is not the one used in training"),
+        ({"tokenizer__chat_template": TEMPLATE + " "}, "its chat template is not the one used in training"),
         ({"tokenizer__ggml__tokens": ["a"]}, "it has 1 tokens, the tokenizer has 64"),
     ],
 )
@@ -106,7 +106,7 @@ def test_a_quantized_file_has_the_tensors_of_the_f16_file(file: Path, tmp_path: 
         gguf_check.check(less, "F16", WANTED, gguf_header.read(file))
     weights["output.weight"] = tiny_gguf.tensors()["output.weight"][:32]
     other = write(tmp_path / "other.gguf", weights)
-    with pytest.raises(ModelError, match=r"its tensor output\.weight is not that of the F16 file"):
+    with pytest.raises(ModelError, match=r"its tensor output\.weight differs from the F16 file's"):
         gguf_check.check(other, "F16", WANTED, gguf_header.read(file))
 
 
@@ -139,13 +139,13 @@ def test_layers_of_a_model_of_text_and_images_are_those_of_its_text(tiny: Path, 
 def test_a_file_that_is_cut_off_is_refused(kept: int, file: Path) -> None:
     data = write(file).read_bytes()
     file.write_bytes(data[:kept])
-    with pytest.raises(ModelError, match=r"model\.gguf is no whole GGUF file"):
+    with pytest.raises(ModelError, match=r"model\.gguf is not a complete GGUF file"):
         gguf_header.read(file)
 
 
 def test_something_else_is_no_gguf_file(file: Path) -> None:
     file.write_bytes(b"<html>" * 100)
-    with pytest.raises(ModelError, match="it does not begin as one"):
+    with pytest.raises(ModelError, match="it does not start like one"):
         gguf_header.read(file)
 
 

@@ -120,7 +120,7 @@ def test_what_interrupts_ends_the_converter_and_leaves_no_file(tmp_path: Path, m
 open(sys.argv[3], "w").write(str(os.getpid()))
 sys.stderr.write("\\rWriting:   1%|\\rWriting:   2%|")
 sys.stderr.flush()
-time.sleep(60)
+time.sleep(600)
 """
     converter(tmp_path, program, monkeypatch)
     processes: list[int] = []

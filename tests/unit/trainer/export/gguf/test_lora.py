@@ -85,7 +85,7 @@ def test_a_file_without_what_the_adapter_has_is_refused(
     alpha: float, modules: int, replaced: dict[str, Any], tiny: Path, scratch: Path
 ) -> None:
     made(scratch / "made.gguf", alpha, modules, **replaced)
-    with pytest.raises(ModelError, match="the LoRA GGUF has not what the adapter has"):
+    with pytest.raises(ModelError, match="the LoRA GGUF does not have the adapter's content"):
         lora_gguf.convert(tiny, adapter(scratch), scratch / "lora.gguf", scratch)
     assert not (scratch / "lora.gguf").exists()
 

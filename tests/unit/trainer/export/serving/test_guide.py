@@ -57,7 +57,7 @@ def test_every_file_has_its_command(plan: Plan) -> None:
 
 
 def test_what_to_do_where_ollama_refuses_is_told(plan: Plan) -> None:
-    assert "the Modelfile's first line says so" in guide(plan)
+    assert "the first line of the Modelfile says so" in guide(plan)
 
 
 def test_what_was_not_made_is_not_told(plan: Plan) -> None:

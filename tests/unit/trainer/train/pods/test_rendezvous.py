@@ -5,8 +5,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from finetune_api.result import StageResult
 from finetune_trainer.runtime.node import Node
+from finetune_trainer.train.pods import rendezvous
 from finetune_trainer.train.pods.rendezvous import Rendezvous, open_store
 from finetune_trainer.train.process_group import free_port
 
@@ -31,7 +34,7 @@ def test_pods_hear_each_other_whichever_comes_first() -> None:
     leaving.start()
     until(lambda: second.others[0].final == OVER)
     second.leave(OVER)
-    leaving.join(5)
+    leaving.join(60)
     assert not leaving.is_alive()
     assert not second.lost(0)
 
@@ -47,9 +50,7 @@ def test_a_store_that_is_gone_is_a_lost_leader() -> None:
     until(lambda: second.lost(0))
 
 
-def test_a_pod_that_nobody_waits_for_leaves_at_once() -> None:
-    alone = Rendezvous(Node(1, 2, "127.0.0.1", free_port()), open_store)
-    began = time.monotonic()
-    alone.leave(OVER)
-    # Ten seconds are what it would wait for others.
-    assert time.monotonic() - began < 9
+def test_a_pod_that_nobody_waits_for_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # More than a test may take: so long it would wait for others.
+    monkeypatch.setattr(rendezvous, "_LEAVE_SECONDS", 3600.0)
+    Rendezvous(Node(1, 2, "127.0.0.1", free_port()), open_store).leave(OVER)

@@ -35,6 +35,8 @@ def ended(code: int, failed: int | None = 1) -> RoundState:
         # What the others say for want of a pod is not the cause.
         ([ended(1, 1), ended(80, 2)], 1),
         ([ended(134, 1), ended(66, 2)], 1),
+        # A guard of one pod is the cause, whatever breaks in the others.
+        ([ended(134, 1), ended(70, 2)], 1),
         ([ended(134, 1), None], 1),
         ([ended(1, 1), ended(137, 2)], 1),
         ([None, ended(1)], 0),
