@@ -15,7 +15,12 @@ CHECKPOINT_SECONDS = 300
 WARMUP_STEPS = 5
 # Preference losses move a model far more per step than the plain loss. These are TRL's defaults, except for SFT, which
 # has that of the well-known notebook recipe (examples/guide.yaml).
-LEARNING_RATES: dict[Method, str] = {"SFT": "2e-4", "DPO": "5e-6", "ORPO": "8e-6", "KTO": "5e-6"}
+LEARNING_RATES: dict[Method, str] = {
+    "SFT": "2e-4",
+    "DPO": "5e-6",
+    "ORPO": "8e-6",
+    "KTO": "5e-6",
+}
 _BATCH = f"(has(self.batchSize) ? self.batchSize : {BATCH_SIZE})"
 
 
@@ -98,7 +103,7 @@ class KTOSpec(Model):
     )
 
 
-# A method's own settings; the member of `spec.training` that has them is called as the method, in lower case.
+# The settings of single methods; their field of `spec.training` has the method's name in lower case.
 METHOD_SETTINGS: dict[Method, type[Model]] = {
     "DPO": DPOSpec,
     "ORPO": ORPOSpec,
