@@ -419,5 +419,5 @@ def test_check_ends_with_a_code_and_a_sentence(
     printed = capfd.readouterr()
     assert printed.err == call.error
     assert SECRET not in printed.out
-    assert ("would refuse" in printed.out) is (call.code == 65 and not call.error)
+    assert ("would reject" in printed.out) is (call.code == 65 and not call.error)
     assert list((tmp_path / "scratch").iterdir()) == []

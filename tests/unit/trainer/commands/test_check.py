@@ -83,7 +83,7 @@ def test_help_explains_the_check(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["prepare", "--help"])
     printed = " ".join(capfd.readouterr().out.split())
-    assert "Look at dataset files without a plan, a model or a cluster" in printed
+    assert "Check dataset files without a plan, a model or a cluster" in printed
 
 
 def _reading_seconds(data: Path, rows: int) -> float:
