@@ -22,6 +22,7 @@ from finetune_trainer.export.gguf import (
 from finetune_trainer.export.gguf import (
     lora as lora_gguf,
 )
+from finetune_trainer.export.llama_cpp.api import file_type
 from finetune_trainer.model.adapter import WEIGHTS
 from local_cluster.layout import cache
 from tests.support import adapters, tiny_gguf, tiny_model
@@ -109,10 +110,10 @@ def test_the_adapters_gguf_beside_the_base_is_the_merged_model(
 
 def test_a_converted_file_passes_the_check_and_its_quantized_one_too(base: Path, f16: Path, tmp_path: Path) -> None:
     wanted = gguf_check.expected(base)
-    gguf_check.check(f16, "F16", wanted)
+    head = gguf_check.check(f16, "F16", wanted)
     small = tmp_path / "Q4_K_M.gguf"
     gguf_convert.quantize(f16, small, "Q4_K_M", ignore)
-    gguf_check.check(small, "Q4_K_M", wanted, f16)
+    gguf_check.check(small, "Q4_K_M", wanted, head)
 
 
 def test_a_file_of_another_template_is_refused(base: Path, f16: Path, tmp_path: Path) -> None:
@@ -132,5 +133,5 @@ def test_iq2_m_is_made_with_a_matrix(tmp_path: Path) -> None:
     matrix = imatrix.compute(source, [list(range(tiny_gguf.VOCABULARY))], ignore)
     gguf_convert.quantize(source, tmp_path / "IQ2_M.gguf", "IQ2_M", ignore, matrix)
     found = gguf_header.read(tmp_path / "IQ2_M.gguf")
-    assert found.values["general.file_type"] == gguf_convert.file_type("IQ2_M")
+    assert found.values["general.file_type"] == file_type("IQ2_M")
     assert (tmp_path / "IQ2_M.gguf").stat().st_size < source.stat().st_size / 3

@@ -35,7 +35,7 @@ def test_a_good_run_has_none() -> None:
 
 def test_overfitting_is_said_with_the_step_that_was_kept() -> None:
     assert of(curve=curve(1.4, 1.2, 1.07, 1.3, 1.5), kept_step=36) == [
-        "Overfitting: the hold-out loss was lowest after step 36 (1.07) and rose to 1.50 by step 60; that step is what "
+        "Overfitting: the hold-out loss was lowest after step 36 (1.07) and rose to 1.50 by step 60; that step "
         "was kept; fewer steps save time, more examples improve it"
     ]
 
