@@ -51,7 +51,7 @@ def decide(observation: Observation, now: datetime, settings: Settings) -> Decis
 def _unfinished(observation: Observation, spec: FineTuneJobSpec, now: datetime, settings: Settings) -> Decision:
     """Take in what the Jobs and pods show, then decide about the first stage that is not done."""
     found = child_results.read(observation, spec, now)
-    this = Pass(observation, now, planned_deletion.forget(found.status, observation), found.events)
+    this = Pass(observation, now, planned_deletion.carry_over(found.status, observation), found.events)
     if found.failure:
         return this.fail(found.failure)
     stage = status.current(this.status)

@@ -178,14 +178,12 @@ _POD_CHECKS: tuple[Callable[[Object, Sequence[Object]], Diagnosis | None], ...] 
 
 
 def _missing(message: str) -> Diagnosis | None:
-    kinds: tuple[tuple[Reason, str, re.Pattern[str]], ...] = (
-        ("SecretNotFound", "Secret", _SECRET),
-        ("ConfigMapNotFound", "ConfigMap", _CONFIG_MAP),
-    )
-    for reason, kind, pattern in kinds:
-        if found := pattern.search(message):
-            text = f"The {kind} {found.group(1)} does not exist in this namespace; create it or correct the job."
-            return Diagnosis(reason, text)
+    if secret := _SECRET.search(message):
+        text = f"The Secret {secret.group(1)} does not exist in this namespace; create it or correct the job."
+        return Diagnosis("SecretNotFound", text)
+    if config_map := _CONFIG_MAP.search(message):
+        text = f"The ConfigMap {config_map.group(1)} does not exist in this namespace; create it or correct the job."
+        return Diagnosis("ConfigMapNotFound", text)
     return None
 
 

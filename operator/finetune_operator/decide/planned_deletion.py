@@ -90,14 +90,21 @@ def explanation(observation: Observation, spec: FineTuneJobSpec, stage: StageSta
     return SUSPENDED if spec.suspend else reason(observation.status, stage)
 
 
-def forget(found: FineTuneJobStatus, observation: Observation) -> FineTuneJobStatus:
-    """Drop the records of deletions that have not begun, and of attempts that have ended.
+def carry_over(found: FineTuneJobStatus, observation: Observation) -> FineTuneJobStatus:
+    """Keep the record of a deletion that has begun, which cannot be stopped, and drop all others.
 
-    A pass that still wants a deletion records it again. A deletion that has begun cannot be stopped.
+    A pass that still wants a deletion records it again. The reason that an earlier version kept in the conditions
+    becomes a record, because the conditions may change before the Job is gone.
     """
-    deleting = {job["metadata"]["uid"] for job in observation.jobs if job_and_pod.is_being_deleted(job)}
+    deleting = {
+        j["metadata"]["name"]: j["metadata"]["uid"] for j in observation.jobs if job_and_pod.is_being_deleted(j)
+    }
     for stage in found.stages:
-        planned = stage.planned_deletion
-        if planned and (stage.state != "Running" or planned.job_uid not in deleting):
-            found = status.with_stage(found, stage.model_copy(update={"planned_deletion": None}))
+        uid = deleting.get(stage.job_name or "") if stage.state == "Running" else None
+        kept = stage.planned_deletion
+        if uid and kept is None and (why := reason(observation.status, stage)):
+            kept = PlannedDeletion(job_uid=uid, reason=why)
+        elif kept and kept.job_uid != uid:
+            kept = None
+        found = status.with_stage(found, stage.model_copy(update={"planned_deletion": kept}))
     return found

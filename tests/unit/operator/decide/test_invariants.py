@@ -352,15 +352,18 @@ class FreshReads(Cluster):
     @invariant()
     def no_planned_deletion_is_taken_for_that_of_somebody_else(self) -> None:
         world = self.world
-        deleted = {job["metadata"]["uid"] for job, _ in world.deleted}
+        deleted = {
+            (job["metadata"]["ownerReferences"][0]["uid"], stage_of(job), attempt_of(job)) for job, _ in world.deleted
+        }
         new, self.statuses = world.history[max(self.statuses - 1, 0) :], len(world.history)
         for before, after in pairwise(new):
             if before["metadata"]["uid"] != after["metadata"]["uid"]:
                 continue
             for old, stage in zip(before["status"].get("stages", []), after["status"].get("stages", []), strict=False):
-                if stage["attempt"] > old["attempt"] and old.get("plannedDeletion", {}).get("jobUid") in deleted:
-                    failed = stage.get("lastFailure") != old.get("lastFailure")
-                    assert not failed or stage["lastFailure"]["reason"] != "JobDeleted"
+                attempt = (before["metadata"]["uid"], old["name"], old["attempt"])
+                if stage["attempt"] > old["attempt"] and attempt in deleted:
+                    failure = stage.get("lastFailure", {})
+                    assert failure == old.get("lastFailure", {}) or failure.get("reason") != "JobDeleted"
 
     @invariant()
     def nothing_is_trained_that_is_there_already(self) -> None:

@@ -145,9 +145,12 @@ def test_a_reason_that_no_longer_holds_is_dropped_unless_the_deletion_has_begun(
     assert world.stage("train")["lastFailure"]["reason"] == "JobDeleted"
 
 
-def test_a_pod_that_starts_while_its_job_is_being_deleted_changes_nothing() -> None:
+@pytest.mark.parametrize("earlier_version", [False, True])
+def test_a_pod_that_starts_while_its_job_is_being_deleted_changes_nothing(earlier_version: bool) -> None:
     world = edited()
     world.reconcile()
+    if earlier_version:
+        world.rewrite_as_the_earlier_version()
     (pod,) = (p for p in world.pods if is_live_pod(p))
     world.run_pod(pod)
     world.reconcile()
