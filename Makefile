@@ -38,7 +38,7 @@ programs: prerequisites
 .PHONY: test-unit
 test-unit: prerequisites venvs ## Run the fast tests, without network or cluster
 	@hack/venv mlflow >/dev/null
-	$(DEV)/python $(PYTEST) $(PARALLEL) tests/unit/api tests/unit/operator tests/unit/faults tests/unit/support
+	$(DEV)/python $(PYTEST) $(PARALLEL) --dist worksteal tests/unit/api tests/unit/operator tests/unit/faults tests/unit/support
 	$(TRAINER)/python $(PYTEST) $(PARALLEL) tests/unit/trainer
 
 .PHONY: test-integration

@@ -16,6 +16,8 @@ from finetune_trainer.report.html import render
 from tests.support.sample_report import sample_report
 
 _BROWSERS = ("chromium", "google-chrome")
+# Waited for in vain only by a test that fails.
+PATIENCE_MILLISECONDS = 120_000
 WIDTHS = (360, 1280)
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
@@ -41,7 +43,7 @@ def browser() -> Iterator[Browser]:
     # Chromium's own sandbox does not start as root; the page is made by this very program.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=found, args=arguments)
+        started = playwright.chromium.launch(executable_path=found, args=arguments, timeout=PATIENCE_MILLISECONDS)
         yield started
         started.close()
 
@@ -49,10 +51,13 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def windows(browser: Browser) -> Windows:
     """Return a window of each width and colour scheme: they take a second each to open."""
-    return {
+    opened = {
         (width, scheme): browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         for width, scheme in itertools.product(WIDTHS, SCHEMES)
     }
+    for window in opened.values():
+        window.set_default_timeout(PATIENCE_MILLISECONDS)
+    return opened
 
 
 @pytest.fixture(scope="session")

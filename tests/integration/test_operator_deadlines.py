@@ -30,8 +30,10 @@ def _hold(world: World, job: Object, *, held: bool) -> Object:
 
 
 def test_a_pod_that_does_not_start_fails_the_job_and_is_removed(operator: OperatorProcess, world: World) -> None:
-    world.apply(startDeadlineSeconds=3)
+    world.apply()
     world.hold("prepare", "ImagePullBackOff", "Back-off pulling image")
+    eventually(lambda: world.condition("Ready").get("reason") == "ImagePullFailed", "what the pod waits for is seen")
+    world.patch(startDeadlineSeconds=3)
     world.wait_for("Finished")
     failure = world.status()["failure"]
     assert failure["reason"] == "ImagePullFailed"
@@ -42,12 +44,13 @@ def test_a_pod_that_does_not_start_fails_the_job_and_is_removed(operator: Operat
 def test_a_job_that_a_quota_refuses_says_so_and_fails_in_the_end(operator: OperatorProcess, world: World) -> None:
     world.kubectl("create", "quota", "few", "--hard=count/jobs.batch=0")
     eventually(lambda: world.items("resourcequotas")[0].get("status", {}).get("hard"), "the quota counts")
-    world.apply(startDeadlineSeconds=5)
+    world.apply()
     ready = eventually(
         lambda: c if (c := world.condition("Ready")).get("reason") == "QuotaExceeded" else {}, "QuotaExceeded"
     )
     assert "does not allow the Job" in ready["message"]
     assert "count/jobs.batch" in ready["message"]
+    world.patch(startDeadlineSeconds=5)
     world.wait_for("Finished")
     failure = world.status()["failure"]
     assert (failure["stage"], failure["reason"]) == ("prepare", "QuotaExceeded")
@@ -55,10 +58,11 @@ def test_a_job_that_a_quota_refuses_says_so_and_fails_in_the_end(operator: Opera
 
 
 def test_a_queue_stops_both_clocks(operator: OperatorProcess, world: World) -> None:
-    world.apply(startDeadlineSeconds=4, activeDeadlineSeconds=600)
+    world.apply(activeDeadlineSeconds=600)
     job = _job(world)
     _hold(world, job, held=True)
     eventually(lambda: "activeSince" not in world.status(), "the clock stands still")
+    world.patch(startDeadlineSeconds=4)
     active = world.status()["activeSeconds"]
     time.sleep(5)  # longer than the pod may take to start: nothing must happen
     assert world.condition("Finished")["status"] == "False"
@@ -68,13 +72,16 @@ def test_a_queue_stops_both_clocks(operator: OperatorProcess, world: World) -> N
     waited = parse_time(status["completionTime"]) - parse_time(admitted["lastTransitionTime"])
     assert waited.total_seconds() >= 4
     assert status["failure"]["reason"] == "StartDeadlineExceeded"
-    assert status["activeSeconds"] < active + 5 + 4
+    # Timestamps are of whole seconds.
+    assert status["activeSeconds"] <= active + waited.total_seconds() + 2
 
 
 def test_a_job_that_takes_too_long_is_told_to_stop_and_gets_its_grace(operator: OperatorProcess, world: World) -> None:
-    world.apply(activeDeadlineSeconds=5)
+    world.apply()
     world.bind(world.pod("prepare"))
     pod = world.run("prepare")
+    eventually(lambda: "is running" in world.condition("Ready")["message"], "the operator saw the pod run")
+    world.patch(activeDeadlineSeconds=5)
     world.wait_for("Finished")
     assert world.status()["failure"]["reason"] == "DeadlineExceeded"
 

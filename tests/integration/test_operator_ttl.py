@@ -18,7 +18,8 @@ def _children(world: World) -> list[str]:
 
 
 def test_the_children_of_a_finished_job_go_when_its_time_is_up(operator: OperatorProcess, world: World) -> None:
-    _fail(world, ttlSecondsAfterFinished=3)
+    _fail(world, ttlSecondsAfterFinished=3600)
+    world.patch(ttlSecondsAfterFinished=3)
     eventually(lambda: not _children(world), "the children are gone")
     assert world.status()["failure"]["message"] == "No."
     world.patch(retryGeneration=1)
@@ -26,7 +27,8 @@ def test_the_children_of_a_finished_job_go_when_its_time_is_up(operator: Operato
 
 
 def test_the_job_itself_goes_if_that_is_asked_for(operator: OperatorProcess, world: World) -> None:
-    _fail(world, ttlSecondsAfterFinished=3, ttlTarget="FineTuneJob")
+    _fail(world, ttlSecondsAfterFinished=3600, ttlTarget="FineTuneJob")
+    world.patch(ttlSecondsAfterFinished=3)
     eventually(lambda: not world.items("finetunejobs"), "the FineTuneJob is gone")
     eventually(lambda: not _children(world), "its children are gone")
 

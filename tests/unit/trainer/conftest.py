@@ -1,5 +1,6 @@
 """The real tokenizer, loaded once, and one tiny model."""
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     if s3_server.binary() is None:
         pytest.skip("versitygw is not built")
-    with s3_server.running(tmp_path_factory.mktemp("s3")) as server:
+    import botocore.session
+
+    # Each client reads the description of S3, a third of a second of CPU; here the first one reads it for all.
+    read_once = functools.cache(botocore.session.create_loader)
+    with pytest.MonkeyPatch.context() as patch, s3_server.running(tmp_path_factory.mktemp("s3")) as server:
+        patch.setattr(botocore.session, "create_loader", read_once)
         yield server
 
 
