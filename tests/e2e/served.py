@@ -24,8 +24,8 @@ from .jobs import create, demo_job, finished
 
 NAME = "served"
 SYSTEM = "너는 헬스 코치다."
-# A fifth is held out: as many as a verdict needs. Train and export measure each of them again and again.
-ROWS = 40
+# As few as a dataset may have by default: train and export measure each of them again and again.
+ROWS = 50
 # What every row answers.
 LEARNED = "네, 오늘도 화이팅!"
 QUESTION = "스쿼트는 어떻게 하나요?"
@@ -92,7 +92,7 @@ def manifest(platform: Platform) -> dict[str, Any]:
     spec["dataset"] = {
         "sources": [{"name": "served", "s3": {"uri": "s3://data/served.jsonl"}}],
         "systemPrompt": SYSTEM,
-        "checks": {"duplicates": "Keep", "minimumExamples": ROWS},
+        "checks": {"duplicates": "Keep"},
     }
     spec["model"]["maxSequenceLength"] = 256
     spec["training"] |= {"maxSteps": 16, "warmupSteps": 0, "learningRate": "2e-3"}

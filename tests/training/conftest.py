@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STEPS = 6
 TRAINED_ROWS = 12
 HOLDOUT_ROWS = 8
-ANSWER_CHARACTERS = 50
+ANSWER_CHARACTERS = 60
 GGUFS = ("F16", "Q8_0", "Q4_K_M", "IQ4_XS")
 # As the trainer does, before torch is imported: threads that spin while they wait take the cores from those that work.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from finetune_api.result import StageResult
 from finetune_trainer.evaluation.reference import Reference
 from tests.training.conftest import GGUFS, Job
 
@@ -33,14 +34,19 @@ def test_the_newest_complete_run_is_named(exported: Job) -> None:
     assert exported.output / latest["manifest"] == exported.run / "manifest.json"
 
 
+def result(job: Job) -> StageResult:
+    """What export told, of so many files that it is packed."""
+    return StageResult.of_termination_message((job.root / "export.json").read_bytes())
+
+
 def test_every_artifact_is_where_the_result_says(exported: Job) -> None:
-    artifacts = json.loads((exported.root / "export.json").read_text())["artifacts"]
+    artifacts = result(exported).artifacts
     wanted = {"GGUF": len(GGUFS), "Modelfile": len(GGUFS), "LoRAGGUF": 1, "MergedModel": 1}
-    assert Counter(a["type"] for a in artifacts) == wanted
+    assert Counter(a.type for a in artifacts) == wanted
     for artifact in artifacts:
-        path = exported.run / artifact["path"]
+        path = exported.run / artifact.path
         files = path.rglob("*") if path.is_dir() else [path]
-        assert sum(file.stat().st_size for file in files) == artifact["sizeBytes"]
+        assert sum(file.stat().st_size for file in files) == artifact.size_bytes
 
 
 def test_checkpoints_are_deleted_after_success(exported: Job) -> None:
@@ -107,5 +113,5 @@ def test_the_merged_model_is_the_one_that_was_trained(exported: Job) -> None:
 
 def test_timings_tell_every_part(exported: Job) -> None:
     assert {"fetch", "merge", "convert", "quantize", "importance", "prove", "answer", "upload", "handOff"} <= (
-        json.loads((exported.root / "export.json").read_text())["timings"].keys()
+        result(exported).timings.keys()
     )
