@@ -149,7 +149,7 @@ def start(name: str, *arguments: str) -> Running:
     return Running(name, json.loads(cluster("env", "--json", "--name", name)), seconds)
 
 
-def test_a_control_plane_starts_and_ends_without_a_trace(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_control_plane_starts_in_seconds_and_ends_without_a_trace(capfd: pytest.CaptureFixture[str]) -> None:
     name = f"c{os.getpid()}"
     try:
         running = start(name, "--control-plane-only", "--with-s3")
@@ -171,6 +171,8 @@ def test_a_control_plane_starts_and_ends_without_a_trace(capfd: pytest.CaptureFi
     finally:
         cluster("down", "--name", name)
     assert not any(traces(name).values())
+    # Four times the promise: the machine may be busy with other things.
+    assert running.seconds < 4 * PROMISED_START_SECONDS
 
 
 @pytest.fixture
@@ -228,7 +230,7 @@ def test_a_restricted_gpu_job_runs_in_a_full_cluster(
         "command": ["/bin/busybox", "sh", "-c", script],
     }
     full.apply(NAMESPACE, CLAIM, job)
-    full.kubectl("wait", "--for=condition=Complete", "--timeout=60s", "job/probe")
+    full.kubectl("wait", "--for=condition=Complete", "--timeout=220s", "job/probe")
 
     logs = full.kubectl("logs", "job/probe").splitlines()
     assert logs[-4:] == ["service reached", "nothing beyond the machine", "has a token", "claim writable"]
@@ -256,6 +258,6 @@ def test_a_restricted_gpu_job_runs_in_a_full_cluster(
         },
     }
     run("kubectl", "apply", "-f", "-", stdin=json.dumps(stubborn), env=full.env)
-    run("kubectl", "wait", "--for=condition=Ready", "--timeout=60s", "pod/stubborn", env=full.env)
+    run("kubectl", "wait", "--for=condition=Ready", "--timeout=220s", "pod/stubborn", env=full.env)
     # `down` then finds containerd dead, as after a half-failed `up`.
     cluster("kill", "--name", full.name, "containerd")
