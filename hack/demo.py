@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -118,6 +119,8 @@ def main() -> int:
     """Run the demo and return the process's exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.parse_args()
+    # As after Ctrl-C, the builds that it has started end too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = time.monotonic()
     try:
         heading("Platform")
