@@ -99,6 +99,8 @@ class Rounds:
             return Outcome(result=started)
         self.port = started.port
         own = launcher.run(replace(self._context, reporter=self), started.memory_settings, weights, self)
+        # A process that SIGTERM ends at once may be gone before the thread that watches it has passed that on.
+        self._pass_stop_on()
         self._meeting.publish_round(outcome=own)
         index, decided = find_root_cause(self._settled())
         if decided is None:
