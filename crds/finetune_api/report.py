@@ -105,7 +105,7 @@ class Segment(Model):
 
 
 class SampleRow(Model):
-    """One row as the model sees it. Of a preference row, the chosen answer."""
+    """One row as the model sees it. For a preference row, this is the chosen answer."""
 
     place: Place
     segments: list[Segment]
@@ -184,7 +184,9 @@ class EvaluationReport(Model):
     # Means over the rows, each with the same weight, of the method's own loss; for SFT, nats per token.
     holdout_loss_base: float | None = None
     holdout_loss_tuned: float | None = None
-    standard_error: float | None = Field(None, description="Of the mean difference between the two, row by row.")
+    standard_error: float | None = Field(
+        None, description="Standard error of the mean difference between the two, row by row."
+    )
     reward_accuracy: float | None = None
     reward_margin: float | None = None
     forgetting: float | None = Field(None, description="Mean KL divergence from the base, in nats per token.")

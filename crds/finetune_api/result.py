@@ -50,7 +50,7 @@ class StageResult(Model):
     run_id: Sha256 | None = None
     # One byte per character in JSON.
     reused_from: Annotated[str, Field(max_length=256, pattern=r"^[!#-\[\]-~]+$")] | None = Field(
-        None, description="Of prepare: the key, below spec.output.s3.uri, of an identical complete run."
+        None, description="Set by prepare: the key, below spec.output.s3.uri, of an identical complete run."
     )
     log: Annotated[str, Field(max_length=512)] | None = Field(None, description="Key below spec.output.s3.uri.")
     checkpoint_step: int | None = Field(
@@ -64,7 +64,7 @@ class StageResult(Model):
     evaluation: EvaluationStatus | None = None
     artifacts: list[Artifact] = []
     packed_artifacts: Annotated[str, Field(max_length=MAXIMUM_TERMINATION_BYTES)] | None = Field(
-        None, description="Of a termination message that would be too long: the artifacts, as `_pack` makes them."
+        None, description="The artifacts as `_pack` makes them, for a termination message that would be too long."
     )
     timings: dict[ShortText, float] = Field({}, description="Seconds by part.")
 

@@ -160,7 +160,7 @@ class EvaluationStatus(Model):
     holdout_loss_base: SignedDecimal | None = None
     holdout_loss_tuned: SignedDecimal | None = None
     standard_error: SignedDecimal | None = Field(
-        None, description="Of the mean difference between the two, row by row."
+        None, description="Standard error of the mean difference between the two, row by row."
     )
     verdict: Verdict | None = Field(
         None, description="Better or Worse: the difference is more than chance explains. Otherwise NotEnoughEvidence."

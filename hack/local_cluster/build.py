@@ -45,7 +45,7 @@ class Program:
     tags: str = ""
     cgo: bool = False
     headers: tuple[Header, ...] = ()
-    # Of the published module, and folders in it to keep beside the program: manifests to install it by.
+    # The version of the published module, and folders in it to keep beside the program: manifests to install it by.
     module: str = ""
     folders: tuple[str, ...] = ()
 

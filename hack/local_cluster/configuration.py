@@ -1,4 +1,4 @@
-"""The configuration files that the components read; written anew at every ``up``."""
+"""The configuration files that the components read; every ``up`` writes them again."""
 
 from __future__ import annotations
 

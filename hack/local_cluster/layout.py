@@ -100,7 +100,7 @@ class Layout:
     @property
     def containerd_root(self) -> Path:
         # Outside the state folder: unpacked images are slow to bring back, so they
-        # stay over `down` unless it is told to purge.
+        # survive `down` unless it purges them.
         return cache() / "containerd" / self.name
 
     @property

@@ -161,7 +161,7 @@ def register_services(state: State) -> None:
 
 
 def offer_volumes(state: State) -> None:
-    """Makes the local volumes that a claim can bind to, anew where one was used up."""
+    """Makes the local volumes that a claim can bind to, and replaces those that were used up."""
     base = "/api/v1/persistentvolumes"
     for number in range(_VOLUMES):
         name = f"local-{number}"

@@ -100,7 +100,7 @@ class OperatorProcess:
     pod_name: str = "operator-0"
     # The folder of the package finetune_api.
     api: Path = ROOT / "crds"
-    # Of the program; a test may name a module that breaks something first.
+    # The program's module; a test may name a module that breaks something first.
     module: str = "finetune_operator"
     http_port: int = field(default_factory=_free_port)
     progress_port: int = field(default_factory=_free_port)
@@ -176,7 +176,7 @@ class OperatorProcess:
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on after `pause`."""
+        """Resume it after `pause`."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 

@@ -27,7 +27,7 @@ BUCKETS = ("models", "data", "results")
 _HAS_LIBRARIES = importlib.util.find_spec("torch") is not None
 _NEEDED = ("KUBECONFIG", "S3_ENDPOINT", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "REGISTRY")
 
-# Of what follows the images: pushed, chart, model and data in the bucket.
+# Seconds for what follows the images: pushed, chart, model and data in the bucket.
 _REST_SECONDS = 90.0
 
 

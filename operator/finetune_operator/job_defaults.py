@@ -22,7 +22,7 @@ class Settings:
     # For new jobs; an accepted job keeps the image of its snapshot.
     trainer_image: str
     operator_version: str
-    # Of the progress endpoint, such as https://finetune-operator.finetune-system.svc:8443.
+    # The URL of the progress endpoint, such as https://finetune-operator.finetune-system.svc:8443.
     progress_url_base: str
     # The certificate authority of the progress endpoint.
     ca_pem: str

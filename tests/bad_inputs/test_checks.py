@@ -315,7 +315,7 @@ WARNINGS = [
 
 
 @pytest.mark.parametrize("case", WARNINGS, ids=lambda c: c.name)
-def test_odd_rows_are_told_in_the_status(case: Odd, job: TrainerJob, capfd: pytest.CaptureFixture[str]) -> None:
+def test_odd_rows_are_reported_in_the_status(case: Odd, job: TrainerJob, capfd: pytest.CaptureFixture[str]) -> None:
     case.make(job)
     assert job.run("prepare") == 0
     result = job.result()

@@ -455,7 +455,7 @@ def test_other_words_in_the_template_make_another_run(job: TrainerJob, good_mode
     assert len(runs) == 2
 
 
-def test_earlier_answers_that_are_not_learned_are_told(job: TrainerJob, good_model: Path, tmp_path: Path) -> None:
+def test_earlier_answers_that_are_not_learned_are_reported(job: TrainerJob, good_model: Path, tmp_path: Path) -> None:
     thinking_off = _models(THINKING.replace("== 'assistant' and", "== 'assistant' and loop.last and"))
     change = _all(
         thinking_off, _plan(chatTemplateKwargs={"enable_thinking": "false"}), _rows("뭐야?", "하나", "또?", "둘")

@@ -115,7 +115,7 @@ def _delete_pod(grace_seconds: int | None) -> Injector:
         body = {} if grace_seconds is None else {"gracePeriodSeconds": grace_seconds}
         await scene.api.insist("DELETE", path("pods", run.namespace, run.name), body)
 
-    # A pod deleted by force goes on running on a node without network, and nobody can know.
+    # A pod deleted by force keeps running on a node without network, and nobody can know.
     return lambda scene, fault: _on_pod(delete, lambda run: scene.nodes.is_reachable(run.node))(scene, fault)
 
 

@@ -33,7 +33,7 @@ def has_failed(job: Object) -> bool:
 
 
 def is_settled(job: Object) -> bool:
-    """Whether it is finished, and nobody has asked it to go on."""
+    """Whether it is finished, and nobody has asked it to continue."""
     return is_finished(job) and not (has_failed(job) and _opened(job, "spec") > _opened(job, "status"))
 
 
@@ -113,11 +113,11 @@ def at_the_end(uid: str, job: Object | None, stored: Stored) -> list[Problem]:
     elif succeeded and (missing := lacking(stored, job["status"].get("artifacts") or [])):
         found.append(Problem("lost", uid, f"succeeded without {', '.join(missing)}"))
     if not succeeded:
-        found += [Problem("wrong", uid, text) for text in _badly_told(job, stored)]
+        found += [Problem("wrong", uid, text) for text in _badly_reported(job, stored)]
     return found
 
 
-def _badly_told(job: Object, stored: Stored) -> list[str]:
+def _badly_reported(job: Object, stored: Stored) -> list[str]:
     failure = job["status"].get("failure") or {}
     if len(str(failure.get("message", "")).split()) < 4:
         return [f"failed without a sentence: {failure}"]

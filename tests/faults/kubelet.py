@@ -105,7 +105,7 @@ class Kubelet:
                 life.result()
                 return
             life.cancel()
-            # Also a pod deleted by force may still be there, held by a finalizer, and is told to have failed.
+            # Also a pod deleted by force may still be there, held by a finalizer, and is reported as failed.
             await self._report_end(uid, run, KILLED, "")
         finally:
             life.cancel()

@@ -17,7 +17,7 @@ class Observer:
     # The newest of each FineTuneJob, by uid, deleted ones too.
     jobs: dict[str, Object] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
-    # Those that a user has opened again: they go on after their end.
+    # Those that a user has opened again: they continue after their end.
     reopened: set[str] = field(default_factory=set)
     problems: list[judge.Problem] = field(default_factory=list)
     # The live train pods of each namespace/name by their uid: their Job, and their index in it.
@@ -75,7 +75,7 @@ class Observer:
         self.problems.append(judge.Problem(kind, uid, sentence))
 
     def is_finished(self, uid: str) -> bool:
-        """Whether a FineTuneJob has come to its end, and is not asked to go on, or is gone."""
+        """Whether a FineTuneJob has come to its end, and is not asked to continue, or is gone."""
         return uid in self.gone or (uid in self.jobs and judge.is_settled(self.jobs[uid]))
 
     def has_failed(self, uid: str) -> bool:

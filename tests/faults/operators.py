@@ -80,7 +80,7 @@ class Operators:
             replica.held = False
 
     async def freeze(self, replica: Replica, seconds: float) -> None:
-        """Stop one by SIGSTOP, which then goes on as if no time had passed."""
+        """Stop one by SIGSTOP, which later continues as if no time had passed."""
         replica.process.pause()
         await asyncio.sleep(seconds)
         replica.process.resume()

@@ -24,7 +24,7 @@ class Trouble:
     delays: list[float] = field(default_factory=list)
     requests_lost: int = 0
     answers_lost: int = 0
-    # A watch is told that its resourceVersion is too old.
+    # A watch gets the error that its resourceVersion is too old.
     gone: int = 0
 
 

@@ -46,7 +46,7 @@ class Bucket:
             self._added.notify_all()
 
     async def knows(self, uid: str) -> None:
-        """Return once there is a place: a pod may run before the user has heard that the job was created."""
+        """Return once there is a place: a pod may run before the user sees that the job was created."""
         async with self._added:
             await self._added.wait_for(lambda: uid in self.by_uid)
 
@@ -108,7 +108,7 @@ async def _played(container: Container, bucket: Bucket) -> tuple[int, str]:
         ends: set[asyncio.Future[Any]] = {work, stopping, container.crash, container.team.ended}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if work.done():
-            return _told(container.stage, work.result())
+            return _reported(container.stage, work.result())
         if container.team.ended.done():
             if container.team.ended.result() == 0:
                 return 0, ""
@@ -181,7 +181,7 @@ def _message(stage: Stage, code: int, checkpoint: int) -> str:
     return _failure(stage, code, checkpoint).termination_message().decode()
 
 
-def _told(stage: Stage, result: StageResult) -> tuple[int, str]:
+def _reported(stage: Stage, result: StageResult) -> tuple[int, str]:
     return result.exit_code, result.termination_message().decode()
 
 

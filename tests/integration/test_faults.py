@@ -16,6 +16,6 @@ def test_nothing_is_lost_doubled_or_wrong(installed: Installed, tmp_path: Path) 
     faults = schedule(SEED, 15, pause=1.5, longest=4.0)
     kinds = {fault.kind for fault in faults}
     assert {"operator-kill", "apiserver-kill", "answers-lost", "node-lost", "recreated", "suspended"} <= kinds
-    # What does not settle is to be told of before the test is ended for its time.
+    # What does not settle must be reported before the test reaches its time limit.
     verdict = asyncio.run(run(installed, tmp_path, Options(SEED, faults, live=8, settle=200.0), print))
     assert verdict.good, verdict

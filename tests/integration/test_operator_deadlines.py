@@ -76,7 +76,7 @@ def test_a_queue_stops_both_clocks(operator: OperatorProcess, world: World) -> N
     assert status["activeSeconds"] <= active + waited.total_seconds() + 2
 
 
-def test_a_job_that_takes_too_long_is_told_to_stop_and_gets_its_grace(operator: OperatorProcess, world: World) -> None:
+def test_a_job_that_takes_too_long_is_asked_to_stop_and_gets_its_grace(operator: OperatorProcess, world: World) -> None:
     world.apply()
     world.bind(world.pod("prepare"))
     pod = world.run("prepare")
@@ -89,7 +89,7 @@ def test_a_job_that_takes_too_long_is_told_to_stop_and_gets_its_grace(operator: 
         [found] = world.items("pods")
         return found if "deletionTimestamp" in found["metadata"] else {}
 
-    assert eventually(stopping, "the pod is told to stop")["metadata"]["deletionGracePeriodSeconds"] == 180
+    assert eventually(stopping, "the pod is being stopped")["metadata"]["deletionGracePeriodSeconds"] == 180
     assert "deletionTimestamp" in _job(world)["metadata"]
     # What the kubelet does once the container has ended.
     world.let_go(pod)

@@ -54,12 +54,12 @@ def test_training_has_started_only_when_both_pods_run(world: World) -> None:
     why = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes: taint gpu."}
     patch = json.dumps({"status": {"conditions": [why]}})
     world.kubectl("patch", "pod", waiting["metadata"]["name"], "--subresource=status", "--type=merge", "-p", patch)
-    eventually(lambda: world.condition("Ready").get("reason") == "Unschedulable", "the pod that waits is told of")
+    eventually(lambda: world.condition("Ready").get("reason") == "Unschedulable", "the waiting pod is reported")
     world.run("train", index=1)
     eventually(lambda: "train is running" in world.condition("Ready")["message"], "both run")
 
 
-def test_the_pod_at_fault_is_told_of_and_the_next_attempt_has_the_edited_nodes(world: World) -> None:
+def test_the_pod_at_fault_is_reported_and_the_next_attempt_has_the_edited_nodes(world: World) -> None:
     for index in (0, 1):
         world.run("train", index=index)
     eventually(lambda: "train is running" in world.condition("Ready")["message"], "both run")
@@ -89,7 +89,7 @@ def test_a_pod_that_is_deleted_ends_the_attempt_and_the_time_of_both_counts(worl
     eventually(lambda: world.status().get("gpuCount") == 2, "both are counted")
     time.sleep(2)  # of which at least one has to be counted, for each
     world.kubectl("delete", "pod", pods[1]["metadata"]["name"], "--wait=false")
-    world.end("train", index=1, exit_code=75, message="told to stop")
+    world.end("train", index=1, exit_code=75, message="asked to stop")
     world.let_go(pods[1])
     eventually(lambda: "deletionTimestamp" in world.pod("train", index=0)["metadata"], "the other is to end, too")
     world.end("train", index=0, exit_code=75, message="stopped", checkpoint_step=30)

@@ -66,13 +66,13 @@ def _finish(world: World) -> None:
     world.end("export")
     world.wait_for("Succeeded", seconds=TAKEOVER_SECONDS)
     assert len(world.items("jobs")) == 3
-    assert _told_twice(world) == []
+    assert _reported_twice(world) == []
 
 
-def _told_twice(world: World) -> list[str]:
+def _reported_twice(world: World) -> list[str]:
     events = world.items("events", "--field-selector", "involvedObject.kind=FineTuneJob")
-    told = Counter(f"{e['reason']}: {e['message']}" for e in events)
-    return [text for text, times in told.items() if times > 1]
+    reported = Counter(f"{e['reason']}: {e['message']}" for e in events)
+    return [text for text, times in reported.items() if times > 1]
 
 
 def _training(world: World) -> None:
@@ -114,7 +114,7 @@ def test_a_status_that_the_leader_before_wrote_late_is_set_right(replicas: Repli
     eventually(lambda: world.status()["phase"] == "Training", "the phase that its Job shows", TAKEOVER_SECONDS)
 
 
-def test_a_leader_that_is_told_to_end_hands_over_at_once(replicas: Replicas, world: World) -> None:
+def test_a_leader_that_is_asked_to_end_hands_over_at_once(replicas: Replicas, world: World) -> None:
     _training(world)
     leader = replicas.leading()
     leader.stop()
@@ -162,7 +162,7 @@ def _finish_export(world: World) -> None:
     world.end("export")
     world.wait_for("Succeeded", seconds=TAKEOVER_SECONDS)
     assert len(world.items("jobs")) == 3
-    assert _told_twice(world) == []
+    assert _reported_twice(world) == []
 
 
 def _changes(world: World) -> dict[str, str]:

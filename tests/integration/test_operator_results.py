@@ -47,15 +47,15 @@ def test_a_missed_gate_fails_the_job_before_export(operator: OperatorProcess, wo
     assert (world.condition("Evaluated")["status"], sorted(jobs(world))) == ("False", ["prepare", "train"])
 
 
-def test_a_verdict_and_its_warnings_are_told_and_the_job_goes_on(operator: OperatorProcess, world: World) -> None:
+def test_a_verdict_and_its_warnings_are_reported_and_the_job_continues(operator: OperatorProcess, world: World) -> None:
     world.apply(evaluation={"gate": {}})
     world.end("prepare")
     world.end("train", evaluation=WORSE)
     world.end("export")
     world.wait_for("Succeeded")
     assert world.condition("Evaluated")["reason"] == "Worse"
-    told = reasons(world)
-    assert (told.count("GateMissed"), told.count("Overfitting")) == (1, 1)
+    reported = reasons(world)
+    assert (reported.count("GateMissed"), reported.count("Overfitting")) == (1, 1)
 
 
 def test_a_job_that_is_over_shows_no_activity(operator: OperatorProcess, world: World) -> None:

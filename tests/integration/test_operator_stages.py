@@ -48,11 +48,11 @@ def test_events_tell_the_story_of_the_job(operator: OperatorProcess, world: Worl
     world.end("prepare")
     world.pod("train")
 
-    def told() -> bool:
+    def reported() -> bool:
         events = world.items("events", "--field-selector", "involvedObject.kind=FineTuneJob")
         return {"Accepted", "StageStarted", "StageSucceeded"} <= {event["reason"] for event in events}
 
-    eventually(told, "the events are there")
+    eventually(reported, "the events are there")
 
 
 def test_a_bad_dataset_fails_the_job_in_the_trainer_s_words(operator: OperatorProcess, world: World) -> None:

@@ -17,7 +17,7 @@ def _run_bound(world: World, stage: Stage) -> dict[str, Any]:
     return pod
 
 
-def _is_told_to_end(world: World, pod: dict[str, Any]) -> bool:
+def _is_terminating(world: World, pod: dict[str, Any]) -> bool:
     found = world.rest.call("GET", world.path("pods", pod["metadata"]["name"]))
     return "deletionTimestamp" in found["metadata"]
 
@@ -34,7 +34,7 @@ def test_a_suspended_job_goes_on_in_its_stage(operator: OperatorProcess, world: 
         world.end(earlier)
     pod = _run_bound(world, stage)
     world.patch(suspend=True)
-    eventually(lambda: _is_told_to_end(world, pod), "the pod is told to end")
+    eventually(lambda: _is_terminating(world, pod), "the pod is terminating")
     assert "waiting for" in world.wait_for("Suspended")["message"]
     world.end(stage, exit_code=75, reason="Preempted", message="Stopped.")
     world.let_go(pod)
@@ -69,7 +69,7 @@ def test_a_result_that_comes_while_the_job_is_being_suspended_is_kept(operator: 
     world.end("prepare")
     pod = _run_bound(world, "train")
     world.patch(suspend=True)
-    eventually(lambda: _is_told_to_end(world, pod), "the pod is told to end")
+    eventually(lambda: _is_terminating(world, pod), "the pod is terminating")
     world.end("train")
     eventually(lambda: _stage(world, "train")["state"] == "Succeeded", "the result is kept")
     world.let_go(pod)

@@ -129,7 +129,7 @@ def preempted(team: Team) -> tuple[World, World, Object]:
     low.bind(pod)
     high = team.job("high", workloadPriorityClassName="high")
     high.end("prepare")
-    eventually(lambda: "deletionTimestamp" in pods(low, "train")[0]["metadata"], "the pod is told to stop")
+    eventually(lambda: "deletionTimestamp" in pods(low, "train")[0]["metadata"], "the pod is being stopped")
     return low, high, pod
 
 
@@ -143,7 +143,7 @@ def test_a_preempted_job_goes_on_in_the_same_attempt(operator: OperatorProcess, 
     low, high, pod = preempted(team)
     high.run("train")
     waits(low, "again (Preempted)")
-    low.end("train", exit_code=exit_code, message="It was told to stop.", checkpoint_step=30)
+    low.end("train", exit_code=exit_code, message="It was asked to stop.", checkpoint_step=30)
     conditions = {c["type"] for c in ended_job_is_seen(low)["status"]["conditions"] if c["status"] == "True"}
     assert conditions == {"Suspended"}, "what the pod ended with failed the Job"
     low.let_go(pod)
@@ -182,7 +182,7 @@ def test_a_job_that_its_user_suspends_gives_its_quota_back_and_queues_again(
     second.end("prepare")
     waits(second, GPU)
     first.kubectl("patch", "finetunejob", "first", "--type=merge", "-p", '{"spec": {"suspend": true}}')
-    eventually(lambda: "deletionTimestamp" in pods(first, "train")[0]["metadata"], "the pod is told to stop")
+    eventually(lambda: "deletionTimestamp" in pods(first, "train")[0]["metadata"], "the pod is being stopped")
     first.end("train", exit_code=75, message="A checkpoint is saved.", checkpoint_step=30)
     first.let_go(pod)
     second.run("train")

@@ -41,20 +41,20 @@ def outcomes() -> dict[str, Any]:
 
 def main(path: Path) -> int:
     order = json.loads(path.read_bytes())
-    told = json.loads(os.environ["FAKE_TRAINING"])
+    script = json.loads(os.environ["FAKE_TRAINING"])
     if os.environ.get("RANK", "0") != "0":
-        told = told.get("others", {})
+        script = script.get("others", {})
     os.write(order["progress"], b'{"activity": "Training", "step": 1, "total_steps": 2}\n')
     memory_settings = order["memorySettings"] or json.loads(os.environ["FAKE_OUTCOMES"])["short"]["memorySettings"]
     shown = list(memory_settings.values())
     with Path(os.environ["FAKE_TRAINING_LOG"]).open("a") as file:
         file.write(json.dumps({"pid": os.getpid(), "settings": shown, "weights": order["weights"]}) + "\n")
     print("said by the training process", flush=True)
-    if end := told.get("end"):
+    if end := script.get("end"):
         return finish(end, order)
-    if not told:
+    if not script:
         leave(order, "followed")
-    elif shown == told["fits"]:
+    elif shown == script["fits"]:
         leave(order, "trained")
     else:
         leave(order, "short", memorySettings=memory_settings)

@@ -1,4 +1,4 @@
-"""A web server on a loopback port that answers as it is told."""
+"""A web server on a loopback port that answers as the test sets it."""
 
 import http.server
 import ssl

@@ -35,7 +35,7 @@ def test_the_newest_complete_run_is_named(exported: Job) -> None:
 
 
 def result(job: Job) -> StageResult:
-    """What export told, of so many files that it is packed."""
+    """What export reported: so many files that the list is packed."""
     return StageResult.of_termination_message((job.root / "export.json").read_bytes())
 
 

@@ -160,7 +160,7 @@ def assert_no_lie(bucket: Bucket, whole: dict[str, str]) -> None:
         listed = json.loads((bucket.folder / "manifest.json").read_text())["files"]
         assert {f["path"]: f["sha256"] for f in listed} == {n: c for n, c in found.items() if n != "manifest.json"}
     elif bucket.store.get_bytes(LAYOUT.latest) is not None:
-        raise AssertionError("it is told as complete and has no manifest")
+        raise AssertionError("it is reported as complete and has no manifest")
 
 
 def settled(files: dict[str, str]) -> dict[str, str]:

@@ -33,7 +33,7 @@ def _train(root: Path, model: Path, steps: int, adapter: Path | None = None) -> 
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Job]:
-    """Return a job, and one that goes on from its adapter."""
+    """Return a job, and one that continues from its adapter."""
     root = tmp_path_factory.mktemp("continue")
     model = tiny_model.build(root / "tiny")
     first = _train(root / "first", model, 6)

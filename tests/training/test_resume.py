@@ -67,12 +67,12 @@ def stopped(tmp_path_factory: pytest.TempPathFactory, unsteady: Job) -> tuple[Jo
     process = job.start_as_a_pod_does("train", attempt=0)
     code = job.interrupt(process, signal.SIGTERM, lambda: "Training step 0" in job.said("train", 0))
     assert code == 75, job.said("train", 0)
-    told = job.result()
+    reported = job.result()
     process = job.start("train", attempt=1)
-    newer = told["checkpointStep"] + 1
+    newer = reported["checkpointStep"] + 1
     assert job.interrupt(process, signal.SIGKILL, lambda: max(job.checkpoints) > newer) == -signal.SIGKILL
     assert job.finish("train", attempt=2) == 0, job.said("train", 2)
-    return job, told
+    return job, reported
 
 
 def use_micro_batch(job: Job, size: int) -> None:
@@ -126,9 +126,9 @@ def curve(job: Job) -> list[dict[str, Any]]:
 
 
 def test_sigterm_saves_and_says_from_where_it_goes_on(stopped: tuple[Job, dict[str, Any]]) -> None:
-    _, told = stopped
-    assert told["reason"] == "Preempted"
-    assert 1 <= told["checkpointStep"] < STEPS
+    _, reported = stopped
+    assert reported["reason"] == "Preempted"
+    assert 1 <= reported["checkpointStep"] < STEPS
 
 
 def test_kills_change_nothing(calm: Job, stopped: tuple[Job, dict[str, Any]]) -> None:

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 Key = tuple[str, str]
 
-# Of one pass: from acceptance to the first Job a job needs three. More means that something is wrong: observe again.
+# Steps of one pass: from acceptance to its first Job, a job needs three. After this many it is observed again.
 _MAXIMUM_STEPS = 8
 
 

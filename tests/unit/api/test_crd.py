@@ -101,7 +101,7 @@ def test_the_smallest_job_needs_three_members() -> None:
     assert ALL[".spec"]["required"] == ["model", "dataset", "output"]
 
 
-def test_a_default_is_told_in_the_description() -> None:
+def test_a_default_is_reported_in_the_description() -> None:
     assert ALL[".spec.training.batchSize"]["description"] == "Examples per optimizer step. Default: 8."
 
 

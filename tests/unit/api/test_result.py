@@ -115,7 +115,7 @@ def shed(result: StageResult) -> set[str]:
     return set(result.to_json()) - set(json.loads(result.termination_message()))
 
 
-def test_a_result_of_usual_size_is_told_whole() -> None:
+def test_a_result_of_usual_size_is_reported_whole() -> None:
     artifact = {"type": "GGUF", "sizeBytes": 4_920_000_000, "sha256": "0" * 64}
     result = StageResult.model_validate(
         {
@@ -136,8 +136,8 @@ def test_timings_are_the_first_to_go() -> None:
 
 
 def test_warnings_go_next_and_the_verdict_stays() -> None:
-    told = EvaluationStatus(verdict="Worse", standard_error="0.04", warnings=["가" * 512] * 4)
-    found = json.loads(StageResult(stage="train", exit_code=0, evaluation=told).termination_message())
+    reported = EvaluationStatus(verdict="Worse", standard_error="0.04", warnings=["가" * 512] * 4)
+    found = json.loads(StageResult(stage="train", exit_code=0, evaluation=reported).termination_message())
     assert found["evaluation"] == {"verdict": "Worse", "standardError": "0.04", "warnings": []}
 
 
@@ -203,8 +203,8 @@ def test_a_reader_that_knows_no_packed_artifacts_still_learns_the_outcome() -> N
     ["!", "AAAA", packed("[{}]"), packed("[")],
 )
 def test_what_cannot_be_unpacked_is_left_out(text: str) -> None:
-    told = {"stage": "export", "exitCode": 0, "packedArtifacts": text}
-    found = StageResult.of_termination_message(json.dumps(told))
+    reported = {"stage": "export", "exitCode": 0, "packedArtifacts": text}
+    found = StageResult.of_termination_message(json.dumps(reported))
     assert (found.exit_code, found.artifacts, found.packed_artifacts) == (0, [], None)
 
 
@@ -212,5 +212,5 @@ def test_what_cannot_be_unpacked_is_left_out(text: str) -> None:
     "text", [" " * 2_000_000 + json.dumps([ARTIFACT.to_json()]), json.dumps([ARTIFACT.to_json()] * 25)]
 )
 def test_a_message_never_grows_beyond_what_the_status_may_hold(text: str) -> None:
-    told = {"stage": "export", "exitCode": 0, "packedArtifacts": packed(text)}
-    assert StageResult.of_termination_message(json.dumps(told)).artifacts == []
+    reported = {"stage": "export", "exitCode": 0, "packedArtifacts": packed(text)}
+    assert StageResult.of_termination_message(json.dumps(reported)).artifacts == []

@@ -52,7 +52,7 @@ async def test_a_replica_that_ended_is_started_again(monkeypatch: pytest.MonkeyP
     assert (process.launches, found.endings) == (1, [1])
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.2], ids=["a short fault", "one that goes on"])
+@pytest.mark.parametrize("seconds", [0.0, 0.2], ids=["a short fault", "one that lasts"])
 async def test_a_fault_that_starts_a_replica_again_is_not_doubled(
     monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:

@@ -76,7 +76,7 @@ async def test_one_that_waits_for_its_deletion_is_due_with_the_first_full_list_o
     assert await _due(operator) == 0
 
 
-async def test_a_job_whose_deletion_no_watch_told_of_is_due() -> None:
+async def test_a_job_whose_deletion_no_watch_reported_is_due() -> None:
     operator = await _leading(_operator(FakeKube()))
     operator._metrics.phase(("team", "gone"), "Training")
     assert await _due(operator) == 1

@@ -1,6 +1,6 @@
 """A small cluster in memory: the API server, the Job controller, kubelets, the garbage collector and this operator.
 
-Every part moves only when it is told to, so that a test decides the order. The operator's pass is cut into its calls.
+Every part moves only when the test says so, which decides the order. The operator's pass is cut into its calls.
 """
 
 import marshal

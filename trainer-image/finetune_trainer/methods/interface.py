@@ -133,7 +133,7 @@ class Score:
     loss: float
     good_reward: float | None = None
     bad_reward: float | None = None
-    # Of each answer, summed over its tokens, in nats; scores after training are compared with them.
+    # For each answer, summed over its tokens, in nats; scores after training are compared with them.
     log_probabilities: tuple[float, ...] = ()
 
 

@@ -25,7 +25,7 @@ from finetune_trainer.train.messages import STOPPED, Order, Outcome, went_well
 from finetune_trainer.train.ranks import ranks
 
 COMMAND = [sys.executable, "-m", "finetune_trainer.train.worker"]
-# Of the threads that read the pipe, after the process has ended.
+# How long the threads that read the pipe may take after the process ended.
 _DRAIN_SECONDS = 5
 
 

@@ -82,7 +82,7 @@ async def test_a_child_s_name_that_someone_else_took_is_named(kube: FakeKube, jo
         await carry_out(kube, job, START)
 
 
-async def test_a_forbidden_child_is_told_in_the_api_server_s_words(kube: FakeKube, job: Object) -> None:
+async def test_a_forbidden_child_is_reported_in_the_api_server_s_words(kube: FakeKube, job: Object) -> None:
     kube.refuse["create", "jobs"] = forbidden("exceeded quota: gpus")
     with pytest.raises(Refused, match=r"^exceeded quota: gpus$"):
         await carry_out(kube, job, START)
@@ -96,7 +96,7 @@ async def test_a_forbidden_child_is_told_in_the_api_server_s_words(kube: FakeKub
         (500, 'Internal error occurred: failed calling webhook "guard.corp": connection refused'),
     ],
 )
-async def test_a_webhook_s_refusal_is_told_whatever_its_code(
+async def test_a_webhook_s_refusal_is_reported_whatever_its_code(
     kube: FakeKube, job: Object, status: int, message: str
 ) -> None:
     kube.refuse["create", "jobs"] = ApiError(status, "Refused", message)

@@ -32,8 +32,8 @@ def _pod(uid: str = "p", **status: Any) -> dict[str, Any]:
 
 def _stage_job(*conditions: str, **spec: Any) -> dict[str, Any]:
     metadata = {"namespace": "team", "name": "coach-train-0", "uid": "j", "labels": LABELS}
-    told = [{"type": c, "status": "True", "reason": "R"} for c in conditions]
-    return {"metadata": metadata, "spec": {"template": {}, **spec}, "status": {"conditions": told}}
+    reported = [{"type": c, "status": "True", "reason": "R"} for c in conditions]
+    return {"metadata": metadata, "spec": {"template": {}, **spec}, "status": {"conditions": reported}}
 
 
 class Taken(EventFilter):
@@ -163,7 +163,7 @@ def test_a_deletion_that_begins_makes_it_due(news: Taken) -> None:
     assert news.makes_due({**job, "metadata": {**job["metadata"], "deletionTimestamp": "2026-11-01T00:00:00Z"}})
 
 
-def test_what_was_heard_counts_again_after_a_full_list(news: Taken) -> None:
+def test_what_was_seen_counts_again_after_a_full_list(news: Taken) -> None:
     news.of_job(KEY, _job({}))
     news.of_child(KEY, _stage_job(), gone=False)
     assert _listed(news, _job({}))
@@ -205,7 +205,7 @@ def test_a_queue_that_holds_or_admits_a_stage_makes_it_due(news: Taken) -> None:
     assert news.makes_due(child=_stage_job(suspend=False))
 
 
-def test_what_a_watch_lists_when_it_begins_anew_is_news(news: Taken) -> None:
+def test_what_a_watch_lists_when_it_begins_again_is_news(news: Taken) -> None:
     news.of_job(KEY, _job({}))
     news.of_child(KEY, _stage_job(), gone=False)
     due = news.due
@@ -222,7 +222,7 @@ def test_a_live_child_that_was_known_before_its_job_is_found_at_rest_makes_that_
 
 
 @pytest.mark.parametrize("newer", [_job({}, generation=2), None], ids=["edited", "deleted"])
-def test_a_full_list_that_is_older_than_what_a_watch_told_puts_nothing_to_rest(
+def test_a_full_list_that_is_older_than_what_a_watch_reported_puts_nothing_to_rest(
     news: Taken, newer: dict[str, Any] | None
 ) -> None:
     with news.full_list() as listed:

@@ -138,7 +138,7 @@ async def test_a_request_that_hangs_is_given_up_in_time(world: World, monkeypatc
     assert await replica._round() == POLL_SECONDS
 
 
-async def test_the_winning_is_told_once_it_is_won(world: World) -> None:
+async def test_the_winning_is_reported_once_it_is_won(world: World) -> None:
     replica = world.replica()
     waiting = asyncio.create_task(replica.won())
     await asyncio.sleep(0)

@@ -67,13 +67,13 @@ def test_a_released_lease_is_taken_at_once() -> None:
     assert (proposal["spec"]["holderIdentity"], proposal["spec"]["leaseTransitions"]) == ("b", 5)
 
 
-def test_the_lease_of_a_holder_that_may_not_have_noticed_its_deletion_is_not_made_anew() -> None:
+def test_the_lease_of_a_holder_that_may_not_have_noticed_its_deletion_is_not_recreated() -> None:
     standby = Candidate("b").saw(lease("a"), 0.0).saw(None, 1.0).saw(None, 2.0)
     assert standby.proposal(10.9, NOON) is None
     assert standby.proposal(11.0, NOON) is not None
 
 
-def test_the_holder_makes_a_deleted_lease_anew_at_once() -> None:
+def test_the_holder_recreates_a_deleted_lease_at_once() -> None:
     assert leading().saw(None, 2.0).proposal(2.0, NOON) is not None
 
 

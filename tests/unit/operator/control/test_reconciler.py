@@ -223,7 +223,7 @@ async def test_an_unchanged_status_is_not_written(world: World) -> None:
 EVENT = KubernetesEvent("Normal", "Accepted", "The job is accepted.")
 
 
-async def test_nothing_is_told_of_a_status_that_was_not_written(world: World) -> None:
+async def test_nothing_is_reported_a_status_that_was_not_written(world: World) -> None:
     world.kube.refuse["apply_status", "finetunejobs"] = Conflict(409, "Conflict", "changed")
     world.decisions = [Decision(status={"phase": "Pending"}, events=(EVENT,))]
     with pytest.raises(Conflict):
@@ -231,7 +231,7 @@ async def test_nothing_is_told_of_a_status_that_was_not_written(world: World) ->
     assert ("create", "events") not in world.writes()
 
 
-async def test_what_was_written_is_told_though_the_rest_of_the_pass_fails(world: World) -> None:
+async def test_what_was_written_is_reported_though_the_rest_of_the_pass_fails(world: World) -> None:
     world.put({})
     world.kube.refuse["create", "jobs"] = Unreachable("down")
     world.decisions = [
@@ -243,7 +243,7 @@ async def test_what_was_written_is_told_though_the_rest_of_the_pass_fails(world:
     assert world.writes()[-1] == ("create", "events")
 
 
-async def test_a_pass_that_comes_to_no_end_begins_anew(world: World) -> None:
+async def test_a_pass_that_comes_to_no_end_begins_again(world: World) -> None:
     attempts = ({"stages": [{"name": "prepare", "state": "Pending", "attempt": n}]} for n in range(1, 100))
     world.decisions = [Decision(status=ACCEPTED | change, requeue_after=5.0) for change in attempts]
     assert await world.reconciler(KEY) == 0.0
@@ -290,7 +290,7 @@ async def test_a_job_is_counted_in_the_phase_it_is_in(world: World) -> None:
     assert (world.jobs_in("Pending"), world.jobs_in("Training")) == (0.0, 1.0)
 
 
-async def test_the_end_of_a_job_is_told(world: World) -> None:
+async def test_the_end_of_a_job_is_reported(world: World) -> None:
     world.decisions = [Decision(status=_finished()), Decision()]
     await world.reconciler(KEY)
     assert KEY in world.ended

@@ -176,13 +176,13 @@ async def test_news_of_one_object_does_not_wait_for_that_of_others(monkeypatch: 
         as_it_is.queueing.exit_timeout = 0.0
         return as_it_is
 
-    heard: set[tuple[str, str]] = set()
-    all_heard = asyncio.Event()
+    seen: set[tuple[str, str]] = set()
+    all_seen = asyncio.Event()
 
     def hear(key: tuple[str, str], _: float) -> None:
-        heard.add(key)
-        if len(heard) == objects:
-            all_heard.set()
+        seen.add(key)
+        if len(seen) == objects:
+            all_seen.set()
 
     async with TestServer(_served(objects=objects)) as server:
 
@@ -200,6 +200,6 @@ async def test_news_of_one_object_does_not_wait_for_that_of_others(monkeypatch: 
         watching = Watches((), EventFilter(hear, lambda *_: None, lambda *_: None))
         watching.start()
         try:
-            await asyncio.wait_for(all_heard.wait(), 60)
+            await asyncio.wait_for(all_seen.wait(), 60)
         finally:
             await watching.stop()

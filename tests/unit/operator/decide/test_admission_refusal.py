@@ -1,4 +1,4 @@
-"""A Job that the cluster refuses is told of, asked for again, and given up in the end."""
+"""A Job that the cluster refuses is reported, retried, and given up in the end."""
 
 from dataclasses import replace
 from datetime import timedelta

@@ -359,7 +359,7 @@ def test_a_preempted_job_that_may_go_on_waits_for_its_next_pod(world: World) -> 
     assert message == "Waiting for the train pod to start."
 
 
-def test_each_event_is_told_once(world: World) -> None:
+def test_each_event_is_reported_once(world: World) -> None:
     world.reconcile()
     for _ in range(3):
         world.run()

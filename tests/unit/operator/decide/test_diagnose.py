@@ -102,12 +102,12 @@ def test_a_vague_newest_complaint_does_not_hide_the_cause() -> None:
     assert found.reason == "SecretNotFound"
 
 
-def test_a_complaint_that_is_settled_is_not_told() -> None:
+def test_a_complaint_that_is_settled_is_not_reported() -> None:
     settled = event("FailedMount", 'secret "hf" not found', 1)
     assert diagnose([pod()], [], [settled, event("Pulling", "Pulling image", 2, kind="Normal")]) is None
 
 
-def test_a_complaint_of_the_same_second_is_told() -> None:
+def test_a_complaint_of_the_same_second_is_reported() -> None:
     scheduled = event("Scheduled", "Assigned", 1, kind="Normal") | {"eventTime": "2026-01-01T00:00:01.900000Z"}
     del scheduled["lastTimestamp"]
     found = diagnose([pod()], [], [scheduled, event("FailedMount", 'secret "hf" not found', 1)])

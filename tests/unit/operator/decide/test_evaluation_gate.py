@@ -46,7 +46,7 @@ def test_the_condition_tells_the_verdict_with_its_figures(
     assert (found.better, found.reason, found.message) == (better, verdict, message)
 
 
-def test_a_verdict_without_figures_is_told_all_the_same() -> None:
+def test_a_verdict_without_figures_is_reported_all_the_same() -> None:
     found = evaluated(EvaluationStatus(verdict="Worse"))
     assert found is not None
     assert found.message == "The verdict on the hold-out rows is Worse."
@@ -76,7 +76,7 @@ def test_any_other_result_misses_with_what_to_change(evaluation: EvaluationStatu
     assert advice in found.message
 
 
-def test_a_missed_gate_is_told_with_its_figures() -> None:
+def test_a_missed_gate_is_reported_with_its_figures() -> None:
     found = missed(ASKED, measured("Worse", "2.87"))
     assert found is not None
     assert "from 2.31 to 2.87 (standard error of the difference 0.04)" in found.message

@@ -105,7 +105,7 @@ def test_a_killed_container_is_counted() -> None:
     assert (verdict.counted, verdict.permanent) == (True, False)
 
 
-def test_no_retries_means_that_the_first_failure_stands_as_it_was_told() -> None:
+def test_no_retries_means_that_the_first_failure_stands_as_it_was_reported() -> None:
     verdict = judge(ended(1, "It broke."), running(), 0)
     assert verdict.permanent
     assert verdict.failure.message == "It broke."

@@ -177,12 +177,12 @@ class Cluster(RuleBasedStateMachine):
             self.no_result.add(job_name(pod))
         step = data.draw(st.integers(0, 9))
         found = {"prepare": FOUND_BEFORE, "train": VERDICTS}.get(stage, ({},))
-        told = (
+        reported = (
             success(stage, **data.draw(st.sampled_from(found)))
             if code == 0
             else failure(stage, code, "What happened.", checkpoint_step=step)
         )
-        message = data.draw(st.sampled_from((told, "", "no JSON")))
+        message = data.draw(st.sampled_from((reported, "", "no JSON")))
         reason = data.draw(st.sampled_from(("", "OOMKilled"))) if code else ""
         disrupted = bool(code) and data.draw(st.booleans())
         self.world.end_pod(pod, code, message, reason, disrupted=disrupted)
@@ -306,7 +306,7 @@ class Cluster(RuleBasedStateMachine):
         assert_no_step_back(old["status"], new["status"])
 
     def suspending_leaves_no_pod(self) -> None:
-        """With a fair world: pods that are told to end do so."""
+        """With a fair world: pods that are asked to end do so."""
         world = self.world
         world.patch(suspend=True)
         for _ in range(8):

@@ -128,7 +128,7 @@ def test_preemption_keeps_the_attempt_and_its_place_in_the_queue(world: World, c
     ready = world.condition("Ready")
     assert ready is not None
     assert ready["message"] == "Waiting in the queue gpu again (Preempted): Preempted to accommodate a workload"
-    world.end_pod(pod, code, failure("train", code, "It was told to stop.", checkpoint_step=3))
+    world.end_pod(pod, code, failure("train", code, "It was asked to stop.", checkpoint_step=3))
     world.settle()
     world.wait()
     assert len(world.created) == created
@@ -164,7 +164,7 @@ JOB: Object = {"metadata": {"name": "coach-train-0", "labels": {"kueue.x-k8s.io/
         ),
     ],
 )
-def test_every_cause_is_told(workloads: list[Object] | None, words: str) -> None:
+def test_every_cause_is_reported(workloads: list[Object] | None, words: str) -> None:
     assert words in str(why(JOB, workloads, MINUTE))
 
 

@@ -52,7 +52,7 @@ def test_losing_a_result_costs_no_retry(world: World) -> None:
     assert world.stage("train")["countedFailures"] == 0
 
 
-def test_what_is_read_reaches_the_status_and_the_job_goes_on(world: World) -> None:
+def test_what_is_read_reaches_the_status_and_the_job_continues(world: World) -> None:
     world.run(message=success("train", evaluation=EvaluationStatus(verdict="Better")))
     assert world.status["evaluation"]["verdict"] == "Better"
     assert world.live_job()["metadata"]["name"] == "coach-00001-export-0"
@@ -65,7 +65,7 @@ def test_reading_a_result_takes_no_gpu_time(world: World) -> None:
     assert world.status.get("gpuSeconds") == before
 
 
-def test_the_user_is_told_what_runs(world: World) -> None:
+def test_the_user_is_reported_what_runs(world: World) -> None:
     ready = world.condition("Ready")
     assert ready is not None
     assert ready["message"] == "Waiting for the train pod to start."

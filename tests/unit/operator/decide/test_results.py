@@ -77,7 +77,7 @@ def test_a_job_that_reused_a_run_starts_nothing_when_its_children_are_deleted() 
     assert jobs(world) == ["prepare"]
 
 
-def test_a_reused_run_has_passed_the_gate_even_if_its_verdict_is_not_told() -> None:
+def test_a_reused_run_has_passed_the_gate_even_if_its_verdict_is_not_reported() -> None:
     assert reused(spec(evaluation={"gate": {"onMiss": "Fail"}})).status["phase"] == "Succeeded"
 
 
@@ -146,8 +146,8 @@ def test_a_warning_is_one_event_named_by_its_first_word() -> None:
     evaluation = EvaluationStatus(verdict="Better", warnings=["Overfitting: the loss rose."])
     world.run(message=success("train", dataset=dataset, evaluation=evaluation))
     world.run(message=success("export", evaluation=evaluation))
-    told = [(e.type, e.reason, e.message) for e in world.events if e.type == "Warning"]
-    assert told == [
+    reported = [(e.type, e.reason, e.message) for e in world.events if e.type == "Warning"]
+    assert reported == [
         ("Warning", "ManyEpochs", "8 passes."),
         ("Warning", "TrainerWarning", "Something else."),
         ("Warning", "Overfitting", "the loss rose."),

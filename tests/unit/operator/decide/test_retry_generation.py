@@ -78,11 +78,11 @@ def test_a_succeeded_job_is_never_opened_again() -> None:
     world.reconcile()
     for _ in STAGES:
         world.run()
-    told, before = len(world.events), world.status
+    seen, before = len(world.events), world.status
     retry(world)
     assert world.status["stages"] == before["stages"]
     assert (world.status["completionTime"], world.status["retryGeneration"]) == (before["completionTime"], 0)
-    assert world.events[told:] == []
+    assert world.events[seen:] == []
 
 
 def test_a_generation_that_is_raised_while_the_job_runs_asks_for_nothing() -> None:
@@ -187,8 +187,8 @@ def test_a_lost_result_is_still_only_read_when_the_job_is_opened_again() -> None
     assert "--report" in world.live_job()["spec"]["template"]["spec"]["containers"][0]["args"]
 
 
-def test_opening_a_job_again_is_told() -> None:
+def test_opening_a_job_again_is_reported() -> None:
     world = failed()
-    told = len(world.events)
+    seen = len(world.events)
     retry(world)
-    assert [e.reason for e in world.events[told:]] == ["Reopened", "StageStarted"]
+    assert [e.reason for e in world.events[seen:]] == ["Reopened", "StageStarted"]

@@ -177,7 +177,7 @@ def test_a_pod_that_is_evicted_is_at_fault_though_it_says_as_the_others_do_that_
     world, pods = training()
     world.end_pod(pods[0], 75, failure("train", 75, STOPPED))
     world.now = world.now.replace(second=world.now.second + 5)
-    world.end_pod(pods[1], 75, failure("train", 75, "told to stop"), disrupted=True)
+    world.end_pod(pods[1], 75, failure("train", 75, "asked to stop"), disrupted=True)
     settled(world)
     train = world.stage("train")
     assert (train["lastFailure"]["reason"], train["countedFailures"]) == ("Disrupted", 0)
@@ -195,7 +195,7 @@ def test_a_checkpoint_that_the_one_that_leads_saved_makes_the_network_failure_of
 def test_a_pod_that_is_deleted_ends_the_attempt_and_the_next_one_starts() -> None:
     world, pods = training()
     world.delete_pod(pods[1])
-    world.end_pod(pods[1], 75, failure("train", 75, "told to stop"))
+    world.end_pod(pods[1], 75, failure("train", 75, "asked to stop"))
     world.settle()
     assert pods[0]["metadata"]["deletionTimestamp"]
     world.reconcile()
@@ -243,7 +243,7 @@ def test_the_pod_that_waits_is_the_one_that_is_diagnosed(stuck: int) -> None:
     assert world.status["phase"] == "Pending"
 
 
-def test_a_quota_with_room_for_one_pod_is_told_of() -> None:
+def test_a_quota_with_room_for_one_pod_is_reported() -> None:
     world = to_train()
     job = world.live_job()
     world.run_pod(world.start_pod(job))
@@ -282,7 +282,7 @@ def test_suspending_ends_all_pods() -> None:
     world.patch(suspend=True)
     world.reconcile()
     assert all(p["metadata"].get("deletionTimestamp") for p in pods)
-    world.end_pod(pods[0], 75, failure("train", 75, "told to stop", checkpoint_step=30))
+    world.end_pod(pods[0], 75, failure("train", 75, "asked to stop", checkpoint_step=30))
     settled(world)
     assert "waiting for" in ready(world)[1]
     world.end_pod(pods[1], 75)
@@ -351,7 +351,7 @@ def test_a_pod_whose_node_tells_late_that_it_runs_counts_from_its_own_start() ->
 
 
 def test_a_pod_that_goes_first_counts_to_the_end_of_the_others() -> None:
-    """Nobody knows when it ended, and its GPUs were taken for as long as the attempt went on."""
+    """Nobody knows when it ended, and its GPUs were taken for as long as the attempt lasted."""
     world = to_train()
     pods = started(world)
     world.run_pod(pods[0])

@@ -91,7 +91,7 @@ def test_a_verdict_that_comes_late_counts() -> None:
     assert world.stage("train")["countedFailures"] == 1
 
 
-def test_what_is_lost_so_is_told_and_costs_no_retry() -> None:
+def test_what_is_lost_so_is_reported_and_costs_no_retry() -> None:
     world = stuck()
     world.wait(60)
     end_deletion(world)

@@ -232,16 +232,16 @@ def test_suspending_a_finished_job_changes_nothing() -> None:
     assert (world.status["phase"], suspended(world)) == ("Failed", "False")
 
 
-def test_suspending_and_resuming_are_told_once_each() -> None:
+def test_suspending_and_resuming_are_reported_once_each() -> None:
     world, pod = started("train")
-    told = len(world.events)
+    before = len(world.events)
     suspend(world)
     end_by_sigterm(world, pod)
     world.settle()
     world.reconcile()
     resume(world)
     world.wait(1)
-    assert [(e.type, e.reason) for e in world.events[told:]] == [
+    assert [(e.type, e.reason) for e in world.events[before:]] == [
         ("Normal", "Suspended"),
         ("Normal", "Resumed"),
         ("Normal", "StageStarted"),

@@ -137,7 +137,7 @@ def test_the_operator_alone_retries(stage: Stage) -> None:
     assert rendered["template"]["spec"]["restartPolicy"] == "Never"
 
 
-def test_a_disruption_is_told_before_an_exit_code() -> None:
+def test_a_disruption_is_reported_before_an_exit_code() -> None:
     rules = job("train", spec())["spec"]["podFailurePolicy"]["rules"]
     assert [next(k for k in rule if k != "action") for rule in rules] == ["onPodConditions", "onExitCodes"]
     assert rules[1]["onExitCodes"]["containerName"] == "trainer"
@@ -190,7 +190,7 @@ def test_train_takes_several_gpus_and_starts_a_process_for_each() -> None:
     ("stage", "count", "report_only"),
     [("prepare", 8, False), ("export", 8, False), ("train", 8, True), ("train", 1, False)],
 )
-def test_nothing_else_is_told_of_several_processes(stage: Stage, count: int, report_only: bool) -> None:
+def test_nothing_else_is_reported_several_processes(stage: Stage, count: int, report_only: bool) -> None:
     several = spec(compute={"accelerator": {"extendedResource": {"count": count}}})
     rendered = job(stage, several, report_only=report_only)["spec"]
     assert "--processes" not in rendered["template"]["spec"]["containers"][0]["args"]

@@ -99,7 +99,7 @@ async def test_a_refusal_names_the_field_and_not_its_value(client: Client) -> No
     assert "hunter2" not in text
 
 
-async def test_too_many_pushes_are_told_to_wait(client: Client) -> None:
+async def test_too_many_pushes_are_asked_to_wait(client: Client) -> None:
     statuses = [(await _post(client))[0] for _ in range(11)]
     assert statuses == [200] * 10 + [429]
 

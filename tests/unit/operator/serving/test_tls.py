@@ -62,7 +62,7 @@ def test_a_good_bundle_is_kept() -> None:
     assert tls.renew(bundle, HOST, NOW + tls.SERVING_LIFETIME - tls.SERVING_RENEWAL - timedelta(days=1)) == bundle
 
 
-def test_before_the_certificate_expires_it_is_made_anew_by_the_same_authority() -> None:
+def test_before_the_certificate_expires_it_is_recreated_by_the_same_authority() -> None:
     bundle = tls.renew(None, HOST, NOW)
     renewed = tls.renew(bundle, HOST, NOW + tls.SERVING_LIFETIME - tls.SERVING_RENEWAL)
     assert (renewed.ca_certificate, renewed.certificate != bundle.certificate) == (bundle.ca_certificate, True)

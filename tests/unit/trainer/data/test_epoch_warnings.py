@@ -1,4 +1,4 @@
-"""What users are told about the size of their job."""
+"""What users read about the size of their job."""
 
 import pytest
 
@@ -17,13 +17,13 @@ def test_an_ordinary_job_has_no_warnings() -> None:
     assert warnings(rows=190, total_steps=60, training=_training()) == []
 
 
-def test_rows_that_are_never_used_are_told() -> None:
+def test_rows_that_are_never_used_are_reported() -> None:
     assert warnings(rows=10_000, total_steps=60, training=_training()) == [
         "DatasetPartlySeen: 480 of 10,000 rows are used; raise training.maxSteps or set training.epochs"
     ]
 
 
-def test_rows_seen_often_are_told() -> None:
+def test_rows_seen_often_are_reported() -> None:
     assert warnings(rows=48, total_steps=60, training=_training()) == [
         "ManyEpochs: each row is seen 10.0 times, which invites memorizing; "
         "lower training.maxSteps or epochs, or add examples"
@@ -49,7 +49,7 @@ def test_rows_seen_often_are_told() -> None:
         ),
     ],
 )
-def test_a_long_warm_up_is_told(members: dict[str, object], sentence: str | None) -> None:
+def test_a_long_warm_up_is_reported(members: dict[str, object], sentence: str | None) -> None:
     assert warnings(rows=190, total_steps=60, training=_training(**members)) == ([sentence] if sentence else [])
 
 

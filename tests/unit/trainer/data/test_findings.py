@@ -103,7 +103,7 @@ def test_conversations_that_begin_alike_are_one_group(tmp_path: Path) -> None:
     assert found.group.tolist() == [0, 0, 2]
 
 
-def test_conversations_that_begin_with_a_greeting_are_told_by_what_follows(tmp_path: Path) -> None:
+def test_conversations_that_begin_with_a_greeting_are_reported_by_what_follows(tmp_path: Path) -> None:
     greeting = [{"role": "user", "content": "안녕하세요!"}, {"role": "assistant", "content": "네, 말씀하세요."}]
 
     def talk(number: int, *more: str) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def test_an_input_makes_another_question(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_odd_answers_are_told_and_stay(tmp_path: Path, name: str, rows: list[Any], lines: list[int]) -> None:
+def test_odd_answers_are_reported_and_stay(tmp_path: Path, name: str, rows: list[Any], lines: list[int]) -> None:
     found = _findings(tmp_path, *rows)
     assert [c.name for c in found.checks] == [name]
     assert _lines(found.checks[0]) == lines

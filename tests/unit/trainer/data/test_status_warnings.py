@@ -20,7 +20,7 @@ def test_the_most_important_come_first() -> None:
     ]
 
 
-def test_eight_are_told() -> None:
+def test_eight_are_reported() -> None:
     sentences = [f"Note{i}: x" for i in range(8)]
     assert chosen([], sentences) == sentences
 

@@ -149,10 +149,10 @@ def test_what_an_attempt_left_whole_is_kept(models: Models, monkeypatch: pytest.
 
 def test_progress_ends_at_100(models: Models) -> None:
     models.make(shard="20KB")
-    told: list[int] = []
-    merge.merge(models.base, models.adapter, models.merged, None, None, told.append)
-    assert told == sorted(told)
-    assert told[-1] == 100
+    reported: list[int] = []
+    merge.merge(models.base, models.adapter, models.merged, None, None, reported.append)
+    assert reported == sorted(reported)
+    assert reported[-1] == 100
 
 
 def test_a_target_that_was_not_reached_stays_as_it_is(models: Models) -> None:

@@ -2,7 +2,7 @@
 
 The patch may touch the method's module, its line in the registry, the API that names it, and its own tests. Whatever
 else has to know the method has to ask it. If the patch no longer applies, apply it by hand (`git apply --3way`), and
-write it anew with `git diff -U1`.
+write it again with `git diff -U1`.
 """
 
 import os

@@ -154,7 +154,7 @@ def test_earlier_weights_of_other_modules_are_refused(tmp_path: Path) -> None:
         adapter.start_from(model, adapters.write(tmp_path / "some", modules=("q_proj",)))
 
 
-def test_training_that_changed_nothing_is_told(tmp_path: Path) -> None:
+def test_training_that_changed_nothing_is_reported(tmp_path: Path) -> None:
     folder = adapters.write(tmp_path / "earlier")
     model = _FakeModel(folder)
     with pytest.raises(SettingsError, match="the adapter's weights are still zero"):
@@ -168,7 +168,7 @@ def test_training_that_changed_nothing_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("matrix", ["lora_A", "lora_B"])
-def test_weights_that_are_no_numbers_are_told(tmp_path: Path, matrix: str) -> None:
+def test_weights_that_are_no_numbers_are_reported(tmp_path: Path, matrix: str) -> None:
     folder = adapters.write(tmp_path / "earlier")
     model = _FakeModel(folder)
     adapter.start_from(model, folder)

@@ -63,7 +63,7 @@ def test_the_longest_micro_batch_counts_its_padding() -> None:
     assert memory_fit.longest([[10, 20, 30, 40], [170]], 4) == 43
 
 
-def test_what_the_job_needs_at_least_is_told() -> None:
+def test_what_the_job_needs_at_least_is_reported() -> None:
     assert memory_fit.check(plan(), SHAPE, 900) == pytest.approx(7549, rel=0.02)
 
 

@@ -1,4 +1,4 @@
-"""`--report`: what a finished stage left is told once more, and nothing else happens."""
+"""`--report`: what a finished stage left is reported once more, and nothing else happens."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def reporting(job: TrainerJob) -> TrainerJob:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stored_result_is_told_as_the_stage_told_it(reporting: TrainerJob, stage: Stage) -> None:
+def test_a_stored_result_is_reported_as_the_stage_reported_it(reporting: TrainerJob, stage: Stage) -> None:
     leave(reporting, "prepare")
     evaluation = EvaluationStatus(verdict="Better", holdout_loss_base="2.31")
     left = leave(reporting, stage, log=LOG, evaluation=evaluation, timings={"total": 7.5})
@@ -78,7 +78,7 @@ def test_a_result_of_other_rows_is_none(reporting: TrainerJob) -> None:
     assert reporting.run("train") == 72
 
 
-def test_a_bucket_that_is_away_is_told_as_such(reporting: TrainerJob, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bucket_that_is_away_is_reported_as_such(reporting: TrainerJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     endpoint = f"http://127.0.0.1:{free_port()}"

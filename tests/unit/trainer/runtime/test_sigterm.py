@@ -43,8 +43,8 @@ def test_handler_is_set_back() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_passed_on_it_is_told_to_somebody_else() -> None:
-    stop, told = StopFlag(), []
-    with stop.installed(), stop.passed_on(lambda: told.append("stop")):
+def test_passed_on_it_is_asked_to_somebody_else() -> None:
+    stop, reported = StopFlag(), []
+    with stop.installed(), stop.passed_on(lambda: reported.append("stop")):
         os.kill(os.getpid(), signal.SIGTERM)
-    assert (told, stop.requested) == (["stop"], True)
+    assert (reported, stop.requested) == (["stop"], True)

@@ -1,4 +1,4 @@
-"""Checksums of a mounted model: made once, and anew for what changed."""
+"""Checksums of a mounted model: computed once, and again only for what changed."""
 
 import os
 import shutil
@@ -41,8 +41,8 @@ def _cache(output: Path, folder: Path, namespace: str = "gym") -> HashCache:
     return HashCache(FileStore(output), JobLayout(namespace, "coach", "1"), folder)
 
 
-def _listing(folder: Path, output: Path, told: list[Any] | None = None) -> Listing:
-    progress = (lambda *pair: told.append(pair)) if told is not None else (lambda *_: None)
+def _listing(folder: Path, output: Path, reported: list[Any] | None = None) -> Listing:
+    progress = (lambda *pair: reported.append(pair)) if reported is not None else (lambda *_: None)
     return FolderModel(folder, progress, cache=_cache(output, folder)).listing()
 
 
@@ -112,13 +112,13 @@ def test_later_stage_trusts_what_prepare_pinned(folder: Path, tmp_path: Path, re
 
 
 def test_progress_counts_the_bytes_that_are_read(folder: Path, tmp_path: Path, read: list[str]) -> None:
-    told: list[tuple[int, int]] = []
-    files = _listing(folder, tmp_path / "out", told).files
+    reported: list[tuple[int, int]] = []
+    files = _listing(folder, tmp_path / "out", reported).files
     total = sum(f.size_bytes for f in files)
-    assert told[-1] == (total, total)
-    told.clear()
-    _listing(folder, tmp_path / "out", told)
-    assert told == []
+    assert reported[-1] == (total, total)
+    reported.clear()
+    _listing(folder, tmp_path / "out", reported)
+    assert reported == []
 
 
 def test_second_job_of_a_changed_model_is_another_run(job: TrainerJob, folder: Path, read: list[str]) -> None:

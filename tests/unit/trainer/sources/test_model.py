@@ -186,7 +186,7 @@ def test_prepare_downloads_no_weights_from_a_hub(job: TrainerJob, hub: HubServer
     assert job.result()["model"]["revision"] == hub_server.COMMIT
 
 
-def test_scratch_that_is_too_small_is_told(
+def test_scratch_that_is_too_small_is_reported(
     job: TrainerJob, hub: HubServer, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(tiny, hub.root / "org" / "base")

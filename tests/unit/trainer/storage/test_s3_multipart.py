@@ -111,7 +111,7 @@ def test_an_object_that_is_not_the_file_is_uploaded_again(store: S3Store, large:
     assert client.names().count("complete_multipart_upload") == 2
 
 
-def test_a_server_that_keeps_other_bytes_is_told_and_the_object_removed(store: S3Store, large: Path) -> None:
+def test_a_server_that_keeps_other_bytes_is_reported_and_the_object_removed(store: S3Store, large: Path) -> None:
     server = real(store)
 
     def head(**arguments: Any) -> Any:

@@ -139,7 +139,7 @@ def test_rotated_keys_are_used_at_once(s3: S3Server, tmp_path: Path) -> None:
     assert store.get_bytes("x") == b"1"
 
 
-def test_an_untrusted_certificate_is_told(tmp_path: Path, https_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_untrusted_certificate_is_reported(tmp_path: Path, https_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "AWS_ACCESS_KEY_ID").write_text("a")
     (tmp_path / "AWS_SECRET_ACCESS_KEY").write_text("b")
     endpoint = f"https://localhost:{https_port}"

@@ -19,7 +19,7 @@ PATIENCE_SECONDS = 60.0
 
 
 def after(file: Path, then: str) -> str:
-    """Return code that goes on once there is a file."""
+    """Return code that continues once there is a file."""
     return f"import time, pathlib\nwhile not pathlib.Path({str(file)!r}).exists(): time.sleep(0.02)\n{then}"
 
 

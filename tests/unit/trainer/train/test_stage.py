@@ -117,8 +117,8 @@ class Stage:
             processes=self.processes,
         )
 
-    def run(self, **told: Any) -> StageResult:
-        self.monkeypatch.setenv("FAKE_TRAINING", json.dumps(told))
+    def run(self, **script: Any) -> StageResult:
+        self.monkeypatch.setenv("FAKE_TRAINING", json.dumps(script))
         self.attempts += 1
         return train_stage.run(self.context())
 
@@ -131,8 +131,8 @@ class Stage:
         self.hang_seconds = 1800
         self.monkeypatch.setattr(launcher, "Watchdog", watch)
 
-    def failure(self, **told: Any) -> StageResult:
-        result = self.run(**told)
+    def failure(self, **script: Any) -> StageResult:
+        result = self.run(**script)
         assert result.exit_code != 0
         return result
 
@@ -206,7 +206,7 @@ def test_after_the_last_memory_settings_the_job_fails_with_the_numbers(stage: St
     assert "tried: 8 None, 8 Standard, 4 Standard, 2 Standard, 2 Offload, 1 Offload" in error.message
 
 
-def test_a_failure_is_told_as_the_process_told_it(stage: Stage) -> None:
+def test_a_failure_is_reported_as_the_process_reported_it(stage: Stage) -> None:
     thread = when(lambda: stage.started, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with stage.stop.installed():
         error = stage.failure(end="wait and save")
@@ -266,7 +266,7 @@ def test_a_process_that_hangs_leaves_its_checkpoint(stage: Stage, tmp_path: Path
     assert stage.failure(end="hang").checkpoint_step == 7
 
 
-def test_a_process_that_hangs_when_told_to_stop_is_preempted(stage: Stage) -> None:
+def test_a_process_that_hangs_when_asked_to_stop_is_preempted(stage: Stage) -> None:
     stage.watch_with(HangClock(lambda: stage.stop.requested, stage.stacks_are_printed))
     thread = when(stage.hangs, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with stage.stop.installed():

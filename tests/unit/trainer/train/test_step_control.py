@@ -169,7 +169,7 @@ def test_without_a_better_measurement_training_ends_early_with_a_checkpoint() ->
     ]
 
 
-def test_who_is_told_to_stop_while_measuring_saves_and_leaves_it_to_the_next_attempt() -> None:
+def test_a_process_that_is_asked_to_stop_while_measuring_saves_and_leaves_it_to_the_next_attempt() -> None:
     run = Run(Cadence(86400, None), losses={1: 1.0})
 
     def measure(step: int) -> float:
@@ -182,7 +182,7 @@ def test_who_is_told_to_stop_while_measuring_saves_and_leaves_it_to_the_next_att
     assert run.holdout.due(1)
 
 
-def test_who_is_told_to_stop_does_not_measure_first() -> None:
+def test_a_process_that_is_asked_to_stop_does_not_measure_first() -> None:
     run = Run(Cadence(86400, None), losses={1: 1.0})
     with run.stop.deferred():
         run.stop.request()

@@ -18,7 +18,7 @@ class Message(TypedDict):
 class Example:
     """One row of a dataset.
 
-    `messages`: at most one system message first, then user and assistant by turns, assistant last. Of a Preference row
+    `messages`: at most one system message first, then user and assistant by turns, assistant last. For a Preference row
     the last message is the chosen answer. Empty for a Text row, which has `text` instead.
     """
 
@@ -30,11 +30,11 @@ class Example:
     messages: tuple[Message, ...]
     # The `input` of an Alpaca row, which belongs to the one question; each template places it in its own way.
     context: str = ""
-    # Of a Preference row: the answer that is worse than the last message.
+    # Preference rows: the answer that is worse than the last message.
     rejected: str | None = None
-    # Of a Binary row: whether the answer is a good one.
+    # Binary rows: whether the answer is a good one.
     label: bool | None = None
-    # Of a Text row, learned as it is.
+    # Text rows: the text, learned as it is.
     text: str | None = None
     unit: Unit = "line"
 

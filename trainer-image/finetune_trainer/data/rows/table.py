@@ -42,7 +42,7 @@ COLUMNS: dict[str, str] = {
     "question": "uint64",
     "opening": "uint64",
     "answer": "uint64",
-    # Of what must be equal in near duplicates: their numbers and their label.
+    # A hash of what must be equal in near duplicates: their numbers and their label.
     "guard": "uint64",
 }
 

@@ -47,7 +47,7 @@ class ImportanceMatrix:
 def choose(rows: Sequence[Row]) -> list[list[int]]:
     """Return the token ids of rows spread over the training data, a few thousand tokens in all.
 
-    Of two answers the better one is used.
+    The better of two answers is used.
     """
     # Every n-th row first, then the row after each: the choice is spread over all sources, however many tokens it has.
     stride = max(1, len(rows) * _mean_length(rows) // _TOKENS)

@@ -81,7 +81,7 @@ class Rounds:
         self._context = context
         self._node = context.node
         self._meeting = meeting
-        # Of the current round, from 0.
+        # The index of the current round, from 0.
         self._number = -1
         self.port = 0
         self._reports = 0

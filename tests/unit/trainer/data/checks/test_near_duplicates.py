@@ -126,7 +126,7 @@ def test_many_alike_rows_are_all_tied_to_the_first() -> None:
     assert near_duplicates.later_ones(pairs, 500).sum() == 499
 
 
-def test_two_kinds_of_rows_in_one_bucket_are_told_apart() -> None:
+def test_two_kinds_of_rows_in_one_bucket_are_kept_apart() -> None:
     signatures = np.zeros((4, minhash.VALUES), np.uint16)
     signatures[2:, 8:] = 1  # the same first band, and nothing else
     assert near_duplicates.pairs(signatures, np.zeros(4, np.uint64)).tolist() == [[0, 1], [2, 3]]

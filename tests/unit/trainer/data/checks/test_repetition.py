@@ -1,4 +1,4 @@
-"""Rows that repeat others, told from hashes."""
+"""Rows that repeat others, found by their hashes."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ def _overused(rows: int, prompts: int, length: int) -> int:
     return int(overused(answers, asked, np.full(100, length)).sum())
 
 
-def test_one_answer_to_many_prompts_is_told() -> None:
+def test_one_answer_to_many_prompts_is_reported() -> None:
     assert _overused(rows=10, prompts=10, length=40) == 10
 
 

@@ -139,7 +139,7 @@ def test_short_answers_may_end_anyhow() -> None:
         ([400] * 5 + list(range(300, 375)), 100, True),  # cut at one length
     ],
 )
-def test_unfinished_answers_are_told_where_they_look_cut(
+def test_unfinished_answers_are_reported_where_they_look_cut(
     unfinished: list[int], long_answers: int, expected: bool
 ) -> None:
     assert endings.suspicious(unfinished, long_answers) is expected
@@ -160,7 +160,7 @@ def test_width_and_case_do_not_count() -> None:
     assert normal_form("ＧＰＴ Ｎ") == normal_form("gpt n")
 
 
-def test_numbers_are_told_in_their_order() -> None:
+def test_numbers_are_reported_in_their_order() -> None:
     assert numbers(normal_form("체중 70kg, ３세트")) == "70,3"
 
 

@@ -1,4 +1,4 @@
-"""Files of every kind, told by their bytes."""
+"""Files of every kind, recognized by their bytes."""
 
 import contextlib
 import csv
@@ -93,7 +93,7 @@ _LINES = "".join(_json(row) + "\n" for row in _ROWS)
         (_parquet(_ROWS), "Parquet", [1, 2]),
     ],
 )  # fmt: skip
-def test_kind_is_told_by_the_bytes(path: Path, data: bytes | str, kind: str, numbers: list[int]) -> None:
+def test_kind_is_recognized_by_the_bytes(path: Path, data: bytes | str, kind: str, numbers: list[int]) -> None:
     lines, notes = _read(path, data)
     assert ([line.value for line in lines], notes.kind) == (_ROWS, kind)
     assert [line.number for line in lines] == numbers
@@ -116,7 +116,7 @@ def test_kind_is_told_by_the_bytes(path: Path, data: bytes | str, kind: str, num
         f"```csv\n{_csv(_ROWS)}```\n",
     ],
 )
-def test_fences_are_left_out_and_told(path: Path, data: str) -> None:
+def test_fences_are_left_out_and_reported(path: Path, data: str) -> None:
     lines, notes = _read(path, data)
     assert [line.value for line in lines] == _ROWS
     assert notes.warnings("s") == ['FencesRemoved: source "s" has Markdown fences (```), which were removed']
@@ -131,7 +131,7 @@ def test_fence_inside_an_answer_stays(path: Path) -> None:
 
 @pytest.mark.parametrize("codec", ["cp949", "utf-16"])
 @pytest.mark.parametrize("data", [_LINES, _json(_ROWS), _csv(_ROWS)])
-def test_other_encodings_are_read_and_told(path: Path, data: str, codec: str) -> None:
+def test_other_encodings_are_read_and_reported(path: Path, data: str, codec: str) -> None:
     lines, notes = _read(path, data.encode(codec))
     assert [line.value for line in lines] == _ROWS
     name = {"cp949": "CP949 (EUC-KR)", "utf-16": "UTF-16"}[codec]

@@ -25,7 +25,7 @@ def test_composing_is_nfc_at_any_depth(one: str, two: str) -> None:
     assert changed == (composed != {"a": [one, {"b": two}]})
 
 
-def test_decomposed_hangul_is_composed_and_told() -> None:
+def test_decomposed_hangul_is_composed_and_reported() -> None:
     decomposed = unicodedata.normalize("NFD", "질문")
     assert compose({decomposed: decomposed}) == ({"질문": "질문"}, True)
 

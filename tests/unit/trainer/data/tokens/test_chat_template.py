@@ -82,7 +82,7 @@ TOO_LONG = "Range too big. The sandbox blocks ranges larger than MAX_RANGE (1000
         ("a\n{% for %}", "has an error in line 2: Expected an expression, got 'end of statement block'"),
     ],
 )
-def test_what_a_template_does_instead_of_rendering_is_told(tokenizer: Any, jinja: str, what: str) -> None:
+def test_what_a_template_does_instead_of_rendering_is_reported(tokenizer: Any, jinja: str, what: str) -> None:
     with pytest.raises(RenderError) as caught:
         render(tokenizer, jinja, [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}], generate=True)
     assert caught.value.what == what

@@ -164,7 +164,7 @@ def test_a_text_begins_as_the_tokenizer_begins_texts(tokenizer: Any) -> None:
     assert row.completion_mask[1:] == [1] * (len(row.input_ids) - 1)
 
 
-def test_a_long_text_is_cut_and_told(tokenizer: Any) -> None:
+def test_a_long_text_is_cut_and_reported(tokenizer: Any) -> None:
     row = tokenized(encoder(tokenizer, maximum=64).encode(Example("s", 1, 7, (), text="word " * 300)))
     assert (len(row.input_ids), row.truncated, row.input_ids[-1] == END) == (64, True, False)
 

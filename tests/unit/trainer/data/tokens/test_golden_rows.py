@@ -1,7 +1,7 @@
 """Token ids and masks of whole rows, by family of tokenizers: `golden/*.json`, which were reviewed by reading.
 
 Each file has the rows of one family as segments [text, learned] and as token ids. What is real about the tokenizers
-and what is built is said in tests/support/tokenizer_families.py. After a change that is meant, write the files anew
+and what is built is said in tests/support/tokenizer_families.py. After a change that is meant, write the files again
 and read the difference:
 
     PYTHONPATH=crds:trainer-image python -m tests.unit.trainer.data.tokens.test_golden_rows

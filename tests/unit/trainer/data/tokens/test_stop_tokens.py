@@ -104,7 +104,7 @@ def test_without_responses_only_everything_is_learned_but_the_beginning_of_text(
     assert row.completion_mask == [0] + [1] * (len(row.input_ids) - 1)
 
 
-def test_long_answers_are_cut_and_told(tokenizer: Any) -> None:
+def test_long_answers_are_cut_and_reported(tokenizer: Any) -> None:
     row = _encode(tokenizer, "Model", _example("a", "word " * 300, system="S"), maximum=64)
     assert (len(row.input_ids), row.truncated, sum(row.completion_mask)) == (64, True, 48)
 

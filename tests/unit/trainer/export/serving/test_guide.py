@@ -56,11 +56,11 @@ def test_every_file_has_its_command(plan: Plan) -> None:
     assert "--lora-modules coach=./adapter" in found
 
 
-def test_what_to_do_where_ollama_refuses_is_told(plan: Plan) -> None:
+def test_what_to_do_where_ollama_refuses_is_reported(plan: Plan) -> None:
     assert "the first line of the Modelfile says so" in guide(plan)
 
 
-def test_what_was_not_made_is_not_told(plan: Plan) -> None:
+def test_what_was_not_made_is_not_reported(plan: Plan) -> None:
     found = guide(plan, Files())
     assert "llama-server" not in found
     assert "merged" not in found

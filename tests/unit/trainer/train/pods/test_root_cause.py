@@ -23,7 +23,7 @@ def ended(code: int, failed: int | None = 1) -> RoundState:
 
 
 @pytest.mark.parametrize(
-    ("told", "decides"),
+    ("states", "decides"),
     [
         ([ended(0), FOLLOWED], 0),
         # Its result is complete.
@@ -55,9 +55,9 @@ def ended(code: int, failed: int | None = 1) -> RoundState:
         ([RoundState(failed=1), ended(1, 2)], 1),
     ],
 )
-def test_the_pod_at_fault_decides(told: list[RoundState | None], decides: int) -> None:
-    word = told[decides]
-    assert find_root_cause(told) == (decides, word.outcome if word else None)
+def test_the_pod_at_fault_decides(states: list[RoundState | None], decides: int) -> None:
+    word = states[decides]
+    assert find_root_cause(states) == (decides, word.outcome if word else None)
 
 
 def any_word() -> st.SearchStrategy[RoundState | None]:
@@ -69,9 +69,9 @@ def any_word() -> st.SearchStrategy[RoundState | None]:
 
 @unhurried
 @given(st.lists(any_word(), min_size=2, max_size=16))
-def test_memory_that_ran_out_in_any_pod_is_another_round(told: list[RoundState | None]) -> None:
-    short = any(one is not None and one.outcome is not None and one.outcome.shortage for one in told)
-    _, outcome = find_root_cause(told)
+def test_memory_that_ran_out_in_any_pod_is_another_round(states: list[RoundState | None]) -> None:
+    short = any(one is not None and one.outcome is not None and one.outcome.shortage for one in states)
+    _, outcome = find_root_cause(states)
     assert (outcome is not None and outcome.shortage is not None) == short
 
 

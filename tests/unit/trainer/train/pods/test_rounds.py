@@ -108,14 +108,14 @@ class Pods:
         """As SIGTERM does while its processes run."""
         self.contexts[index].stop.request()
 
-    def run(self, **told: Any) -> list[StageResult | BaseException]:
+    def run(self, **script: Any) -> list[StageResult | BaseException]:
         """Return how each pod ended."""
-        self.tell(**told)
+        self.tell(**script)
         futures = [self.start(index) for index in range(len(self.contexts))]
         return [ended(future) for future in futures]
 
-    def tell(self, **told: Any) -> None:
-        self.stage.monkeypatch.setenv("FAKE_TRAINING", json.dumps(told))
+    def tell(self, **script: Any) -> None:
+        self.stage.monkeypatch.setenv("FAKE_TRAINING", json.dumps(script))
 
 
 def ended(future: "Future[StageResult]") -> StageResult | BaseException:

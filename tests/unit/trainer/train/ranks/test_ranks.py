@@ -137,7 +137,7 @@ class Member(Ranks):
 
 
 class Training:
-    """Stops and saves when it is told to."""
+    """Stops and saves when it is asked to."""
 
     def __init__(self, stop: StopFlag) -> None:
         self.stop = stop
@@ -154,11 +154,11 @@ def test_the_others_save_and_stop_when_the_leader_does() -> None:
         assert leader.step_ends(step) == other.step_ends(step) == Decision(save=step == 2, stop=False)
 
 
-def test_all_stop_when_any_of_them_is_told_to() -> None:
-    wire, stop, told = Wire(), StopFlag(), StopFlag()
+def test_all_stop_when_any_of_them_is_asked_to() -> None:
+    wire, stop, follower_stop = Wire(), StopFlag(), StopFlag()
     leader = LeaderSync(Training(stop), Member(0, wire), stop, 1)  # type: ignore[arg-type]
-    with stop.deferred(), told.deferred():
-        told.request()
-        Member(1, wire).any_true(told.requested)
+    with stop.deferred(), follower_stop.deferred():
+        follower_stop.request()
+        Member(1, wire).any_true(follower_stop.requested)
         assert leader.step_ends(1) == Decision(save=True, stop=True)
-        assert FollowerSync(Member(1, wire), told, 1).step_ends(1) == Decision(save=True, stop=True)
+        assert FollowerSync(Member(1, wire), follower_stop, 1).step_ends(1) == Decision(save=True, stop=True)

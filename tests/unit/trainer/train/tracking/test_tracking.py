@@ -138,7 +138,7 @@ def test_a_sink_that_was_away_gets_its_points_later() -> None:
     assert [point.step for point in sink.points] == [1]
 
 
-def test_a_sink_that_fails_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_sink_that_fails_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     def obstacle() -> None:
         raise ConnectionError("refused")
 
@@ -362,7 +362,7 @@ def test_a_resumed_run_goes_on_in_the_same_mlflow_run(tmp_path: Path, server: st
     assert (run.data.tags["finetune.namespace"], run.data.tags["finetune.job"]) == ("gym", "coach")
 
 
-def test_a_server_that_is_away_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_that_is_away_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("mlflow")
     with caplog.at_level(logging.WARNING, "finetune_trainer"):
         tracker = tracking.open(context_of(tmp_path, mlflow="http://127.0.0.1:9"), PREPARED, 0)
