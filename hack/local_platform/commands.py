@@ -54,7 +54,7 @@ def _failure(command: Sequence[str | Path], status: int, output: str) -> Platfor
 
 @dataclass
 class Step:
-    """A command, and the seconds it takes on two idle CPUs where nothing is built yet."""
+    """A command, and the seconds it takes on two CPUs beside the others of `make demo`, where nothing is built yet."""
 
     title: str
     seconds: float
@@ -117,7 +117,7 @@ class Step:
 def side_by_side(say: Say, rows: Sequence[Sequence[Step]], after_seconds: float) -> None:
     """Run the steps of each row one after another, and the rows at the same time.
 
-    `after_seconds` is what follows, for the estimate of the time left, on two idle CPUs.
+    `after_seconds` is what follows, for the estimate of the time left, on two CPUs.
 
     Raises:
         PlatformError: a step failed; the others are stopped.

@@ -141,21 +141,21 @@ def bring_up(say: Say, after_seconds: float = 0.0) -> Platform:
 
 def _cluster() -> list[Step]:
     return [
-        Step("programs of the cluster built", 500, (CLUSTER, "build")),
+        Step("programs of the cluster built", 600, (CLUSTER, "build")),
         Step("cluster up", 10, (CLUSTER, "up")),
     ]
 
 
 def _images() -> list[Step]:
     steps = [
-        Step("base image made", 60, ("hack/base-image",)),
-        Step("operator image built", 40, ("hack/build-image", "operator")),
-        Step("llama.cpp built", 200, ("hack/llama-cpp", "wheel")),
-        Step("trainer image built", 400, ("hack/build-image", "trainer")),
+        Step("base image made", 90, ("hack/base-image",)),
+        Step("operator image built", 25, ("hack/build-image", "operator")),
+        Step("llama.cpp built", 460, ("hack/llama-cpp", "wheel")),
+        Step("trainer image built", 330, ("hack/build-image", "trainer")),
     ]
     if not _HAS_LIBRARIES:
         module = ("env", f"PYTHONPATH={ROOT / 'hack'}", sys.executable, "-m", "local_platform.trainer_image")
-        steps.append(Step("model made", 30, module))
+        steps.append(Step("model made", 25, module))
     return steps
 
 
