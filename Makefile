@@ -55,8 +55,8 @@ test-trainer: programs venvs ## Train and export a real small model, and refuse 
 test-e2e: programs venvs ## Run whole jobs in real pods (root only)
 ifeq ($(ROOT),yes)
 	$(TRAINER)/python $(PYTEST) --timeout 1800 tests/cluster
-	# All at the same time, in one cluster: they wait for pods, most of the time.
-	$(TRAINER)/python $(PYTEST) --timeout 1800 --numprocesses 9 --dist loadgroup tests/e2e
+	# All files at the same time, in one cluster: they wait for pods, most of the time.
+	$(TRAINER)/python $(PYTEST) --timeout 1800 --numprocesses 6 --dist loadfile tests/e2e
 else
 	@echo "e2e tests skipped: kubelet and containerd need root"
 endif

@@ -17,6 +17,8 @@ from local_platform.platform import OPERATOR_NAMESPACE, ROOT, Platform, Platform
 
 # More than any job takes on a busy machine, and less than the test may take.
 FINISH_SECONDS = 1500
+# More than any other event of a job takes there.
+DIAGNOSIS_SECONDS = 600
 # How kubectl says that the API server is away, or has just come back.
 _AWAY = ("refused", "EOF", "reset", "timeout", "not ready", "unable to")
 _AWAY_SECONDS = 120
@@ -74,6 +76,19 @@ def finished(platform: Platform, namespace: str, name: str, seconds: float = FIN
 
     job: dict[str, Any] = platform.wait(f"{namespace}/{name} is finished", done, seconds)
     return job
+
+
+def ready_with(platform: Platform, namespace: str, name: str, reason: str) -> dict[str, str] | None:
+    """Return the Ready condition of a job if it has this reason."""
+    ready = condition(platform.job(namespace, name), "Ready")
+    return ready if ready.get("reason") == reason else None
+
+
+def recorded_steps(platform: Platform, job: dict[str, Any]) -> list[int]:
+    """Return the step of each line of a run's metrics.jsonl."""
+    metadata = job["metadata"]
+    key = f"{metadata['namespace']}/{metadata['name']}/{job['status']['runId']}/metrics.jsonl"
+    return [json.loads(line)["step"] for line in platform.read(key).splitlines() if line]
 
 
 def stage(job: dict[str, Any], name: str) -> dict[str, Any]:

@@ -20,8 +20,7 @@ from . import served
 from .jobs import condition, create, finished
 from .served import GGUFS, LEARNED, NAME, Served
 
-# Together: they share one job.
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("served")]
+pytestmark = pytest.mark.e2e
 NAMESPACE = "served"
 
 
