@@ -223,7 +223,7 @@ async def test_an_unchanged_status_is_not_written(world: World) -> None:
 EVENT = KubernetesEvent("Normal", "Accepted", "The job is accepted.")
 
 
-async def test_nothing_is_reported_a_status_that_was_not_written(world: World) -> None:
+async def test_nothing_is_reported_of_a_status_that_was_not_written(world: World) -> None:
     world.kube.refuse["apply_status", "finetunejobs"] = Conflict(409, "Conflict", "changed")
     world.decisions = [Decision(status={"phase": "Pending"}, events=(EVENT,))]
     with pytest.raises(Conflict):

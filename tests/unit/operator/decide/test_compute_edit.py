@@ -85,7 +85,7 @@ def test_a_job_without_a_pod_is_recreated_too(world: World) -> None:
     assert world.live_job()["metadata"]["name"] == "coach-00001-train-1"
 
 
-def test_a_pod_that_runs_is_left_alone_and_the_user_is_reported_once(world: World) -> None:
+def test_a_pod_that_runs_is_left_alone_and_the_user_is_informed_once(world: World) -> None:
     pod = world.start_pod(world.live_job())
     world.run_pod(pod)
     world.reconcile()

@@ -65,7 +65,7 @@ def test_reading_a_result_takes_no_gpu_time(world: World) -> None:
     assert world.status.get("gpuSeconds") == before
 
 
-def test_the_user_is_reported_what_runs(world: World) -> None:
+def test_the_user_reads_what_runs(world: World) -> None:
     ready = world.condition("Ready")
     assert ready is not None
     assert ready["message"] == "Waiting for the train pod to start."

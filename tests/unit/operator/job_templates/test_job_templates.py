@@ -190,7 +190,7 @@ def test_train_takes_several_gpus_and_starts_a_process_for_each() -> None:
     ("stage", "count", "report_only"),
     [("prepare", 8, False), ("export", 8, False), ("train", 8, True), ("train", 1, False)],
 )
-def test_nothing_else_is_reported_several_processes(stage: Stage, count: int, report_only: bool) -> None:
+def test_nothing_else_is_reported_of_several_processes(stage: Stage, count: int, report_only: bool) -> None:
     several = spec(compute={"accelerator": {"extendedResource": {"count": count}}})
     rendered = job(stage, several, report_only=report_only)["spec"]
     assert "--processes" not in rendered["template"]["spec"]["containers"][0]["args"]

@@ -43,7 +43,7 @@ def test_handler_is_set_back() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_passed_on_it_is_asked_to_somebody_else() -> None:
+def test_passed_on_it_reaches_somebody_else() -> None:
     stop, reported = StopFlag(), []
     with stop.installed(), stop.passed_on(lambda: reported.append("stop")):
         os.kill(os.getpid(), signal.SIGTERM)
