@@ -97,13 +97,15 @@ class Platform:
         Raises:
             PlatformError: it did not come true in time.
         """
-        deadline = time.monotonic() + seconds
+        began = time.monotonic()
         while True:
             if value := condition():
                 return value
-            if time.monotonic() > deadline:
+            waited = time.monotonic() - began
+            if waited > seconds:
                 raise PlatformError(f"waited {seconds:.0f} s in vain for: {what}")
-            time.sleep(0.5)
+            # Each look costs a kubectl: the longer it takes, the less a moment matters.
+            time.sleep(min(max(0.5, waited / 20), 2.0))
 
     def job(self, namespace: str, name: str) -> dict[str, Any]:
         """Return a FineTuneJob."""

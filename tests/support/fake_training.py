@@ -44,6 +44,9 @@ def main(path: Path) -> int:
     script = json.loads(os.environ["FAKE_TRAINING"])
     if os.environ.get("RANK", "0") != "0":
         script = script.get("others", {})
+    if script.get("end") in ("break when stopped", "wait and save"):
+        # Before anybody can see that it has started: it waits for the signal, which may come at any time.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     os.write(order["progress"], b'{"activity": "Training", "step": 1, "total_steps": 2}\n')
     memory_settings = order["memorySettings"] or json.loads(os.environ["FAKE_OUTCOMES"])["short"]["memorySettings"]
     shown = list(memory_settings.values())
@@ -70,11 +73,12 @@ def finish(end: str, order: dict[str, Any]) -> int:
     if end == "wait":
         time.sleep(600)
     elif end == "break when stopped":
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-        signal.pause()
+        signal.sigwait([signal.SIGTERM])
+        return 1
     elif end == "wait and save":
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        signal.pause()
+        signal.sigwait([signal.SIGTERM])
+        leave(order, "saved")
+    elif end == "save":
         leave(order, "saved")
     elif end == "crash":
         leave(order, "crashed")

@@ -96,6 +96,8 @@ def start(
 
     `before`: called first in the new process, to replace parts of the trainer.
     """
+    # The process may only start later, and whoever reads must not find what an earlier one printed.
+    output.write_bytes(b"")
     return _started(partial(_stage, list(arguments), output, {**os.environ, **variables}, before))
 
 
@@ -116,7 +118,7 @@ def _stage(
 
     _forked = True
     _begin(variables)
-    log = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    log = os.open(output, os.O_WRONLY)
     for descriptor in (1, 2):
         os.dup2(log, descriptor)
     launcher.subprocess = SimpleNamespace(Popen=Worker)  # type: ignore[assignment]

@@ -99,8 +99,10 @@ class Rounds:
             return Outcome(result=started)
         self.port = started.port
         own = launcher.run(replace(self._context, reporter=self), started.memory_settings, weights, self)
-        # A process that SIGTERM ends at once may be gone before the thread that watches it has passed that on.
-        self._pass_stop_on()
+        # A process that SIGTERM ends at once may be gone before the thread that watches it has passed that on. What
+        # this pod saved counts, though it learns only now that another one was stopped.
+        with self._context.stop.deferred():
+            self._pass_stop_on()
         self._meeting.publish_round(outcome=own)
         index, decided = find_root_cause(self._settled())
         if decided is None:

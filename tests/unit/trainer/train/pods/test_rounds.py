@@ -17,10 +17,10 @@ from finetune_trainer.runtime.context import Context
 from finetune_trainer.runtime.node import Node
 from finetune_trainer.runtime.sigterm import StopFlag, StopRequested
 from finetune_trainer.train import stage as train_stage
-from finetune_trainer.train.messages import STOPPED
+from finetune_trainer.train.messages import STOPPED, Outcome
 from finetune_trainer.train.pods import rendezvous, rounds
 from finetune_trainer.train.pods.rendezvous import PodState, Rendezvous
-from finetune_trainer.train.pods.rounds import TrainRound
+from finetune_trainer.train.pods.rounds import Rounds, TrainRound
 from tests.unit.trainer.train.test_stage import PATIENCE_SECONDS, RUN, Stage, running
 
 OVER = StageResult(stage="train", exit_code=0)
@@ -260,6 +260,29 @@ def test_a_stop_of_one_pod_is_a_stop_of_all(pods: Pods) -> None:
     assert first[0] == 75
     # "saved" by a process that had come to wait for the signal.
     assert first[1] in (STOPPED, "saved")
+
+
+def test_what_a_pod_saved_counts_though_it_learns_of_a_stop_only_afterwards(
+    pods: Pods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = rounds.launcher.run
+
+    def run(context: Context, settings: Any, weights: Any, others: Rounds) -> Outcome:
+        outcome = train(context, settings, weights, others)
+        if context.node.leads:
+            until(lambda: others._meeting.others[1].stop)
+        return outcome
+
+    monkeypatch.setattr(rounds.launcher, "run", run)
+    monkeypatch.setattr(Rounds, "_watch", lambda *_: None)
+    pods.tell(end="save", others={"end": "wait and save"})
+    futures = [pods.start(0), pods.start(1)]
+    until(lambda: len(pods.stage.started) == 2)
+    pods.stop(1)
+    for result in map(ended, futures):
+        assert failure(result) == (75, "saved")
+        assert isinstance(result, StageResult)
+        assert result.checkpoint_step == 7
 
 
 def test_a_pod_that_is_stopped_before_the_others_came_says_so(pods: Pods) -> None:
