@@ -43,7 +43,8 @@ test-unit: prerequisites venvs ## Run the fast tests, without network or cluster
 
 .PHONY: test-integration
 test-integration: programs venvs ## Run the operator against a real API server, and the report in a browser
-	$(DEV)/python $(PYTEST) $(PARALLEL) tests/unit/chart tests/integration
+	# More than there are CPUs: they wait for the API server and for time, most of the time.
+	$(DEV)/python $(PYTEST) --numprocesses 6 --dist loadfile tests/unit/chart tests/integration
 	$(DEV)/python $(PYTEST) tests/browser
 
 .PHONY: test-trainer
