@@ -100,6 +100,20 @@ def test_of_pods_that_all_say_that_they_were_stopped_the_evicted_one_is_at_fault
     assert (attempt.disrupted, attempt.node) == (True, "node-1")
 
 
+def test_an_attempt_whose_job_is_being_deleted_is_not_over_while_one_of_its_pods_runs() -> None:
+    deleted = job()
+    deleted["metadata"]["deletionTimestamp"] = "2026-01-01T00:02:00Z"
+    deleted["status"], deleted["spec"]["completions"] = {}, 2
+    leader, other = pod(0), pod(0)
+    leader["status"]["phase"] = "Succeeded"
+    other["metadata"] = {"name": "x-1", "labels": {**LABELS, names.INDEX_LABEL: "1"}}
+    running = {**other, "status": {"phase": "Running"}}
+    assert ended(deleted, [leader, running], "train", 0) is None
+    found = ended(deleted, [leader, other], "train", 0)
+    assert found is not None
+    assert found.succeeded
+
+
 def test_pods_of_other_attempts_are_not_looked_at() -> None:
     found = ended(job(), [pod(65)], "train", 1)
     assert found is not None
