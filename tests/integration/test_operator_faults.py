@@ -6,7 +6,7 @@ from local_platform.operator_process import OperatorProcess, eventually
 from tests.support.fake_kubelet import Object, World
 
 
-def test_an_operator_killed_between_stages_goes_on_where_it_was(operator: OperatorProcess, world: World) -> None:
+def test_an_operator_killed_between_stages_continues_where_it_was(operator: OperatorProcess, world: World) -> None:
     world.apply()
     world.run("prepare")
     operator.kill()

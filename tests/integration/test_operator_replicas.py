@@ -94,7 +94,7 @@ def test_jobs_are_counted_once_over_all_replicas(replicas: Replicas, world: Worl
     assert counts == [f"{sample} 1.0"]
 
 
-def test_when_the_leader_is_killed_the_other_goes_on(replicas: Replicas, world: World) -> None:
+def test_when_the_leader_is_killed_the_other_continues(replicas: Replicas, world: World) -> None:
     _training(world)
     leader = replicas.leading()
     leader.kill()

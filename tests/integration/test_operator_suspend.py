@@ -28,7 +28,7 @@ def _stage(world: World, name: Stage) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_suspended_job_goes_on_in_its_stage(operator: OperatorProcess, world: World, stage: Stage) -> None:
+def test_a_suspended_job_continues_in_its_stage(operator: OperatorProcess, world: World, stage: Stage) -> None:
     world.apply()
     for earlier in STAGES[: STAGES.index(stage)]:
         world.end(earlier)

@@ -139,7 +139,7 @@ def ended_job_is_seen(world: World) -> Object:
 
 
 @pytest.mark.parametrize("exit_code", [75, 69])
-def test_a_preempted_job_goes_on_in_the_same_attempt(operator: OperatorProcess, team: Team, exit_code: int) -> None:
+def test_a_preempted_job_continues_in_the_same_attempt(operator: OperatorProcess, team: Team, exit_code: int) -> None:
     low, high, pod = preempted(team)
     high.run("train")
     waits(low, "again (Preempted)")

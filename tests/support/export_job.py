@@ -126,7 +126,7 @@ class QuickParts:
         seed = hashlib.sha256(gguf_type.encode() + made_of).hexdigest()
         data = random.Random(seed).randbytes(SIZES.get(gguf_type, OTHER_SIZE))
         step = -(-len(data) // _WRITES)
-        # As the real ones do: the next attempt goes on with what has its name.
+        # As the real ones do: the next attempt continues with what has its name.
         with gguf_convert.written_whole(target) as partial, partial.open("wb") as file:
             for start in range(0, len(data), step):
                 file.write(data[start : start + step])

@@ -50,7 +50,9 @@ def test_two_processes_learn_what_one_learns(prepared: Job, alone: Job, tmp_path
     assert_learned_the_same(job, alone)
 
 
-def test_two_processes_go_on_after_kills_as_if_nothing_had_happened(prepared: Job, alone: Job, tmp_path: Path) -> None:
+def test_two_processes_continue_after_kills_as_if_nothing_had_happened(
+    prepared: Job, alone: Job, tmp_path: Path
+) -> None:
     job = prepared.copied(tmp_path)
     process = job.start("train", attempt=0, options=TWO)
     code = job.interrupt(process, signal.SIGTERM, lambda: "Training step 0" in job.said("train", 0))
@@ -88,7 +90,7 @@ class Pods:
         return "\n".join(part.said("train", self.attempt) for part in self.parts)
 
 
-def test_two_pods_go_on_after_kills_and_learn_what_one_process_learns(
+def test_two_pods_continue_after_kills_and_learn_what_one_process_learns(
     prepared: Job, alone: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = prepared.copied(tmp_path)

@@ -125,7 +125,7 @@ def curve(job: Job) -> list[dict[str, Any]]:
     return found
 
 
-def test_sigterm_saves_and_says_from_where_it_goes_on(stopped: tuple[Job, dict[str, Any]]) -> None:
+def test_sigterm_saves_and_says_from_where_it_continues(stopped: tuple[Job, dict[str, Any]]) -> None:
     _, reported = stopped
     assert reported["reason"] == "Preempted"
     assert 1 <= reported["checkpointStep"] < STEPS
@@ -139,7 +139,7 @@ def test_the_micro_batch_changes_nothing_even_in_the_middle(plain: Job, resized:
     assert_learned_the_same(resized, plain)
 
 
-def test_the_hold_out_curve_goes_on_after_kills(calm: Job, stopped: tuple[Job, dict[str, Any]]) -> None:
+def test_the_hold_out_curve_continues_after_kills(calm: Job, stopped: tuple[Job, dict[str, Any]]) -> None:
     assert [point["step"] for point in curve(stopped[0])] == sorted(evaluation_steps(STEPS))
     for there, here in zip(curve(calm), curve(stopped[0]), strict=True):
         assert here["value"] == pytest.approx(there["value"], rel=TOLERANCE)

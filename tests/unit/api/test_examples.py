@@ -41,7 +41,7 @@ def test_an_example_shows_its_method(name: str, method: str) -> None:
     assert (found.training.method, found.training.preference is not None) == (method, True)
 
 
-def test_an_example_goes_on_from_the_guide() -> None:
+def test_an_example_continues_from_the_guide() -> None:
     adapter = rendered("continue.yaml").model.adapter
     assert adapter is not None
     assert adapter.job == rendered("guide.yaml").job.name

@@ -114,7 +114,7 @@ def test_a_stage_that_goes_back_is_wrong(change: Object) -> None:
     assert changed_wrongly(_job(None), later)
 
 
-def test_a_stage_that_goes_on_is_right() -> None:
+def test_a_stage_that_continues_is_right() -> None:
     for change in ({"state": "Succeeded"}, {"attempt": 2, "state": "Pending"}, {"state": "Failed"}):
         later = _job(None)
         later["status"]["stages"][0] |= change
@@ -132,7 +132,7 @@ def _opened_again(job: Object) -> Object:
     return {**job, "spec": {"retryGeneration": 1}}
 
 
-def test_a_failed_job_that_is_opened_again_may_go_on() -> None:
+def test_a_failed_job_that_is_opened_again_may_continue() -> None:
     again = _job(None, retryGeneration=1, startTime="2026-01-01T00:09:00Z")
     assert changed_wrongly(_job("Failed"), again) == []
     assert changed_wrongly(_job("Failed"), _job(None))

@@ -35,7 +35,7 @@ def world() -> World:
     return World()
 
 
-def test_the_clock_goes_on_and_only_forward() -> None:
+def test_the_clock_continues_and_only_forward() -> None:
     before = boot_seconds()
     assert boot_seconds() >= before > 0
 

@@ -357,7 +357,7 @@ def test_nothing_is_written_of_a_pod_that_has_ended_until_its_job_says_how(world
     assert (world.status, world.last_requeue) == (before, 5)
 
 
-def test_a_preempted_job_that_may_go_on_waits_for_its_next_pod(world: World) -> None:
+def test_a_preempted_job_that_may_continue_waits_for_its_next_pod(world: World) -> None:
     to_train(world)
     pod = world.start_pod(world.live_job())
     world.run_pod(pod)

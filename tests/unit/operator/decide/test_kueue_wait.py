@@ -178,7 +178,7 @@ def test_after_an_eviction_that_is_over_a_job_is_about_to_start() -> None:
     assert why(JOB, [found], MINUTE) is None
 
 
-def test_a_job_that_somebody_suspended_says_how_to_let_it_go_on() -> None:
+def test_a_job_that_somebody_suspended_says_how_to_resume_it() -> None:
     job = {"metadata": {"name": "coach-train-0", "labels": {}}}
     assert "Set spec.suspend of that Job to false" in str(why(job, None, MINUTE))
 

@@ -124,14 +124,14 @@ def test_a_gate_is_missed_without_a_verdict(evaluation: EvaluationStatus | None)
     assert trained(evaluation, {"onMiss": "Fail"}).status["failure"]["reason"] == "GateMissed"
 
 
-def test_a_gate_that_is_passed_lets_the_job_go_on() -> None:
+def test_a_gate_that_is_passed_lets_the_job_continue() -> None:
     world = trained(BETTER, {"onMiss": "Fail"})
     world.run()
     assert world.status["phase"] == "Succeeded"
     assert "GateMissed" not in events(world)
 
 
-def test_a_gate_that_only_warns_tells_it_once_and_goes_on() -> None:
+def test_a_gate_that_only_warns_says_so_once_and_continues() -> None:
     world = trained(WORSE, {"onMiss": "Warn"})
     world.run()
     assert world.status["phase"] == "Succeeded"

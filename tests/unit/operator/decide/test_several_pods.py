@@ -256,7 +256,7 @@ def test_a_quota_with_room_for_one_pod_is_reported() -> None:
     assert ready(world)[0] == "QuotaExceeded"
 
 
-def test_the_time_to_start_goes_on_until_the_last_pod_runs() -> None:
+def test_the_time_to_start_continues_until_the_last_pod_runs() -> None:
     world = to_train(startDeadlineSeconds=600)
     pods = started(world)
     world.run_pod(pods[0])

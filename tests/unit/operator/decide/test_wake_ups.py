@@ -211,7 +211,7 @@ def test_a_deletion_that_the_watches_missed_is_found_when_they_start_again() -> 
     assert [j["metadata"]["name"] for j in world.jobs] == ["coach-00001-prepare-1"]
 
 
-def test_the_time_that_a_job_is_kept_goes_on_after_an_edit_with_no_news_at_all() -> None:
+def test_the_time_that_a_job_is_kept_continues_after_an_edit_with_no_news_at_all() -> None:
     world = World(spec(ttlSecondsAfterFinished=3600))
     world.reconcile()
     world.run(64, "")

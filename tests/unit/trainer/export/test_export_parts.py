@@ -24,7 +24,7 @@ LAYOUT = JobLayout("gym", "coach", "1")
 MADE = Made(run_id="a" * 64, adapter_sha256="b" * 64, trainer="c")
 
 
-def test_the_caller_goes_on_while_a_file_is_uploaded() -> None:
+def test_the_caller_continues_while_a_file_is_uploaded() -> None:
     free = threading.Event()
     with Uploader(lambda percent: None) as uploader:
         uploader.start(1, lambda progress: assert_set(free))

@@ -52,7 +52,7 @@ def plan(**training: object) -> TrainingPlan:
     return render(FineTuneJob.model_validate(JOB | {"spec": JOB["spec"] | {"training": training}}), Defaults()).training
 
 
-def test_the_log_says_what_was_too_large_and_how_it_goes_on() -> None:
+def test_the_log_says_what_was_too_large_and_how_it_continues() -> None:
     said = memory_fallback.stepped_down(plan(), SHORTAGE, MemorySettings(4, "Standard"), MemorySettings(2, "Standard"))
     assert said == (
         "microBatchSize 4 with gradientCheckpointing Standard needs more than 23500 MiB of GPU memory and NVIDIA L4 "

@@ -27,7 +27,7 @@ def losses(*, look: bool) -> list[float]:
     return found
 
 
-def test_training_goes_on_with_the_same_losses() -> None:
+def test_training_continues_with_the_same_losses() -> None:
     assert losses(look=True) == losses(look=False)
 
 
@@ -39,7 +39,7 @@ def test_a_module_that_was_not_training_is_not_afterwards() -> None:
     assert [module.training for module in model] == [False, True]
 
 
-def test_the_other_random_numbers_go_on_too() -> None:
+def test_the_other_random_numbers_continue_too() -> None:
     def drawn(*, look: bool) -> tuple[float, float]:
         random.seed(1)
         np.random.seed(1)

@@ -95,7 +95,7 @@ def test_checkpoints_by_time() -> None:
     assert saves(Run(Cadence(10, None)), 9) == [3, 6, 9]
 
 
-def test_the_count_goes_on_where_it_was_resumed() -> None:
+def test_the_count_continues_where_it_was_resumed() -> None:
     assert saves(Run(Cadence(None, 3), done=2), 7) == [5, 8]
 
 

@@ -142,7 +142,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return found
 
 
-def goes_on_until(clock: Clock, condition: Callable[[], Any]) -> None:
+def continues_until(clock: Clock, condition: Callable[[], Any]) -> None:
     """Let time pass, a second at each look."""
 
     def looked() -> Any:
@@ -304,7 +304,7 @@ def test_a_pod_that_falls_silent_is_lost(pods: Pods, clock: Clock, monkeypatch: 
     pods.tell(end="wait")
     lost = pods.start(0)
     until(lambda: pods.stage.started)
-    goes_on_until(clock, lost.done)
+    continues_until(clock, lost.done)
     assert failure(ended(lost)) == (75, "training stopped because it lost contact with node 1 of 2")
     assert not any(running(one["pid"]) for one in pods.stage.started)
 
@@ -317,7 +317,7 @@ def test_the_leader_that_cannot_be_reached_any_more_is_lost(
     futures = [pods.start(0), pods.start(1)]
     until(lambda: len(pods.stage.started) == 2)
     pods.table.cut_off.add(1)
-    goes_on_until(clock, lambda: all(future.done() for future in futures))
+    continues_until(clock, lambda: all(future.done() for future in futures))
     assert failure(ended(futures[1])) == (75, "training stopped because it lost contact with the leading pod")
     assert failure(ended(futures[0])) == (75, "training stopped because it lost contact with node 1 of 2")
 

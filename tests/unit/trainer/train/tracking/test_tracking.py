@@ -341,7 +341,7 @@ def history(url: str, run: Any, name: str) -> list[tuple[int, float]]:
 
 
 @pytest.mark.timeout(600)
-def test_a_resumed_run_goes_on_in_the_same_mlflow_run(tmp_path: Path, server: str) -> None:
+def test_a_resumed_run_continues_in_the_same_mlflow_run(tmp_path: Path, server: str) -> None:
     first = tracking.open(context_of(tmp_path, 0, server), PREPARED, 0)
     for step in range(1, 6):
         first.log(step, {"train/loss": float(step)})
