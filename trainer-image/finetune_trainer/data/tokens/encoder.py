@@ -15,7 +15,7 @@ from finetune_trainer.methods.rows import Row
 
 
 class _Fault(Exception):  # noqa: N818 - it never leaves this module
-    """Why a conversation cannot be learned, said of a template or of a row."""
+    """Why a conversation cannot be learned, worded for a template and for a row."""
 
     def __init__(self, of_template: str, of_row: str) -> None:
         super().__init__(of_template)
