@@ -56,6 +56,10 @@ test-trainer: programs venvs ## Train and export a real small model, and refuse 
 test-e2e: programs venvs ## Run whole jobs in real pods (root only)
 ifeq ($(ROOT),yes)
 	$(TRAINER)/python $(PYTEST) --timeout 1800 tests/cluster
+	# The images first, so that no test's time limit has to cover building gigabytes.
+	hack/base-image
+	hack/build-image operator
+	hack/build-image trainer
 	# All files at the same time, in one cluster: they wait for pods, most of the time.
 	$(TRAINER)/python $(PYTEST) --timeout 1800 --numprocesses 6 --dist loadfile tests/e2e
 else
