@@ -55,6 +55,18 @@ def demo_job(name: str, **changes: Any) -> dict[str, Any]:
     return job
 
 
+def tiny_job(name: str, model: str, *, steps: int, checkpoint_every: int, **changes: Any) -> dict[str, Any]:
+    """Return a job that trains the random model at the URI `model` and exports the adapter alone."""
+    settings: dict[str, Any] = {
+        "model__s3": {"uri": model},
+        "model__quantization": "None",
+        "training__maxSteps": steps,
+        "training__checkpoint": {"everySteps": checkpoint_every},
+        "export__gguf": [],
+    }
+    return demo_job(name, **settings, **changes)
+
+
 def create(platform: Platform, namespace: str, job: dict[str, Any]) -> str:
     """Apply a job and return its uid."""
     platform.kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(job))
@@ -84,11 +96,26 @@ def ready_with(platform: Platform, namespace: str, name: str, reason: str) -> di
     return ready if ready.get("reason") == reason else None
 
 
-def recorded_steps(platform: Platform, job: dict[str, Any]) -> list[int]:
-    """Return the step of each line of a run's metrics.jsonl."""
-    metadata = job["metadata"]
-    key = f"{metadata['namespace']}/{metadata['name']}/{job['status']['runId']}/metrics.jsonl"
-    return [json.loads(line)["step"] for line in platform.read(key).splitlines() if line]
+def has_checkpoint(platform: Platform, namespace: str, uid: str) -> bool:
+    """Say whether a complete checkpoint of the job with this uid is in the bucket."""
+    return any("complete.json" in key for key in platform.objects(f"{namespace}/.runs/{uid}/checkpoints/"))
+
+
+def metrics(platform: Platform, job: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what a finished run recorded of each step."""
+    return [json.loads(line) for line in platform.read(f"{_run(job)}/metrics.jsonl").splitlines() if line]
+
+
+def assert_resumed_once(platform: Platform, job: dict[str, Any], steps: int) -> None:
+    """Fail unless the second attempt continued from a checkpoint, and each step was recorded once."""
+    recorded = [line["step"] for line in metrics(platform, job)]
+    assert recorded == sorted(set(recorded)), "a step was recorded twice"
+    assert recorded[-1] == steps
+    assert "resum" in platform.read(f"{_run(job)}/logs/train-1.log").decode().lower()
+
+
+def _run(job: dict[str, Any]) -> str:
+    return f"{job['metadata']['namespace']}/{job['metadata']['name']}/{job['status']['runId']}"
 
 
 def stage(job: dict[str, Any], name: str) -> dict[str, Any]:

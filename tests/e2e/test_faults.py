@@ -1,7 +1,6 @@
 """A job whose operator, API server and trainer are killed while it runs: nothing is lost and nothing done twice."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -10,15 +9,16 @@ from local_platform.platform import Platform
 from .jobs import (
     DIAGNOSIS_SECONDS,
     Watch,
+    assert_resumed_once,
     create,
-    demo_job,
     finished,
+    has_checkpoint,
     kill_operator,
     kill_trainer,
     live_pods,
-    recorded_steps,
     restart,
     stage,
+    tiny_job,
     wait_for_stage,
 )
 
@@ -32,24 +32,15 @@ def test_job_survives_operator_kills_api_server_restart_and_kill_9_of_the_traine
     platform: Platform, namespace: str, random_model: str, watch: Callable[[str, str], Watch]
 ) -> None:
     pods = watch("pods", namespace)
-    changes: dict[str, Any] = {
-        "training__maxSteps": STEPS,
-        "training__checkpoint": {"everySteps": 20},
-        "export__gguf": [],
-    }
-    changes |= {"model__s3": {"uri": random_model}, "model__quantization": "None"}
-    uid = create(platform, namespace, demo_job("faults", **changes))
+    job = tiny_job("faults", random_model, steps=STEPS, checkpoint_every=20)
+    uid = create(platform, namespace, job)
     wait_for_stage(platform, namespace, "faults", "prepare")
     kill_operator(platform)
     wait_for_stage(platform, namespace, "faults", "train")
     (train_pod,) = live_pods(platform, namespace, "train")
     kill_operator(platform)
     restart("apiserver")
-    platform.wait(
-        "a checkpoint in the bucket",
-        lambda: any("complete.json" in k for k in platform.objects(f"{namespace}/.runs/{uid}/checkpoints/")),
-        DIAGNOSIS_SECONDS,
-    )
+    platform.wait("a checkpoint in the bucket", lambda: has_checkpoint(platform, namespace, uid), DIAGNOSIS_SECONDS)
     kill_trainer(train_pod["metadata"]["uid"])
     platform.wait("export's Job", lambda: has_job(platform, namespace, "export"), DIAGNOSIS_SECONDS)
     kill_operator(platform)
@@ -57,11 +48,7 @@ def test_job_survives_operator_kills_api_server_restart_and_kill_9_of_the_traine
     status = job["status"]
     assert status["phase"] == "Succeeded", status.get("failure")
     assert stage(job, "train")["attempt"] == 1
-    steps = recorded_steps(platform, job)
-    assert steps == sorted(set(steps)), "a step was recorded twice"
-    assert steps[-1] == STEPS
-    second = platform.read(f"{namespace}/faults/{status['runId']}/logs/train-1.log").decode()
-    assert "resum" in second.lower()
+    assert_resumed_once(platform, job, STEPS)
     adapters = [k for k in platform.objects(f"{namespace}/faults/") if k.endswith("adapter_model.safetensors")]
     assert len(adapters) == 1
     assert pods.most_live_at_once("train") == 1

@@ -10,13 +10,14 @@ from local_platform.platform import Platform
 from .jobs import (
     DIAGNOSIS_SECONDS,
     Watch,
+    assert_resumed_once,
     condition,
     create,
-    demo_job,
     finished,
+    has_checkpoint,
     live_pods,
-    recorded_steps,
     stage,
+    tiny_job,
     wait_for_stage,
 )
 
@@ -30,14 +31,9 @@ def test_a_suspended_job_saves_a_checkpoint_and_resumes_from_it(
     platform: Platform, namespace: str, random_model: str, watch: Callable[[str, str], Watch]
 ) -> None:
     pods = watch("pods", namespace)
-    changes: dict[str, Any] = {
-        "training__maxSteps": STEPS,
-        # The only checkpoint is the one that SIGTERM brings about.
-        "training__checkpoint": {"everySteps": STEPS},
-        "export__gguf": [],
-    }
-    changes |= {"model__s3": {"uri": random_model}, "model__quantization": "None"}
-    uid = create(platform, namespace, demo_job("paused", **changes))
+    # The only checkpoint is the one that SIGTERM brings about.
+    job = tiny_job("paused", random_model, steps=STEPS, checkpoint_every=STEPS)
+    uid = create(platform, namespace, job)
     wait_for_stage(platform, namespace, "paused", "train")
     platform.wait("some steps", lambda: (shown(platform, namespace).get("step") or 0) > 0, DIAGNOSIS_SECONDS)
     patch = ("patch", "ftj", "paused", "-n", namespace, "--type=merge", "-p")
@@ -48,17 +44,13 @@ def test_a_suspended_job_saves_a_checkpoint_and_resumes_from_it(
         DIAGNOSIS_SECONDS,
     )
     assert live_pods(platform, namespace, "train") == []
-    assert any("complete.json" in k for k in platform.objects(f"{namespace}/.runs/{uid}/checkpoints/"))
+    assert has_checkpoint(platform, namespace, uid)
     platform.kubectl(*patch, '{"spec": {"suspend": false}}')
     job = finished(platform, namespace, "paused")
     status = job["status"]
     assert status["phase"] == "Succeeded", status.get("failure")
     assert (stage(job, "train")["attempt"], stage(job, "train")["countedFailures"]) == (1, 0)
-    steps = recorded_steps(platform, job)
-    assert steps == sorted(set(steps)), "a step was recorded twice"
-    assert steps[-1] == STEPS
-    second = platform.read(f"{namespace}/paused/{status['runId']}/logs/train-1.log").decode()
-    assert "resum" in second.lower()
+    assert_resumed_once(platform, job, STEPS)
     assert pods.most_live_at_once("train") == 1
 
 
