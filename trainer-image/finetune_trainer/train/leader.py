@@ -14,7 +14,7 @@ from finetune_api.result import StageResult
 from finetune_api.status import Artifact, MemoryStatus
 from finetune_trainer import methods
 from finetune_trainer.data import step_order
-from finetune_trainer.errors import GuardError, Preempted, SettingsError
+from finetune_trainer.errors import Preempted, SettingsError
 from finetune_trainer.evaluation.curve import evaluation_steps, measurements
 from finetune_trainer.evaluation.evaluation import Evaluation
 from finetune_trainer.gpu import device as gpu_device
@@ -31,8 +31,8 @@ from finetune_trainer.runtime.context import Context
 from finetune_trainer.runtime.sigterm import StopRequested
 from finetune_trainer.sources.model import fetch_weights
 from finetune_trainer.storage.checksum import sha256_of
+from finetune_trainer.train import guards, tracking
 from finetune_trainer.train import record as training_record
-from finetune_trainer.train import tracking
 from finetune_trainer.train.checkpoints import BackgroundUpload, Checkpoints, Marker, checkpoint_folder
 from finetune_trainer.train.holdout_watch import HoldoutWatch
 from finetune_trainer.train.messages import STOPPED, Files, Run, Start
@@ -187,8 +187,8 @@ class Leader:
             len(rows), training.batch_size, training.seed, max_steps=training.max_steps, epochs=training.epochs
         )
         steps = methods.ordered(rows, list(chosen))
-        check_steps(len(steps), self.prepared)
-        check_rows(rows, self.prepared)
+        guards.check_steps(len(steps), self.prepared)
+        guards.check_rows(rows, self.prepared)
         return steps
 
     def _first_settings(self, weights: Path, rows: Sequence[Row], steps: Sequence[Sequence[int]]) -> MemorySettings:
@@ -286,7 +286,7 @@ class Leader:
                 self.checkpoint_step = upload.newest_step
         if self.context.stop.requested:
             raise Preempted(STOPPED)
-        check_end(trainer.state.global_step, len(steps), ended_early=watch.ended)
+        guards.check_end(trainer.state.global_step, len(steps), ended_early=watch.ended)
         return trainer, control
 
     def _build(
@@ -359,41 +359,6 @@ class Leader:
         started = time.monotonic()
         yield
         self.timings[part] = time.monotonic() - started
-
-
-def check_steps(steps: int, description: Prepared) -> None:
-    """Compare the number of optimizer steps with prepare's.
-
-    Raises:
-        GuardError: they differ.
-    """
-    if steps != description.total_steps:
-        raise GuardError(f"train would take {steps} optimizer steps and prepare counted {description.total_steps}")
-
-
-def check_rows(rows: Sequence[Row], description: Prepared) -> None:
-    """Check that every row that is not truncated ends on a stop token which is learned: else answers would not end.
-
-    Raises:
-        GuardError: a row does not.
-    """
-    stops = set(description.stop_token_ids)
-    endless = sum(not row.ends_on(stops) for row in rows)
-    if endless > description.dataset.truncated:
-        raise GuardError(
-            f"{endless} of {len(rows)} rows do not end on a learned stop token, and prepare truncated only "
-            f"{description.dataset.truncated}"
-        )
-
-
-def check_end(step: int, total_steps: int, *, ended_early: bool) -> None:
-    """Check that the trainer library trained all steps.
-
-    Raises:
-        GuardError: it ended before, and not by early stopping.
-    """
-    if step != total_steps and not ended_early:
-        raise GuardError(f"training ended after step {step} of {total_steps}")
 
 
 def _shape(weights: Path) -> Shape | None:
