@@ -14,8 +14,8 @@ from pathlib import Path
 from benchmarks.control_plane import pods
 
 from local_platform import control_plane
+from local_platform.chart import OPERATOR_NAMESPACE
 from local_platform.control_plane import ControlPlane
-from local_platform.operator_process import NAMESPACE as OPERATOR_NAMESPACE
 from local_platform.operator_process import OperatorProcess, install
 
 NAMESPACE = "benchmark"

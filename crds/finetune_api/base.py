@@ -100,7 +100,9 @@ RelativePath = Annotated[
     ),
 ]
 ShortText = Annotated[str, Field(max_length=256)]
-Message = Annotated[str, Field(max_length=4096)]
+# Characters. Longer messages are cut.
+MAXIMUM_MESSAGE = 4096
+Message = Annotated[str, Field(max_length=MAXIMUM_MESSAGE)]
 Sha256 = Annotated[str, patterned(r"^[0-9a-f]{64}$", "must be 64 hexadecimal digits in lower case", max_length=64)]
 Timestamp = Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"})]
 _QUANTITY = r"^[0-9]+(\.[0-9]{1,3})?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"

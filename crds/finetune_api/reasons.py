@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from finetune_api.spec import START_DEADLINE_SECONDS
+from finetune_api.training_spec import HANG_TIMEOUT_SECONDS
+
 
 @dataclass(frozen=True)
 class Reason:
@@ -68,8 +71,8 @@ WAITING: dict[str, Reason] = {
 
 FAILURES: dict[str, Reason] = {
     "StartDeadlineExceeded": Reason(
-        "A pod did not start within `spec.startDeadlineSeconds` (default 1800), and the cause is unknown. If the cause "
-        "is known, the failure has its reason instead.",
+        f"A pod did not start within `spec.startDeadlineSeconds` (default {START_DEADLINE_SECONDS}), and the cause is "
+        "unknown. If the cause is known, the failure has its reason instead.",
         "Check the pod's events, or raise the field.",
     ),
     "DeadlineExceeded": Reason(
@@ -88,7 +91,7 @@ FAILURES: dict[str, Reason] = {
         "The model was not found, or cannot be trained or converted.", "Check repository, revision and path."
     ),
     "StorageUnavailable": Reason(
-        "The S3 server or the hub did not answer, also after retries.",
+        "The S3 server or the hub did not answer, even after retries.",
         "Check endpoint, DNS, proxy and CA bundle.",
     ),
     "InternalError": Reason(
@@ -116,8 +119,9 @@ FAILURES: dict[str, Reason] = {
         "Have the node repaired; the next attempt avoids it.",
     ),
     "Hung": Reason(
-        "Training made no step and no other progress for `spec.training.hangTimeoutSeconds` (default 1800) and was "
-        "ended; the log has the stack of each thread. Counted; the next attempt continues from the last checkpoint.",
+        "Training made no step and no other progress for `spec.training.hangTimeoutSeconds` (default "
+        f"{HANG_TIMEOUT_SECONDS}) and was ended; the log has the stack of each thread. Counted; the next attempt "
+        "continues from the last checkpoint.",
         "If single steps take longer than that, raise the field. Otherwise check node and network.",
     ),
     "OOMKilled": Reason(
@@ -191,7 +195,7 @@ COURSE: dict[str, Reason] = {
     ),
     "NotEnoughEvidence": Reason(
         "The hold-out rows cannot tell whether the result is better.",
-        "Add examples, train longer, or keep more rows aside (`dataset.holdout`).",
+        "Add examples, train longer, or hold out more rows (`dataset.holdout`).",
     ),
 }
 

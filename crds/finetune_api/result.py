@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter
 
-from finetune_api.base import Message, Model, Sha256, ShortText
+from finetune_api.base import MAXIMUM_MESSAGE, Message, Model, Sha256, ShortText
 from finetune_api.spec import Stage
 from finetune_api.status import (
     Artifact,
@@ -24,7 +24,6 @@ MAXIMUM_TERMINATION_BYTES = 4096
 # The limit of `message` in JSON. What is always kept besides it (stage, codes, reason, run id, folder, verdict) takes
 # less than 1,600 bytes.
 _MAXIMUM_MESSAGE_BYTES = 2400
-_MAXIMUM_MESSAGE_CHARACTERS = 4096
 _OUTCOME = ("stage", "exitCode", "reason", "message", "runId", "checkpointStep", "reusedFrom")
 _FIGURES = ("holdoutLossBase", "holdoutLossTuned", "standardError", "verdict")
 _LARGEST_STEP = 2**63 - 1
@@ -37,7 +36,7 @@ def _as_message(value: Any) -> Any:
     """Cut text that is too long and replace invalid Unicode: an unreadable failure would be worse."""
     if not isinstance(value, str):
         return value
-    return value.encode("utf-8", "replace").decode("utf-8")[:_MAXIMUM_MESSAGE_CHARACTERS]
+    return value.encode("utf-8", "replace").decode("utf-8")[:MAXIMUM_MESSAGE]
 
 
 class StageResult(Model):

@@ -25,6 +25,7 @@ from finetune_api.training_spec import BATCH_SIZE
 from finetune_api.training_spec import Method as Method
 from finetune_api.training_spec import TrainingSpec as TrainingSpec
 
+START_DEADLINE_SECONDS = 1800
 Stage = Literal["prepare", "train", "export"]
 STAGES: tuple[Stage, ...] = ("prepare", "train", "export")
 GGUFType = Literal[
@@ -251,7 +252,7 @@ class FineTuneJobSpec(Model):
         description="true: the pod ends, after train has saved a checkpoint, and nothing is started. false: continue.",
     )
     start_deadline_seconds: int = Field(
-        1800,
+        START_DEADLINE_SECONDS,
         ge=1,
         le=2_592_000,
         description="How long the pod of a stage may take to start before the job fails. "

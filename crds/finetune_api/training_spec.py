@@ -15,12 +15,23 @@ CHECKPOINT_SECONDS = 300
 WARMUP_STEPS = 5
 # Preference losses move a model far more per step than the plain loss. These are TRL's defaults, except for SFT, which
 # has that of the well-known notebook recipe (examples/guide.yaml).
+HANG_TIMEOUT_SECONDS = 1800
 LEARNING_RATES: dict[Method, str] = {
     "SFT": "2e-4",
     "DPO": "5e-6",
     "ORPO": "8e-6",
     "KTO": "5e-6",
 }
+
+
+def _learning_rates() -> str:
+    """Return each default with its methods, as descriptions have it."""
+    methods: dict[str, list[str]] = {}
+    for method, rate in LEARNING_RATES.items():
+        methods.setdefault(rate, []).append(method)
+    return ", ".join(f"{rate} for {' and '.join(names)}" for rate, names in methods.items())
+
+
 _BATCH = f"(has(self.batchSize) ? self.batchSize : {BATCH_SIZE})"
 
 
@@ -170,9 +181,7 @@ class TrainingSpec(Model):
     epochs: int | None = Field(None, ge=1, le=1000, description="Passes over all examples, instead of maxSteps.")
     learning_rate: Decimal | None = Field(
         None,
-        description='In quotes, such as "2e-4". '
-        f"Left out: {LEARNING_RATES['SFT']} for SFT, {LEARNING_RATES['DPO']} for DPO and KTO, "
-        f"{LEARNING_RATES['ORPO']} for ORPO.",
+        description=f'In quotes, such as "2e-4". Left out: {_learning_rates()}.',
         json_schema_extra=decimal_range("(value > 0.0 && value <= 1.0)", "must be above 0 and at most 1"),
     )
     learning_rate_schedule: Literal["Linear", "Cosine", "Constant"] = Field(
@@ -232,7 +241,7 @@ class TrainingSpec(Model):
     seed: int = Field(3407, ge=0, le=2_147_483_647, description="The same seed gives the same order of examples.")
     checkpoint: Checkpoint = Checkpoint()
     hang_timeout_seconds: int = Field(
-        1800,
+        HANG_TIMEOUT_SECONDS,
         ge=60,
         le=86400,
         description="An attempt without a step or other progress for this long is ended, and the next one continues "

@@ -45,7 +45,7 @@ class Program:
     tags: str = ""
     cgo: bool = False
     headers: tuple[Header, ...] = ()
-    # The version of the published module, and folders in it to keep beside the program: manifests to install it by.
+    # The path of the published module, and folders in it to keep beside the program: manifests to install it by.
     module: str = ""
     folders: tuple[str, ...] = ()
 
@@ -150,7 +150,6 @@ BENCH = (
 GROUPS = {
     "control-plane": CONTROL_PLANE,
     "all": CONTROL_PLANE + NODE,
-    "interop": INTEROP,
     "bench": BENCH,
     **{program.name: (program,) for program in INTEROP},
 }

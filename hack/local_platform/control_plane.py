@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api import GROUP, PLURAL
+from local_platform.commands import ROOT
 from local_platform.rest import Rest
 
-ROOT = Path(__file__).resolve().parents[2]
 CRD = ROOT / "crds" / f"{GROUP}_{PLURAL}.yaml"
 _CLUSTER = ROOT / "hack" / "cluster"
 

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 import yaml
 
-from local_platform.control_plane import ROOT, ControlPlane
+from local_platform.chart import OPERATOR_NAMESPACE, RELEASE
+from local_platform.commands import ROOT
+from local_platform.control_plane import ControlPlane
 
-RELEASE = "finetune-operator"
-NAMESPACE = "finetune-system"
-SERVICE_HOST = f"{RELEASE}.{NAMESPACE}.svc"
+SERVICE_HOST = f"{RELEASE}.{OPERATOR_NAMESPACE}.svc"
 
 # A wait this long ends only in a failure.
 PATIENCE_SECONDS = 120.0

@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from local_platform import smollm2
+from local_platform.chart import OPERATOR_NAMESPACE, RELEASE
 from local_platform.commands import ROOT, PlatformError, Say, Step, run, side_by_side
 
 CLUSTER = ROOT / "hack/cluster"
-OPERATOR_NAMESPACE = "finetune-system"
-RELEASE = "finetune-operator"
-MODEL_FOLDER = "smollm2-135m-instruct"
 BUCKETS = ("models", "data", "results")
 # Whether the trainer's libraries are in this environment; else its image has them.
 _HAS_LIBRARIES = importlib.util.find_spec("torch") is not None
@@ -211,20 +209,10 @@ def _seed(platform: Platform) -> None:
     for bucket in BUCKETS:
         if bucket not in {b["Name"] for b in s3.list_buckets()["Buckets"]}:
             s3.create_bucket(Bucket=bucket)
-    there = platform.objects(f"{MODEL_FOLDER}/", "models")
     folder = smollm2.model_dir() if _HAS_LIBRARIES else smollm2.folder()
+    there = platform.objects(f"{smollm2.NAME}/", "models")
     for path in sorted(folder.iterdir()):
-        key = f"{MODEL_FOLDER}/{path.name}"
+        key = f"{smollm2.NAME}/{path.name}"
         if path.is_file() and there.get(key) != path.stat().st_size:
             s3.upload_file(str(path), "models", key)
     s3.upload_file(str(ROOT / "examples/coach.jsonl"), "data", "coach.jsonl")
-
-
-def main() -> None:
-    """Bring the platform up and print how to use it."""
-    platform = bring_up(lambda line: print(line, flush=True))
-    sys.stdout.write("".join(f"export {k}={shlex.quote(v)}\n" for k, v in platform.env.items()))
-
-
-if __name__ == "__main__":
-    main()

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from local_cluster.layout import cache
 
-_NAME = "smollm2-135m-instruct"
+NAME = "smollm2-135m-instruct"
 
 
 def folder() -> Path:
     """Return where the model's folder is in the cache, or will be."""
-    return cache() / "models" / _NAME
+    return cache() / "models" / NAME
 
 
 def is_made(target: Path | None = None) -> bool:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -58,5 +59,7 @@ def ask_gguf(folder: Path, file: str, question: str) -> str:
 
 
 if __name__ == "__main__":
+    # Whoever stops the steps of a demo stops this too: clean up as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     make_model()
     sys.stdout.write(f"{smollm2.folder()}\n")

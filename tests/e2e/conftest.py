@@ -73,7 +73,7 @@ def namespace(platform: SturdyPlatform, request: pytest.FixtureRequest) -> Itera
     platform.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait")
     platform.namespace(name)
     yield name
-    platform.kubectl("delete", "namespace", name, "--wait=false")
+    platform.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
 
 @pytest.fixture

@@ -13,7 +13,9 @@ from typing import Any
 
 import yaml
 
-from local_platform.platform import OPERATOR_NAMESPACE, ROOT, Platform, PlatformError, run
+from local_platform.chart import OPERATOR_NAMESPACE
+from local_platform.commands import ROOT, PlatformError, run
+from local_platform.platform import Platform
 
 # More than any job takes on a busy machine, and less than the test may take.
 FINISH_SECONDS = 1500
@@ -79,14 +81,14 @@ def condition(job: dict[str, Any], kind: str) -> dict[str, Any]:
     return next((c for c in job.get("status", {}).get("conditions", []) if c["type"] == kind), {})
 
 
-def finished(platform: Platform, namespace: str, name: str, seconds: float = FINISH_SECONDS) -> dict[str, Any]:
+def finished(platform: Platform, namespace: str, name: str) -> dict[str, Any]:
     """Wait until a job is finished and return it."""
 
     def done() -> dict[str, Any] | None:
         job = platform.job(namespace, name)
         return job if condition(job, "Finished").get("status") == "True" else None
 
-    job: dict[str, Any] = platform.wait(f"{namespace}/{name} is finished", done, seconds)
+    job: dict[str, Any] = platform.wait(f"{namespace}/{name} is finished", done, FINISH_SECONDS)
     return job
 
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from local_platform.platform import OPERATOR_NAMESPACE, RELEASE, Platform, PlatformError, secret
+from local_platform.chart import OPERATOR_NAMESPACE, RELEASE
+from local_platform.platform import Platform, PlatformError, secret
 
 from .jobs import DIAGNOSIS_SECONDS, condition, create, demo_job, finished, ready_with
 
@@ -32,7 +33,7 @@ def test_bad_row_fails_with_its_line_number(platform: Platform, namespace: str) 
 
 
 def test_missing_secret_is_named_in_the_status(platform: Platform, namespace: str) -> None:
-    platform.kubectl("delete", "secret", "s3", "-n", namespace)
+    platform.kubectl("delete", "secret", "s3", "-n", namespace, "--ignore-not-found")
     create(platform, namespace, demo_job("no-secret"))
     ready = platform.wait(
         "the status says why", lambda: ready_with(platform, namespace, "no-secret", "SecretNotFound"), DIAGNOSIS_SECONDS

@@ -53,7 +53,7 @@ def test_job_survives_operator_kills_api_server_restart_and_kill_9_of_the_traine
     assert len(adapters) == 1
     assert pods.most_live_at_once("train") == 1
 
-    platform.kubectl("delete", "ftj", "faults", "-n", namespace, "--wait")
+    platform.kubectl("delete", "ftj", "faults", "-n", namespace, "--wait", "--ignore-not-found")
     platform.wait("no pod, Job or ConfigMap is left", lambda: not children(platform, namespace), DIAGNOSIS_SECONDS)
 
 

@@ -24,7 +24,7 @@ def test_recreated_job_never_has_two_live_train_pods(
     )
     assert "example.com/none" in ready["message"]
     # Foreground deletion would hide the race: the new job is there before the old one's pods are gone.
-    platform.kubectl("delete", "ftj", "again", "-n", namespace, "--cascade=background", "--wait")
+    platform.kubectl("delete", "ftj", "again", "-n", namespace, "--cascade=background", "--wait", "--ignore-not-found")
     create(platform, namespace, job)
     platform.wait(
         "the new job's train pod",

@@ -8,8 +8,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from local_platform.chart import OPERATOR_NAMESPACE
 from local_platform.control_plane import running
-from local_platform.operator_process import NAMESPACE, install
+from local_platform.operator_process import install
 from tests.faults import __doc__ as about
 from tests.faults import broken
 from tests.faults.run import Options, run
@@ -48,7 +49,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     print(f"seed {seed}; logs are in {folder}", flush=True)
     with running(f"f{os.getpid()}") as plane:
-        installed = install(plane, folder, NAMESPACE)
+        installed = install(plane, folder, OPERATOR_NAMESPACE)
         setup = Options(
             seed=seed,
             faults=schedule(seed, options.faults, options.pause),

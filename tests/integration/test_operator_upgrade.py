@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from finetune_api.plan import PLAN_VERSION
-from local_platform.control_plane import CRD, ROOT, ControlPlane
+from local_platform.commands import ROOT
+from local_platform.control_plane import CRD, ControlPlane
 from local_platform.operator_process import Installed, OperatorProcess, eventually, install, upgrade
 from tests.support.fake_kubelet import World
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from finetune_api.spec import Stage
-from local_platform.control_plane import ROOT, ControlPlane
+from local_platform.commands import ROOT
+from local_platform.control_plane import ControlPlane
 from local_platform.operator_process import OperatorProcess, eventually
 from tests.support.control_plane import control_plane as control_plane
 from tests.support.fake_kubelet import Object, World

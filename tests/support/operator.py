@@ -4,14 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from local_platform.chart import OPERATOR_NAMESPACE
 from local_platform.control_plane import ControlPlane
-from local_platform.operator_process import NAMESPACE, Installed, OperatorProcess, eventually, install
+from local_platform.operator_process import Installed, OperatorProcess, eventually, install
 
 
 @pytest.fixture(scope="session")
 def installed(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """The chart as it is installed for all namespaces."""
-    return install(control_plane, tmp_path_factory.mktemp("installed"), NAMESPACE)
+    return install(control_plane, tmp_path_factory.mktemp("installed"), OPERATOR_NAMESPACE)
 
 
 # The operator that the tests of a session share, once there is one.

@@ -1,4 +1,4 @@
-"""What to do when the API server refuses to create a stage's Job, because of a quota, a policy or a webhook.
+"""What to do when the API server refuses a stage's Job or what it needs, because of a quota, a policy or a webhook.
 
 The cause may go away, so the operator tries again until the start deadline.
 """

@@ -9,6 +9,7 @@ https://kubernetes.io/docs/concepts/workloads/controllers/job/#suspending-a-job
 from collections.abc import Sequence
 from datetime import datetime
 
+from finetune_api.base import MAXIMUM_MESSAGE
 from finetune_api.spec import FineTuneJobSpec, Stage
 from finetune_api.status import Failure, FineTuneJobStatus
 from finetune_operator.clock import format_time, parse_time
@@ -18,7 +19,6 @@ from finetune_operator.decide.observation import Object
 
 START_DEADLINE_EXCEEDED = "StartDeadlineExceeded"
 DEADLINE_EXCEEDED = "DeadlineExceeded"
-_MAXIMUM_MESSAGE = 4096
 
 
 def admitted_since(job: Object) -> str | None:
@@ -86,7 +86,7 @@ def not_started(found: Diagnosis | None, stage: Stage, spec: FineTuneJobSpec) ->
         )
         return Failure(stage=stage, reason=START_DEADLINE_EXCEEDED, message=message)
     end = f" The {stage} pod did not start within {limit} s; if it needs longer, raise spec.startDeadlineSeconds."
-    return Failure(stage=stage, reason=found.reason, message=found.message[: _MAXIMUM_MESSAGE - len(end)] + end)
+    return Failure(stage=stage, reason=found.reason, message=found.message[: MAXIMUM_MESSAGE - len(end)] + end)
 
 
 def seconds_to_start(job: Object, pods: Sequence[Object], spec: FineTuneJobSpec, now: datetime) -> float | None:

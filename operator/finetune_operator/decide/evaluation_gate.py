@@ -9,7 +9,7 @@ from finetune_operator.decide.remedies import RECREATE
 GATE_MISSED = "GateMissed"
 _NEXT = {
     "Worse": "Lower training.learningRate, train fewer steps, or check the examples",
-    "NotEnoughEvidence": "Add examples, train longer, or keep more rows aside (dataset.holdout)",
+    "NotEnoughEvidence": "Add examples, train longer, or hold out more rows (dataset.holdout)",
 }
 _NO_VERDICT = "the hold-out rows gave no verdict"
 

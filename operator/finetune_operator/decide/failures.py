@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from finetune_api import exit_codes
+from finetune_api.base import MAXIMUM_MESSAGE
 from finetune_api.exit_codes import ExitCode
 from finetune_api.status import Failure, StageStatus
 from finetune_operator.decide.attempts import Ended
@@ -193,4 +194,4 @@ def _sentence(text: str) -> str:
 
 
 def _cut(text: str) -> str:
-    return text[:4096]
+    return text[:MAXIMUM_MESSAGE]

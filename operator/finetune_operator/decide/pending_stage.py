@@ -123,7 +123,7 @@ def fail_without_plan(found: PendingStage) -> Decision | None:
 
 
 def wait_for_admission(found: PendingStage) -> Decision | None:
-    """The API server refused to create the Job in this pass; it may accept it later."""
+    """The API server refused to create the Job, or what it needs, in this pass; it may accept it later."""
     if not found.this.observation.refusal:
         return None
     refusal = admission_refusal.wait(found.this, found.stage, found.spec, found.this.observation.refusal)

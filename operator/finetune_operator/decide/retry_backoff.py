@@ -2,12 +2,12 @@
 
 from datetime import datetime, timedelta
 
+from finetune_api.base import MAXIMUM_MESSAGE
 from finetune_api.status import StageStatus
 from finetune_operator.clock import format_time, parse_time
 from finetune_operator.decide import attempts, failures, status
 
 RETRY_BACKOFF = "RetryBackoff"
-_MAXIMUM_MESSAGE = 4096
 
 
 def seconds_left(stage: StageStatus, now: datetime) -> float:
@@ -19,7 +19,7 @@ def reason_and_message(stage: StageStatus, now: datetime) -> tuple[str, str]:
     """Return the reason and message of Ready until the next attempt starts."""
     if stage.last_failure and stage.completion_time and _start_time(stage) > now:
         when = format_time(_start_time(stage))
-        return RETRY_BACKOFF, f"{stage.name} is retried after {when}: {stage.last_failure.message}"[:_MAXIMUM_MESSAGE]
+        return RETRY_BACKOFF, f"{stage.name} is retried after {when}: {stage.last_failure.message}"[:MAXIMUM_MESSAGE]
     return status.ACTIVE_PHASES[stage.name], attempts.about_to_start(stage)
 
 

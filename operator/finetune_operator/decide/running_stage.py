@@ -6,7 +6,7 @@ another Job, and with it more time.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 
@@ -46,7 +46,9 @@ class RunningStage:
     @cached_property
     def job(self) -> Object:
         """The Job of the present attempt."""
-        return next(j for j in self.this.observation.jobs if j["metadata"]["name"] == self.stage.job_name)
+        found = job_and_pod.named(self.this.observation.jobs, self.stage.job_name or "")
+        assert found is not None  # a running stage without its Job has ended
+        return found
 
     @cached_property
     def pods(self) -> list[Object]:
@@ -127,8 +129,7 @@ def let_pods_run(found: RunningStage) -> Decision | None:
     message = attempts.is_running(found.stage)
     if compute_edit.is_later(found.job, found.spec, found.stage):
         this, message = compute_edit.announce(found.this, message)
-        phase = status.ACTIVE_PHASES[found.stage.name]
-        return this.in_progress(phase, message, requeue_after=found.seconds_active, actions=found.upkeep)
+        found = replace(found, this=this)
     return found.in_progress(message, found.seconds_active)
 
 

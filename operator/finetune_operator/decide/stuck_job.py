@@ -42,7 +42,7 @@ def recreate(this: Pass, job: Object, stage: StageStatus, actions: Sequence[Acti
 
 
 def lost(stage: StageStatus) -> Verdict:
-    """Return what a stuck Job means for its stage: how the attempt ended is not known, so it is not counted."""
+    """Return what a stuck Job means for its stage: the Job never says how it ended, so the attempt is not counted."""
     message = f"The {stage.name} pod was lost, and its Job was not marked Failed; the next attempt resumes."
     failure = Failure(stage=stage.name, reason="PodLost", message=message)
     return Verdict(failure, counted=False, report_only=bool(stage.report_only))

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from local_platform.control_plane import ROOT, ControlPlane
+from local_platform.commands import ROOT
+from local_platform.control_plane import ControlPlane
 
 CHART = str(ROOT / "charts" / "finetune-operator")
 ACCOUNT = "system:serviceaccount:ops:rel-finetune-operator"

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from local_platform.control_plane import ROOT, ControlPlane
+from local_platform.commands import ROOT
+from local_platform.control_plane import ControlPlane
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem)
