@@ -58,7 +58,7 @@ def demo_job(name: str, **changes: Any) -> dict[str, Any]:
 
 
 def tiny_job(name: str, model: str, *, steps: int, checkpoint_every: int, **changes: Any) -> dict[str, Any]:
-    """Return a job that trains the random model at the URI `model` and exports the adapter alone."""
+    """Return a job that trains the random model at the URI `model`; unless a change says so, there is no GGUF."""
     settings: dict[str, Any] = {
         "model__s3": {"uri": model},
         "model__quantization": "None",
@@ -66,7 +66,7 @@ def tiny_job(name: str, model: str, *, steps: int, checkpoint_every: int, **chan
         "training__checkpoint": {"everySteps": checkpoint_every},
         "export__gguf": [],
     }
-    return demo_job(name, **settings, **changes)
+    return demo_job(name, **settings | changes)
 
 
 def create(platform: Platform, namespace: str, job: dict[str, Any]) -> str:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from local_platform.smollm2 import model_dir
-from tests.e2e import served as served_job
-from tests.e2e.served import Served
+from tests.training import served as served_job
+from tests.training.served import Served
 
 
 @pytest.fixture(scope="session")
@@ -19,5 +19,5 @@ def tokenizer() -> Any:
 
 @pytest.fixture(scope="session")
 def served() -> Served:
-    """The result of a job on the cluster that learned one answer."""
+    """The result of a job that learned one answer."""
     return served_job.result()

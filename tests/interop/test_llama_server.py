@@ -12,9 +12,9 @@ from finetune_trainer.data.tokens import chat_template
 from finetune_trainer.export.gguf import convert as gguf_convert
 from finetune_trainer.prepare import template_choice
 from local_cluster.layout import cache
-from tests.e2e.served import GGUFS, LEARNED, Served, base_gguf, messages
 from tests.support import llama_server, tiny_model
 from tests.support.tokenizer_families import FAMILIES, Family
+from tests.training.served import GGUFS, LEARNED, Served, base_gguf, messages
 
 SYSTEM = "너는 헬스 코치다.\n짧게 답해라."
 QUESTIONS = ("스쿼트는?", "몇 번?")

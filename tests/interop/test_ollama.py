@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.served import GGUFS, LEARNED, QUESTION, SYSTEM, Served, base_gguf, messages
 from tests.support.ollama_server import Ollama, serve
+from tests.training.served import GGUFS, LEARNED, QUESTION, SYSTEM, Served, base_gguf, messages
 
 
 @pytest.fixture(scope="session")

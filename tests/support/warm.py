@@ -208,6 +208,11 @@ class Converter:
 
 def _convert(command: list[str], variables: dict[str, str], folder: Path, output: Any) -> NoReturn:
     _begin(variables)
+    if _forked:
+        import torch
+
+        # The stage may have worked with torch's thread pool, whose threads are not in this process.
+        torch.set_num_threads(1)
     os.chdir(folder)
     for descriptor in (1, 2):
         os.dup2(output.fileno(), descriptor)
