@@ -180,15 +180,22 @@ class EvaluationStatus(Model):
 
 
 class Parity(Model):
-    """How close a file is to the trained model, token by token, on rows that neither was trained on."""
+    """How a file predicts, token by token, on rows that were not trained on.
 
-    kl: SignedDecimal | None = Field(None, description="Mean KL divergence from the trained model, in nats per token.")
+    The F16 file and the adapter's GGUF are held against the trained model, the others against the F16 file.
+    """
+
+    kl: SignedDecimal | None = Field(None, description="Mean KL divergence from that model, in nats per token.")
     top1: SignedDecimal | None = Field(
         None, description="Share of tokens, 0 to 1, for which both have the same most likely token."
     )
     retained_gain: SignedDecimal | None = Field(
         None, description="Share of the gain of training that the file keeps. Left out if the gain is too small."
     )
+
+
+# Of the reason why a file is rejected, in characters.
+MAXIMUM_REJECTION = 512
 
 
 class Artifact(Model):
@@ -199,7 +206,11 @@ class Artifact(Model):
     path: Annotated[str, Field(max_length=512)] = Field(description="Relative to status.outputUri.")
     size_bytes: int
     sha256: Sha256
-    parity: Parity | None = Field(None, description="The comparison with the trained model.")
+    parity: Parity | None = Field(None, description="How it was found to predict.")
+    rejected: Annotated[str, Field(max_length=MAXIMUM_REJECTION)] | None = Field(
+        None,
+        description="Why it failed its proof. It is not published; path is where it is kept, or what it was made of.",
+    )
 
 
 class FineTuneJobStatus(Model):

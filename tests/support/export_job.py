@@ -16,12 +16,14 @@ from finetune_api.layout import JobLayout
 from finetune_api.result import StageResult
 from finetune_api.status import Artifact
 from finetune_trainer.evaluation.reference import Prompt, Reference
+from finetune_trainer.export.exact import gguf_weights, lora_tensors
 from finetune_trainer.export.gguf import check as gguf_check
 from finetune_trainer.export.gguf import convert as gguf_convert
 from finetune_trainer.export.gguf import imatrix
 from finetune_trainer.export.gguf import lora as lora_gguf
 from finetune_trainer.export.parity import check as parity_check
-from finetune_trainer.export.parity.check import Figures
+from finetune_trainer.export.parity.figures import Figures
+from finetune_trainer.export.rejected_file import RejectedFile
 from finetune_trainer.storage.folder import FileStore
 from tests.support import trainer_job
 from tests.support.trainer_job import TrainerJob
@@ -104,6 +106,8 @@ class QuickParts:
         patch.setattr(imatrix, "compute", self._importance)
         patch.setattr(parity_check, "check", self._check)
         patch.setattr(parity_check, "answers", self._answers)
+        for proof in (gguf_weights, lora_tensors):
+            patch.setattr(proof, "check", lambda *_: [])
 
     def _convert(self, model: Path, target: Path, gguf_type: str, *_: Any, **__: Any) -> None:
         self.calls.append(f"convert {gguf_type}")
@@ -132,13 +136,24 @@ class QuickParts:
                 file.write(data[start : start + step])
                 time.sleep(self.seconds / _WRITES)
 
-    def _check(self, path: Path, gguf_type: str, *_: Any, lora: Path | None = None, **__: Any) -> Figures:
-        gguf_type = gguf_type if lora is None else "LoRA"
+    def _check(self, name: str, path: Path, reference: Reference, *_: Any, **__: Any) -> tuple[Figures, Reference]:
+        gguf_type = name.split()[0] if name != "LoRA GGUF" else "LoRA"
         self.calls.append(f"prove {gguf_type}")
-        figures = Figures(top1=0.98765, nll=2.0, nll_base=3.0, nll_tuned=2.0, kl=0.00123)
         if gguf_type in self.refused:
-            raise parity_check.Rejected(f"the {gguf_type} file is not the model that was trained", figures)
-        return figures
+            raise RejectedFile(f"the {name} is not the model that was trained", {"top1": 0.98765})
+        figures = Figures(
+            top1=0.98765,
+            nll=2.0,
+            nll_base=3.0,
+            nll_model=2.0,
+            nll_own_base=3.0,
+            kl=0.00123,
+            tokens=400,
+            error=0.1,
+            gain_error=0.1,
+            own_gain_error=0.1,
+        )
+        return figures, reference
 
     def _answers(self, path: Path, prompts: list[Prompt], *_: Any, **__: Any) -> list[str]:
         return [f"{path.name}: {prompt.text}" for prompt in prompts]

@@ -8,13 +8,11 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from finetune_trainer.evaluation.reference import Reference
 from finetune_trainer.export.gguf import convert as gguf_convert
 from finetune_trainer.runtime.build_id import checksum
 from local_cluster.layout import cache
@@ -52,11 +50,6 @@ class Served:
         """The file of a type of `export.gguf`, or LoRA."""
         (found,) = (self.run / "gguf").glob(f"*-{kind}.gguf")
         return found
-
-    @cached_property
-    def reference(self) -> Reference:
-        """What its files were compared with."""
-        return Reference.model_validate_json((self.run / "prepared/reference.json").read_text())
 
     def prompt_ids(self) -> list[int]:
         """The ids that training begins the question with, by the tokenizer and the template beside the adapter."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from finetune_trainer.errors import ModelError
+from finetune_trainer.export.exact import gguf_weights
 from finetune_trainer.export.gguf import (
     check as gguf_check,
 )
@@ -26,6 +27,7 @@ from finetune_trainer.export.llama_cpp.api import file_type
 from finetune_trainer.model.adapter import WEIGHTS
 from local_cluster.layout import cache
 from tests.support import adapters, tiny_gguf, tiny_model
+from tests.support.tensors import rewrite
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(300), pytest.mark.usefixtures("converter")]
 TOKENS = list(range(100, 132))
@@ -71,6 +73,7 @@ def merged(folder: Path, base: Path, converter: None) -> Path:
         weight = name.removeprefix("base_model.model.").replace(".lora_A.", ".")
         delta = matrices[name.replace(".lora_A.", ".lora_B.")] @ matrices[name]
         weights[weight] = (weights[weight] + delta).astype(np.float16)
+    (target / "model.safetensors").unlink()
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
     gguf_convert.convert(target, folder / "merged.gguf", "F16", folder, ignore)
     return folder / "merged.gguf"
@@ -78,11 +81,8 @@ def merged(folder: Path, base: Path, converter: None) -> Path:
 
 def adapter(folder: Path, **config: Any) -> Path:
     """Write an adapter whose B A is added as it is."""
-    from safetensors.numpy import load_file, save_file
-
     adapters.write(folder, **config)
-    tensors = {name: (4 if "lora_B" in name else 1) * tensor for name, tensor in load_file(folder / WEIGHTS).items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    rewrite(folder / WEIGHTS, lambda tensors: tensors.update({n: 4 * t for n, t in tensors.items() if "lora_B" in n}))
     return folder
 
 
@@ -111,6 +111,7 @@ def test_the_adapters_gguf_beside_the_base_is_the_merged_model(
 def test_a_converted_file_passes_the_check_and_its_quantized_one_too(base: Path, f16: Path, tmp_path: Path) -> None:
     wanted = gguf_check.expected(base)
     head = gguf_check.check(f16, "F16", wanted)
+    assert gguf_weights.check(f16, base, lambda percent: None) == []
     small = tmp_path / "Q4_K_M.gguf"
     gguf_convert.quantize(f16, small, "Q4_K_M", ignore)
     gguf_check.check(small, "Q4_K_M", wanted, head)

@@ -3,16 +3,17 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from finetune_trainer.export import merge
-from finetune_trainer.export.gguf import convert as gguf_convert
-from finetune_trainer.export.parity import check as parity_check
-from finetune_trainer.export.parity.check import Rejected
+from finetune_trainer.export.exact import gguf_weights, merged_weights
+from finetune_trainer.export.rejected_file import RejectedFile
 from finetune_trainer.model.adapter import WEIGHTS
 from local_cluster.layout import cache
 from local_platform.smollm2 import model_dir
+from tests.support.tensors import rewrite
 
 from . import served
 from .conftest import LOADS_A_MODEL, Job
@@ -60,26 +61,24 @@ def test_added_to_the_weights_of_training(result: Served, tmp_path: Path) -> Non
     assert_proven(job, "Q8_0")
 
 
-def refuse(path: Path, result: Served) -> None:
-    with pytest.raises(Rejected, match="is not the model that was trained"):
-        parity_check.check(path, "F16", result.reference, None, trained_in_4bit=True, merge_base="Original")
-
-
-def test_a_file_of_the_base_is_refused(result: Served) -> None:
-    refuse(served.base_gguf(), result)
+def test_a_file_of_the_base_is_refused(result: Served, tmp_path: Path) -> None:
+    merge.merge(model_dir(), result.adapter, tmp_path / "merged", None, None, lambda percent: None)
+    with pytest.raises(RejectedFile, match="is not the one of the merged model"):
+        gguf_weights.check(served.base_gguf(), tmp_path / "merged", lambda percent: None)
 
 
 def test_a_scrambled_adapter_is_refused(result: Served, tmp_path: Path) -> None:
     import torch
-    from safetensors.torch import load_file, save_file
 
     adapter = shutil.copytree(result.adapter, tmp_path / "adapter")
-    tensors = load_file(adapter / WEIGHTS)
     generator = torch.Generator().manual_seed(1)
-    for name, tensor in tensors.items():
-        if "lora_B" in name:
-            tensors[name] = tensor[torch.randperm(len(tensor), generator=generator)].clone()
-    save_file(tensors, adapter / WEIGHTS)
+
+    def scramble(tensors: dict[str, Any]) -> None:
+        for name, tensor in tensors.items():
+            if "lora_B" in name:
+                tensors[name] = tensor[torch.randperm(len(tensor), generator=generator)].clone()
+
+    rewrite(adapter / WEIGHTS, scramble)
     merge.merge(model_dir(), adapter, tmp_path / "merged", None, None, lambda percent: None)
-    gguf_convert.convert(tmp_path / "merged", tmp_path / "scrambled.gguf", "F16", tmp_path, lambda percent: None)
-    refuse(tmp_path / "scrambled.gguf", result)
+    with pytest.raises(RejectedFile, match="with the adapter it must be"):
+        merged_weights.check(model_dir(), result.adapter, tmp_path / "merged", None, lambda percent: None)

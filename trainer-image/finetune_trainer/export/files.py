@@ -3,6 +3,7 @@
 A file gets its final name when it is complete, so that the next attempt can use the files of a killed one.
 """
 
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +34,8 @@ from finetune_trainer.storage.checksum import sha256_of
 _MERGED = "merged"
 # Written last.
 _WHOLE = "merged.whole"
+
+log = logging.getLogger(__name__)
 
 
 class ExportFiles:
@@ -124,7 +127,7 @@ class ExportFiles:
         """The merged model as 16-bit safetensors with configuration, tokenizer and template."""
         target, whole = self._folder / _MERGED, self._folder / _WHOLE
         if not whole.exists():
-            base, adapter_folder, original, loaded = self.base, self.adapter, self._original, self._loading()
+            base, adapter_folder, original, loaded = self.base, self.adapter, self._original, self.loading()
             with self._clock.part("merge", "Merging") as advance:
                 merge.merge(base, adapter_folder, target, original, loaded, advance)
             whole.touch()
@@ -138,7 +141,12 @@ class ExportFiles:
         with self._clock.part("fetch", "Downloading"):
             return fetch_original(self._context, self._prepared.original)
 
-    def _loading(self) -> base_weights.Loading | None:
+    @property
+    def weights(self) -> Path:
+        """The folder of the weights that the adapter is merged into."""
+        return self.base if self._original is None else self._original
+
+    def loading(self) -> base_weights.Loading | None:
         """How training loaded the model, if the adapter is merged into the weights as training saw them."""
         if self._prepared.merge_base != "Trained":
             return None
@@ -166,9 +174,6 @@ class ExportFiles:
             merged = self.merged()
             with self._clock.part("convert", "Converting") as advance:
                 gguf_convert.convert(merged, path, gguf_type, self._context.scratch, advance)
-        head = gguf_check.check(path, gguf_type, self._expected)
-        if gguf_type == "F16":
-            self._f16 = head
         return path
 
     def quantized(self, source: Path, gguf_type: GGUFType) -> Path:
@@ -178,8 +183,18 @@ class ExportFiles:
             importance = self._importance(source) if imatrix.needed(gguf_type) else None
             with self._clock.part("quantize", "Quantizing") as advance:
                 gguf_convert.quantize(source, path, gguf_type, advance, importance)
-        gguf_check.check(path, gguf_type, self._expected, self._f16)
         return path
+
+    def check_metadata(self, path: Path, gguf_type: GGUFType) -> None:
+        """Check a file's metadata; a quantized one's also beside those of the F16 file, if that was checked.
+
+        Raises:
+            RejectedFile: they are not the model's.
+        """
+        beside = None if gguf_convert.is_converted(gguf_type) else self._f16
+        head = gguf_check.check(path, gguf_type, self._expected, beside)
+        if gguf_type == "F16":
+            self._f16 = head
 
     def _importance(self, source: Path) -> imatrix.ImportanceMatrix:
         """The importance matrix, measured on the training rows, once for all types that need it."""
@@ -195,7 +210,7 @@ class ExportFiles:
         """The model without the adapter as an F16 GGUF, to verify the LoRA GGUF with."""
         path = self._folder / "base-F16.gguf"
         if not path.exists():
-            weights = self.base if self._original is None else self._original
+            weights = self.weights
             with self._clock.part("convert", "Converting") as advance:
                 gguf_convert.convert(weights, path, "F16", self._context.scratch, advance)
         return path
@@ -207,3 +222,11 @@ class ExportFiles:
             with self._clock.part("convert", "Converting"):
                 lora_gguf.convert(self.base, self.adapter, path, self._context.scratch)
         return path
+
+    def lora_gguf_or_none(self) -> Path | None:
+        """The same, or None if llama.cpp cannot apply this adapter."""
+        try:
+            return self.lora_gguf()
+        except ModelError as error:
+            log.info("no LoRA GGUF: %s", error.message)
+            return None

@@ -4,7 +4,6 @@ W' = W + s B A in 32 bit, rounded once to F16. W is read as it is stored, or as 
 thread reads, computes and writes a piece, so memory is a few pieces per thread, whatever the size of the files.
 """
 
-import contextlib
 import json
 import math
 import os
@@ -22,7 +21,7 @@ from finetune_trainer.model.base_weights import BaseWeight, BaseWeights, Loading
 from finetune_trainer.model.lora_weights import LoRAWeights
 from finetune_trainer.model.original_weights import check_same
 from finetune_trainer.model.tensor_files import weight_files
-from finetune_trainer.runtime.cpus import cpus
+from finetune_trainer.runtime.cpus import cpus, one_thread_per_cpu
 from finetune_trainer.sources.model_files import INDEX, SINGLE
 
 # The largest finite F16 number.
@@ -64,7 +63,7 @@ def merge(
     ):
         lora.check_fits(read.shapes)
         target.mkdir(parents=True, exist_ok=True)
-        with _threads() as threads:
+        with one_thread_per_cpu() as threads:
             _Writer(read, lora, target, threads, advance).write(files)
         _write_index(read, target)
     _copy_other_files(base, adapter_folder, target)
@@ -128,12 +127,12 @@ class _Writer:
                 for future in waiting:
                     if not future.cancelled():
                         future.exception()
-        for name in names:
-            if name in self._lora.changed and name not in self._differing:
-                raise ModelError(
-                    f"{name} is the same with the adapter as without it: rounding removed what was learned; "
-                    "raise spec.training.maxSteps or learningRate"
-                )
+        changed = [name for name in names if name in self._lora.changed]
+        if changed and self._differing.isdisjoint(changed):
+            raise ModelError(
+                f"{changed[0]} is the same with the adapter as without it: rounding removed what was learned; "
+                "raise spec.training.maxSteps or learningRate"
+            )
 
     def _write_piece(
         self, out: int, weight: BaseWeight, factors: tuple[Any, Any] | None, start: int, stop: int, place: int
@@ -176,20 +175,6 @@ def pieces(shape: tuple[int, ...], unit: int) -> Iterator[tuple[int, int]]:
     step *= max(1, _PIECE // step)
     for start in range(0, size, step):
         yield start, min(start + step, size)
-
-
-@contextlib.contextmanager
-def _threads() -> Iterator[ThreadPoolExecutor]:
-    """Run one thread per CPU, with torch's own threads off, which would compete for the same CPUs."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(cpus(), initializer=lambda: torch.set_num_threads(1)) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(before)
 
 
 def _write_all(out: int, data: memoryview, place: int) -> None:

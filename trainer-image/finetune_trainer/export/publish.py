@@ -38,7 +38,7 @@ _HTML = "report.html"
 
 @dataclass(frozen=True)
 class Finished:
-    """Everything that export made. GGUF files and Modelfiles are keyed by GGUF type."""
+    """Everything that export made, rejected files too. GGUF files and Modelfiles are keyed by GGUF type."""
 
     ggufs: Mapping[GGUFType, Record]
     modelfiles: Mapping[GGUFType, Record]
@@ -51,7 +51,8 @@ class Finished:
         found = []
         for gguf_type, record in self.ggufs.items():
             found.append(_artifact(gguf_type, "GGUF", record))
-            found.append(_artifact(f"Modelfile-{gguf_type}", "Modelfile", self.modelfiles[gguf_type]))
+            if record.rejected is None:
+                found.append(_artifact(f"Modelfile-{gguf_type}", "Modelfile", self.modelfiles[gguf_type]))
         if self.lora is not None:
             found.append(_artifact("LoRA", "LoRAGGUF", self.lora))
         if self.merged is not None:
@@ -75,6 +76,7 @@ def _artifact(name: str, kind: str, record: Record) -> Artifact:
             "sizeBytes": record.size_bytes,
             "sha256": record.sha256,
             "parity": record.parity,
+            "rejected": record.rejected,
         }
     )
 
@@ -100,6 +102,9 @@ class Publisher:
         if found is None or found.plan != self._context.plan.to_json() or found.versions != manifest.versions():
             return None
         own = self._trained.artifacts
+        # What failed as a whole is tried again: the operator starts export once more only if that was asked for.
+        if manifest.all_rejected(found.artifacts) is not None:
+            return None
         if any(artifact not in found.artifacts for artifact in own):
             return None
         reuse.publish(self._context, self._run, found)
@@ -114,7 +119,7 @@ class Publisher:
         known = self._checksums(finished)
         self._delete_others(known)
         artifacts = [*self._trained.artifacts, *finished.artifacts]
-        if finished.ggufs or finished.lora:
+        if any(record.rejected is None for record in (*finished.ggufs.values(), finished.lora) if record):
             self._put(f"{GGUF_FOLDER}/{CHAT_TEMPLATE}", self._prepared.chat_template)
         self._add_answers(finished.answers)
         self._put(_HTML, report_html.render(self._add_to_report(finished, artifacts, timings)))
@@ -142,7 +147,7 @@ class Publisher:
         records = [*finished.ggufs.values(), *finished.modelfiles.values(), finished.lora]
         known = {r.path: r.sha256 for r in records if r is not None and r.path is not None}
         known[f"{adapter.FOLDER}/{adapter.WEIGHTS}"] = adapter_sha256(self._trained)
-        if finished.merged is not None:
+        if finished.merged is not None and finished.merged.rejected is None:
             path = f"{MERGED_FOLDER}/{CHECKSUMS}"
             text = self._store.get_bytes(f"{self._run}/{path}") or b""
             if hashlib.sha256(text).hexdigest() != finished.merged.sha256:
@@ -157,9 +162,10 @@ class Publisher:
 
     def _delete_others(self, known: Mapping[str, str]) -> None:
         """Delete files of earlier attempts that are not in `known`."""
+        kept = {*known, *(f"{path}{rejected.FIGURES}" for path in known)}
         for folder in (GGUF_FOLDER, MERGED_FOLDER, rejected.FOLDER):
             for stored in self._store.list(f"{self._run}/{folder}"):
-                if stored.key.removeprefix(f"{self._run}/") not in known:
+                if stored.key.removeprefix(f"{self._run}/") not in kept:
                     self._store.delete(stored.key)
 
     def _add_answers(self, answers: Sequence[Mapping[str, str]]) -> None:
@@ -203,10 +209,10 @@ class Publisher:
 
     def _guide(self, finished: Finished) -> str:
         files = serve_guide.Files(
-            ggufs={t: record.path for t, record in finished.ggufs.items() if record.path is not None},
-            modelfiles={t: record.path for t, record in finished.modelfiles.items() if record.path is not None},
-            lora_gguf=finished.lora.path if finished.lora else None,
-            merged=MERGED_FOLDER if finished.merged else None,
+            ggufs={t: record.path for t, record in finished.ggufs.items() if record.path and not record.rejected},
+            modelfiles={t: record.path for t, record in finished.modelfiles.items() if record.path},
+            lora_gguf=finished.lora.path if finished.lora and not finished.lora.rejected else None,
+            merged=MERGED_FOLDER if finished.merged and not finished.merged.rejected else None,
         )
         return serve_guide.text(self._context.plan, self._prepared, join_uri(self._store.uri, self._run), files)
 

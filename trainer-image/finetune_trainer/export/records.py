@@ -36,6 +36,8 @@ class Record(Model):
     parity: Parity | None = None
     # A GGUF's answer to each question.
     answers: list[str] | None = None
+    # Why the file failed its proof; it is then in rejected/.
+    rejected: str | None = None
 
 
 class ExportState:
@@ -66,14 +68,26 @@ class ExportState:
         sha256: str,
         parity: Parity | None = None,
         answers: list[str] | None = None,
+        rejected: str | None = None,
     ) -> Record:
         """Record a file that is uploaded."""
         record = Record(
-            made=self._made, path=path, size_bytes=size_bytes, sha256=sha256, parity=parity, answers=answers
+            made=self._made,
+            path=path,
+            size_bytes=size_bytes,
+            sha256=sha256,
+            parity=parity,
+            answers=answers,
+            rejected=rejected,
         )
         self._store.put_bytes(self._layout.exported(name), record.model_dump_json(by_alias=True).encode())
         self._records[name] = record
         return record
+
+    def forget_rejected(self) -> None:
+        """Forget the files that failed their proof, so that the next attempt makes them again."""
+        for name in [name for name, record in self._records.items() if record.rejected is not None]:
+            self.forget(name)
 
     def forget(self, name: str) -> None:
         """Delete a record before its file is replaced, or it would count for another file of the same size."""

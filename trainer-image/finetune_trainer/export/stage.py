@@ -5,27 +5,30 @@ After a killed attempt, the next one continues with the first file that is not r
 """
 
 import hashlib
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.layout import MANIFEST
 from finetune_api.result import StageResult
 from finetune_api.spec import GGUFType
-from finetune_api.status import Parity
-from finetune_trainer.errors import GuardError, SettingsError
+from finetune_api.status import MAXIMUM_REJECTION, Parity
+from finetune_trainer.errors import GuardError, ModelError, SettingsError
 from finetune_trainer.export.background_upload import Uploader
 from finetune_trainer.export.files import ExportFiles
 from finetune_trainer.export.gguf import convert as gguf_convert
 from finetune_trainer.export.parity import check as parity_check
 from finetune_trainer.export.parity import rejected
+from finetune_trainer.export.proofs import Proofs
 from finetune_trainer.export.publish import CHECKSUMS, GGUF_FOLDER, MERGED_FOLDER, Finished, Publisher, adapter_sha256
 from finetune_trainer.export.records import ExportState, Made, Record
+from finetune_trainer.export.rejected_file import RejectedFile
 from finetune_trainer.export.serving import modelfile as ollama
 from finetune_trainer.export.work_folder import kept_folder
 from finetune_trainer.progress.stage_clock import StageClock
-from finetune_trainer.run_folder import stage_results
+from finetune_trainer.run_folder import manifest, stage_results
 from finetune_trainer.run_folder.prepared import Prepared
 from finetune_trainer.runtime.build_id import build_id
 from finetune_trainer.runtime.context import Context
@@ -39,12 +42,14 @@ _LORA = "LoRA"
 # The parts shown in the report. Everything else counts as "export", such as uploads, which run in the background.
 _REPORTED = ("merge", "convert", "importance", "quantize", "prove", "answer")
 
+log = logging.getLogger(__name__)
+
 
 def run(context: Context) -> StageResult:
-    """Make the files that the plan asks for, then the manifest.
+    """Make the files that the plan asks for, then the manifest. A file that fails its proof is withheld.
 
     Raises:
-        StageError: a file could not be made, or is not the model that was trained. It is not published.
+        StageError: a file could not be made, or every one failed.
     """
     started, clock = time.monotonic(), StageClock(context.reporter)
     description, trained = stage_results.read_prepared(context), stage_results.read(context, "train")
@@ -53,30 +58,36 @@ def run(context: Context) -> StageResult:
     publisher = Publisher(context, description, trained)
     artifacts = publisher.completed()
     if artifacts is None:
-        finished = _make(context, description, trained, clock)
+        run_folder = context.layout.run(description.run_id)
+        made = Made(run_id=description.run_id, adapter_sha256=adapter_sha256(trained), trainer=build_id())
+        state = ExportState(context.store, context.layout, run_folder, made)
+        finished = _make(context, description, state, made, clock)
         with clock.part("handOff", "Uploading"):
             publisher.publish(finished, _reported(clock.seconds, time.monotonic() - started))
         artifacts = finished.artifacts
+        if (why := manifest.all_rejected(artifacts)) is not None:
+            # Another try is another decision: spec.retryGeneration, or a job of another trainer.
+            state.forget_rejected()
+            raise ModelError(why)
     context.store.delete(context.layout.checkpoints)
     return StageResult(
         stage="export", exit_code=ExitCode.OK, run_id=description.run_id, artifacts=artifacts, timings=clock.timings
     )
 
 
-def _make(context: Context, description: Prepared, trained: StageResult, clock: StageClock) -> Finished:
+def _make(context: Context, description: Prepared, state: ExportState, made: Made, clock: StageClock) -> Finished:
     """Put everything that the plan asks for into the bucket."""
-    run_folder = context.layout.run(description.run_id)
-    made = Made(run_id=description.run_id, adapter_sha256=adapter_sha256(trained), trainer=build_id())
     # A run that an earlier attempt completed is incomplete while this attempt replaces files.
-    context.store.delete(f"{run_folder}/{MANIFEST}")
-    state = ExportState(context.store, context.layout, run_folder, made)
+    context.store.delete(f"{context.layout.run(description.run_id)}/{MANIFEST}")
     digest = hashlib.sha256(made.model_dump_json().encode()).hexdigest()[:16]
     with (
         kept_folder(context.scratch, f"export-{context.layout.uid}", digest) as folder,
         Uploader(lambda percent: context.reporter.report("Uploading", percent=percent)) as uploader,
     ):
         files = ExportFiles(context, description, made.adapter_sha256, folder, clock)
-        export = _Export(context, description, files, state, uploader, clock)
+        in_4bit = context.plan.model.quantization == "NF4"
+        proofs = Proofs(files, description, clock, trained_in_4bit=in_4bit)
+        export = _Export(context, description, files, proofs, state, uploader, clock)
         export.make()
         uploader.wait()
     clock.add("upload", uploader.seconds)
@@ -91,6 +102,7 @@ class _Export:
         context: Context,
         description: Prepared,
         files: ExportFiles,
+        proofs: Proofs,
         state: ExportState,
         uploader: Uploader,
         clock: StageClock,
@@ -100,6 +112,7 @@ class _Export:
         self._prepared = description
         self._run = context.layout.run(description.run_id)
         self._files = files
+        self._proofs = proofs
         self._state = state
         self._uploader = uploader
         self._clock = clock
@@ -116,21 +129,38 @@ class _Export:
         # Always, even if not asked for: the others are made from it, and it shows what is wrong with the merged model.
         source = self._files.converted("F16")
         checksum = sha256_of(source)
-        proof = self._source_parity(source, checksum)
+        proof = self._prove(
+            "F16" if "F16" in missing else _SOURCE, source, "F16", lambda: self._source_parity(source, checksum)
+        )
+        if proof is None:
+            self._withhold_all([t for t in missing if t != "F16"] + [_MERGED] * needs_merged)
+        else:
+            self._make_of(source, checksum, proof, missing, needs_merged)
+        self._uploader.wait()
+        self._files.remove_merged()
+        source.unlink()
+
+    def _make_of(
+        self, source: Path, checksum: str, proof: Parity, missing: Sequence[GGUFType], needs_merged: bool
+    ) -> None:
+        """Make the files that are missing from the F16 file, which is proven."""
         if "F16" in missing:
             self._finish("F16", source, proof, source_sha256=checksum)
         if "BF16" in missing:
-            path = self._files.converted("BF16")
-            self._finish("BF16", path, self._prove("BF16", path, "BF16"))
+            self._finish_proven("BF16", self._files.converted("BF16"), source)
         if needs_merged:
             self._upload_merged(proof)
         else:
             self._files.remove_merged()
         for gguf_type in (t for t in missing if not gguf_convert.is_converted(t)):
-            path = self._files.quantized(source, gguf_type)
-            self._finish(gguf_type, path, self._prove(gguf_type, path, gguf_type))
-        self._uploader.wait()
-        source.unlink()
+            self._finish_proven(gguf_type, self._files.quantized(source, gguf_type), source)
+
+    def _finish_proven(self, gguf_type: GGUFType, path: Path, source: Path) -> None:
+        proof = self._prove(gguf_type, path, gguf_type, lambda: self._proofs.made_of_f16(gguf_type, path, source))
+        if proof is None:
+            path.unlink()
+        else:
+            self._finish(gguf_type, path, proof)
 
     def finished(self) -> Finished:
         """Return what is in the bucket after `make`.
@@ -140,7 +170,7 @@ class _Export:
         """
         return Finished(
             ggufs={t: self._record(t) for t in self._plan.gguf},
-            modelfiles={t: self._record(_modelfile(t)) for t in self._plan.gguf},
+            modelfiles={t: self._record(_modelfile(t)) for t in self._plan.gguf if self._record(t).rejected is None},
             lora=self._record(_LORA) if self._plan.lora_gguf else None,
             merged=self._record(_MERGED) if self._plan.merged else None,
         )
@@ -152,54 +182,58 @@ class _Export:
         return record
 
     def _is_done(self, gguf_type: GGUFType) -> bool:
-        return all(self._state.find(name) is not None for name in (gguf_type, _modelfile(gguf_type)))
+        record = self._state.find(gguf_type)
+        # One that is withheld has no Modelfile.
+        return record is not None and (
+            record.rejected is not None or self._state.find(_modelfile(gguf_type)) is not None
+        )
 
     def _make_lora(self) -> None:
-        """Verify the adapter's GGUF with a GGUF of the base, which prepare made sure of, and start its upload."""
+        """Prove the adapter's GGUF with a GGUF of the base, which prepare made sure of, and start its upload."""
         path, base = self._files.lora_gguf(), self._files.base_gguf()
-        proof = self._prove(_LORA, base, "F16", lora=path)
+        proof = self._prove(_LORA, path, None, lambda: self._proofs.lora(path, base))
         base.unlink()
-        self._upload(_LORA, path, proof)
+        if proof is None:
+            path.unlink()
+        else:
+            self._upload(_LORA, path, proof)
 
     def _source_parity(self, source: Path, checksum: str) -> Parity:
-        """Verify the file that the others are made from, unless an earlier attempt did."""
+        """Prove the merged model and the file that the others are made from, unless an earlier attempt did."""
         for record in (self._state.find("F16"), self._state.find(_SOURCE)):
             if record is not None and record.sha256 == checksum and record.parity is not None:
                 return record.parity
-        found = self._prove("F16", source, "F16")
+        self._proofs.merged()
+        found = self._proofs.f16(source)
         self._state.keep(_SOURCE, None, source.stat().st_size, checksum, found)
         return found
 
-    def _prove(self, name: str, path: Path, gguf_type: GGUFType, lora: Path | None = None) -> Parity:
-        """Compare a file, or a base's file with `lora` beside it, with the trained model.
-
-        Raises:
-            ModelError: it is not the trained model. The file is then in rejected/.
-        """
+    def _prove(self, name: str, path: Path, gguf_type: GGUFType | None, prove: Callable[[], Parity]) -> Parity | None:
+        """Return a file's figures, or keep it in rejected/ and return None. `gguf_type`: None for the adapter's."""
         self._uploader.check()
         try:
-            with self._clock.part("prove", "Proving"):
-                figures = parity_check.check(
-                    path,
-                    gguf_type,
-                    self._files.reference,
-                    self._files.tokenizer.bos_token,
-                    trained_in_4bit=self._trained_in_4bit,
-                    merge_base=self._prepared.merge_base,
-                    lora=lora,
-                )
-        except parity_check.Rejected as error:
-            # Earlier files are uploaded and recorded before the stage ends.
-            self._uploader.wait()
-            advised = rejected.advice(None if lora else gguf_type, self._trained_in_4bit, self._prepared.merge_base)
+            return prove()
+        except RejectedFile as error:
+            advised = rejected.advice(gguf_type, self._trained_in_4bit, self._prepared.merge_base)
+            file = self._gguf_name(gguf_type or name)
             with self._clock.part("upload", "Uploading") as advance:
-                refused = rejected.keep(
-                    self._context.store, self._run, self._gguf_name(name), lora or path, error, advised, advance
-                )
-            raise refused from error
-        return Parity(
-            kl=_decimal(figures.kl), top1=_decimal(figures.top1), retained_gain=_decimal(figures.retained_gain)
-        )
+                why = rejected.keep(self._context.store, self._run, file, path, error, advised, advance)
+            log.warning("%s", why)
+            self._state.keep(
+                name,
+                f"{rejected.FOLDER}/{file}",
+                path.stat().st_size,
+                sha256_of(path),
+                rejected=why[:MAXIMUM_REJECTION],
+            )
+            return None
+
+    def _withhold_all(self, names: Sequence[str]) -> None:
+        """Record files that would be made from the F16 file that was rejected."""
+        source = self._state.find("F16") or self._state.find(_SOURCE)
+        assert source is not None
+        for name in names:
+            self._state.keep(name, source.path, source.size_bytes, source.sha256, rejected=source.rejected)
 
     def _finish(self, gguf_type: GGUFType, path: Path, proof: Parity, *, source_sha256: str | None = None) -> None:
         """Ask a verified file the questions and start its upload; `source_sha256` as in `_upload`."""
@@ -292,7 +326,3 @@ def _reported(parts: Mapping[str, float], total: float) -> dict[str, float]:
 
 def _modelfile(gguf_type: str) -> str:
     return f"Modelfile-{gguf_type}"
-
-
-def _decimal(value: float | None) -> str | None:
-    return None if value is None else f"{value:.4f}"

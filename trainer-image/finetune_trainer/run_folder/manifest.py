@@ -1,7 +1,7 @@
 """`manifest.json`: the last file of a run. A run is complete when it and all files that it lists exist."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,3 +92,11 @@ def read_complete(store: Store, folder: str) -> Manifest | None:
     sizes = {stored.key: stored.size_bytes for stored in store.list(folder)}
     whole = all(sizes.get(f"{folder}/{file.path}") == file.size_bytes for file in found.files)
     return found if found.files and whole else None
+
+
+def all_rejected(artifacts: Iterable[Artifact]) -> str | None:
+    """Return why none of the files that export was asked for stands, or None."""
+    asked = [a for a in artifacts if a.type not in ("LoRAAdapter", "Modelfile")]
+    if not asked or any(a.rejected is None for a in asked):
+        return None
+    return asked[0].rejected

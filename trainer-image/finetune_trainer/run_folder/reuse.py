@@ -9,7 +9,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.layout import MANIFEST, join_uri
 from finetune_api.result import StageResult
 from finetune_api.status import ModelStatus
-from finetune_trainer.errors import SettingsError
+from finetune_trainer.errors import ModelError, SettingsError
 from finetune_trainer.run_folder import manifest
 from finetune_trainer.run_folder.manifest import Manifest
 from finetune_trainer.runtime.context import Context
@@ -22,6 +22,9 @@ def find(context: Context, run_id: str) -> StageResult | None:
     """Return prepare's result, with `reused_from`, if a run of this id is complete and the plan lets it be used.
 
     The run may be of any job of the namespace. This job's latest.json then points to it.
+
+    Raises:
+        ModelError: every file of that run failed its proof, and would again.
     """
     if context.plan.output.reuse != "Identical":
         return None
@@ -32,6 +35,8 @@ def find(context: Context, run_id: str) -> StageResult | None:
         if found is not None and found.run_id == run_id:
             log.info("an identical run is complete: %s", join_uri(context.store.uri, folder))
             publish(context, folder, found)
+            if (why := manifest.all_rejected(found.artifacts)) is not None:
+                raise ModelError(why)
             return _result(found, folder)
     return None
 

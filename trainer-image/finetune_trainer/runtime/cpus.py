@@ -1,7 +1,10 @@
-"""The number of CPUs that this container may use."""
+"""The CPUs that this container may use."""
 
+import contextlib
 import math
 import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -15,3 +18,17 @@ def cpus() -> int:
     except OSError:
         return available
     return available if quota == "max" else max(1, min(available, math.ceil(int(quota) / int(period))))
+
+
+@contextlib.contextmanager
+def one_thread_per_cpu() -> Iterator[ThreadPoolExecutor]:
+    """Run one thread per CPU, with torch's own threads off, which would compete for the same CPUs."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(cpus(), initializer=lambda: torch.set_num_threads(1)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)

@@ -15,6 +15,8 @@ from finetune_trainer.model import nf4
 from finetune_trainer.model.base_weights import BaseWeights, Loading, loading
 from finetune_trainer.model.original_weights import check_same
 from finetune_trainer.model.tensor_files import weight_files
+from finetune_trainer.runtime.cpus import one_thread_per_cpu
+from tests.support.tensors import rewrite
 
 _TARGETS = ("q_proj", "v_proj", "down_proj")
 _LAYER = "model.layers.1.mlp.down_proj"
@@ -140,7 +142,7 @@ def test_stored_weights_are_read_as_bitsandbytes_computes_with_them(models: Mode
     import torch
 
     models.make()
-    with BaseWeights(weight_files(models.rounded), models.loaded) as read, merge._threads() as threads:
+    with BaseWeights(weight_files(models.rounded), models.loaded) as read, one_thread_per_cpu() as threads:
         assert len(models.in_4bit) == 14
         for name in models.in_4bit:
             weight = read.open(f"{name}.weight", threads)
@@ -207,12 +209,7 @@ def test_what_describes_a_weight_may_lie_in_another_shard(models: Models) -> Non
 
 
 def _change(folder: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
-    from safetensors.torch import load_file, save_file
-
-    path = folder / "model.safetensors"
-    tensors = load_file(path)
-    edit(tensors)
-    save_file(tensors, path, metadata={"format": "pt"})
+    rewrite(folder / "model.safetensors", edit)
     return folder
 
 

@@ -18,7 +18,7 @@ from finetune_trainer.storage.checksum import sha256_of
 from finetune_trainer.storage.folder import FileStore
 from finetune_trainer.storage.store import Progress
 from tests.support import export_job
-from tests.support.export_job import LAYOUT, QuickParts
+from tests.support.export_job import QuickParts
 from tests.support.trainer_job import TrainerJob
 
 EXPORT: dict[str, Any] = {"gguf": ["F16", "Q4_K_M", "Q8_0"], "merged": True}
@@ -111,12 +111,14 @@ def test_the_adapter_s_own_file_is_proven_on_the_base(job: TrainerJob, parts: Qu
     assert parts.calls == []
 
 
-def test_a_refused_adapter_file_is_kept(job: TrainerJob, parts: QuickParts) -> None:
+def test_a_rejected_adapter_file_is_kept_and_the_others_are_published(job: TrainerJob, parts: QuickParts) -> None:
     ask_for(job, gguf=["F16"], loraGGUF=True)
     parts.refused.add("LoRA")
-    assert job.run("export") == 66
+    assert job.run("export") == 0
     assert (run_folder(job) / "rejected/coach-LoRA.gguf").stat().st_size == export_job.OTHER_SIZE
-    assert "leave out export.loraGGUF" in job.result()["message"]
+    artifacts = {a["name"]: a for a in job.result()["artifacts"]}
+    assert "leave out export.loraGGUF" in artifacts["LoRA"]["rejected"]
+    assert "rejected" not in artifacts["F16"]
 
 
 def test_only_the_adapter_needs_no_weights_at_all(job: TrainerJob, parts: QuickParts) -> None:
@@ -186,8 +188,8 @@ def test_a_retry_makes_only_what_is_missing_or_has_another_size(job: TrainerJob,
     (run_folder(job) / "gguf/coach-Q4_K_M.gguf").write_bytes(b"cut")
     parts.calls.clear()
     assert job.run("export") == 0
-    # The source is needed, but it is the file that was proven.
-    assert parts.calls == ["convert F16", "quantize Q4_K_M", "prove Q4_K_M"]
+    # The source is needed, and run once more, to hold the other against what it predicts.
+    assert parts.calls == ["convert F16", "quantize Q4_K_M", "prove F16", "prove Q4_K_M"]
     assert (run_folder(job) / "gguf/coach-Q4_K_M.gguf").stat().st_size == export_job.OTHER_SIZE
 
 
@@ -201,17 +203,46 @@ def test_another_trainer_makes_its_own_files(
     assert "quantize Q8_0" in parts.calls
 
 
-def test_a_refused_file_is_kept_with_its_figures_and_nothing_is_published(job: TrainerJob, parts: QuickParts) -> None:
+def test_a_rejected_file_is_kept_with_its_figures_and_the_others_are_published(
+    job: TrainerJob, parts: QuickParts
+) -> None:
     parts.refused.add("Q4_K_M")
-    assert job.run("export") == 66
-    assert "replace Q4_K_M in export.gguf with Q8_0" in job.result()["message"]
+    assert job.run("export") == 0
     folder = run_folder(job)
-    assert (folder / "rejected/coach-Q4_K_M.gguf").stat().st_size == export_job.OTHER_SIZE
-    kept = json.loads((folder / "rejected/coach-Q4_K_M.gguf.json").read_text())
-    assert kept["figures"]["top1"] == 0.98765
-    assert not (folder / "manifest.json").exists()
+    (found,) = [a for a in job.result()["artifacts"] if "rejected" in a]
+    assert (found["name"], found["path"]) == ("Q4_K_M", "rejected/coach-Q4_K_M.gguf")
+    assert "replace Q4_K_M in export.gguf with Q8_0" in found["rejected"]
+    assert (folder / found["path"]).stat().st_size == found["sizeBytes"] == export_job.OTHER_SIZE
+    assert json.loads((folder / "rejected/coach-Q4_K_M.gguf.json").read_text())["figures"]["top1"] == 0.98765
     assert not (folder / "gguf/coach-Q4_K_M.gguf").exists()
-    assert not (job.output / LAYOUT.latest).exists()
+    assert not (folder / "gguf/Modelfile-Q4_K_M").exists()
+    assert "Q4_K_M" not in (folder / "SERVE.md").read_text()
+    listed = {f["path"] for f in manifest(job)["files"]}
+    assert {"rejected/coach-Q4_K_M.gguf", "rejected/coach-Q4_K_M.gguf.json", "gguf/coach-Q8_0.gguf"} <= listed
+    parts.calls.clear()
+    assert job.run("export") == 0
+    assert parts.calls == []
+
+
+def test_what_is_made_of_a_rejected_file_is_rejected_with_it_and_the_stage_fails(
+    job: TrainerJob, parts: QuickParts
+) -> None:
+    parts.refused.add("F16")
+    assert job.run("export") == 66
+    assert "the F16 file is not the model that was trained" in job.result()["message"]
+    rejected = {a["name"]: a["path"] for a in manifest(job)["artifacts"] if "rejected" in a}
+    assert rejected == dict.fromkeys(["F16", "Q4_K_M", "Q8_0", "Merged"], "rejected/coach-F16.gguf")
+    assert not (run_folder(job) / "merged").exists()
+    assert (run_folder(job) / "report.html").exists()
+
+
+def test_a_failed_export_that_is_tried_again_makes_its_files_again(job: TrainerJob, parts: QuickParts) -> None:
+    parts.refused.add("F16")
+    assert job.run("export") == 66
+    parts.refused.clear()
+    assert job.run("export") == 0
+    assert not any("rejected" in a for a in manifest(job)["artifacts"])
+    assert not list((run_folder(job) / "rejected").iterdir())
 
 
 def test_what_an_earlier_attempt_left_is_gone_when_the_run_is_complete(job: TrainerJob, parts: QuickParts) -> None:
@@ -233,10 +264,10 @@ def test_the_next_file_is_made_while_one_is_uploaded(
             assert quantizing.wait(60), "Q8_0 is made only after the upload of Q4_K_M"
         put_file(self, key, path, progress)
 
-    def check(path: Path, gguf_type: str, *_: Any, **__: Any) -> Any:
-        if gguf_type == "Q8_0":
+    def check(name: str, *arguments: Any, **more: Any) -> Any:
+        if name == "Q8_0 file":
             quantizing.set()
-        return parts._check(path, gguf_type)
+        return parts._check(name, *arguments, **more)
 
     monkeypatch.setattr(FileStore, "put_file", slow)
     monkeypatch.setattr("finetune_trainer.export.parity.check.check", check)

@@ -1,6 +1,7 @@
 """A complete run that came from the same things is found, and nothing else is."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from finetune_api.layout import JobLayout
 from finetune_api.plan import Plan
+from finetune_trainer.errors import ModelError
 from finetune_trainer.prepare import stage as prepare_stage
 from finetune_trainer.progress.reporter import ProgressReporter
 from finetune_trainer.run_folder import reuse
@@ -29,7 +31,7 @@ def _context(job: TrainerJob, name: str = "coach", reused: str = "Identical") ->
     return Context(plan, JobLayout("gym", name, "1"), store, ProgressReporter("prepare", 0), job.root, 0, StopFlag())
 
 
-def _complete(context: Context, run_id: str = RUN_ID) -> Manifest:
+def _complete(context: Context, run_id: str = RUN_ID, artifacts: Sequence[dict[str, Any]] = (ARTIFACT,)) -> Manifest:
     """Write what export leaves, up to its manifest."""
     folder = context.layout.run(run_id)
     context.store.put_bytes(f"{folder}/{FILE}", b"gguf")
@@ -45,7 +47,7 @@ def _complete(context: Context, run_id: str = RUN_ID) -> Manifest:
             "evaluation": {"holdoutLossBase": "3.1", "holdoutLossTuned": "1.2", "verdict": "Better"},
             "effective": {"microBatchSize": 2},
             "memory": {"peakMiB": 5000},
-            "artifacts": [ARTIFACT],
+            "artifacts": list(artifacts),
             "files": [f.to_json() for f in list_files(context.store, folder, {}, context.scratch)],
         }
     )
@@ -106,6 +108,22 @@ def test_own_run_is_found_where_export_died_before_the_index(job: TrainerJob) ->
     assert reuse.find(_context(job), RUN_ID) is not None
     # From now on by others too.
     assert reuse.find(_context(job, "second"), RUN_ID) is not None
+
+
+REJECTED = ARTIFACT | {"name": "Q4_K_M", "rejected": "the Q4_K_M file is not the model that was trained"}
+
+
+def test_a_run_with_a_rejected_file_is_reused_as_it_is(job: TrainerJob) -> None:
+    _complete(_context(job), artifacts=[ARTIFACT, REJECTED])
+    found = reuse.find(_context(job), RUN_ID)
+    assert found is not None
+    assert [a.rejected for a in found.artifacts] == [None, REJECTED["rejected"]]
+
+
+def test_a_run_of_which_every_file_was_rejected_fails_an_identical_job_too(job: TrainerJob) -> None:
+    _complete(_context(job), artifacts=[REJECTED])
+    with pytest.raises(ModelError, match="the Q4_K_M file is not the model that was trained"):
+        reuse.find(_context(job, "coach"), RUN_ID)
 
 
 def test_never_is_never(job: TrainerJob) -> None:

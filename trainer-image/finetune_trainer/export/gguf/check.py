@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_api.spec import GGUFType
-from finetune_trainer.errors import ModelError
 from finetune_trainer.export.gguf import header as gguf_header
 from finetune_trainer.export.gguf.header import Header
 from finetune_trainer.export.llama_cpp.api import file_type
+from finetune_trainer.export.rejected_file import RejectedFile
 from finetune_trainer.model.adapter import CHAT_TEMPLATE
 
 _SPECIAL = ("bos", "eos", "pad")
@@ -56,14 +56,14 @@ def check(path: Path, gguf_type: GGUFType, wanted: Expected, f16: Header | None 
     """Compare a file's header with the trained model and return it; a quantized file must have the tensors of `f16`.
 
     Raises:
-        ModelError: they differ.
+        RejectedFile: they differ.
     """
     found = gguf_header.read(path)
     wrong = judge(found, file_type(gguf_type), wanted)
     if wrong is None and f16 is not None:
         wrong = _compare(found, f16)
     if wrong is not None:
-        raise ModelError(
+        raise RejectedFile(
             f"the {gguf_type} file is not the model that was trained: {wrong}; it was not published. Serve the "
             "adapter with another server, and leave out spec.export.gguf"
         )

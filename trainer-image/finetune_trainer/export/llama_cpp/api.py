@@ -30,7 +30,13 @@ class LlamaModel:
     """A GGUF file in llama.cpp, on the CPU. Used as a context, which frees the memory."""
 
     def __init__(
-        self, path: Path, context_tokens: int, *, lora: Path | None = None, observer: Observer | None = None
+        self,
+        path: Path,
+        context_tokens: int,
+        *,
+        lora: Path | None = None,
+        lora_scale: float = 1.0,
+        observer: Observer | None = None,
     ) -> None:
         """Load the file.
 
@@ -38,6 +44,7 @@ class LlamaModel:
             path: the GGUF file.
             context_tokens: the most tokens of one text, prompt and answer together.
             lora: a LoRA GGUF to apply to it.
+            lora_scale: a factor of what it adds; -1 takes away what a merge added.
             observer: sees the computation of every node.
 
         Raises:
@@ -58,7 +65,7 @@ class LlamaModel:
             self._batch = llama_cpp.llama_batch_init(self._batch_tokens, 0, 1)
             stack.callback(llama_cpp.llama_batch_free, self._batch)
             if lora is not None:
-                self._apply(lora, log, stack)
+                self._apply(lora, lora_scale, log, stack)
             self._resources = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -96,14 +103,14 @@ class LlamaModel:
         stack.callback(llama_cpp.llama_free, context)
         return context
 
-    def _apply(self, lora: Path, log: llama_log.LlamaLog, stack: contextlib.ExitStack) -> None:
+    def _apply(self, lora: Path, scale: float, log: llama_log.LlamaLog, stack: contextlib.ExitStack) -> None:
         import llama_cpp
 
         adapter = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(lora))
         if not adapter:
             raise ModelError(f"llama.cpp could not load {lora.name}: {log.error}")
         stack.callback(llama_cpp.llama_adapter_lora_free, adapter)
-        adapters, scales = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter), (ctypes.c_float * 1)(1.0)
+        adapters, scales = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter), (ctypes.c_float * 1)(scale)
         if llama_cpp.llama_set_adapters_lora(self._context, adapters, 1, scales) != 0:
             raise ModelError(f"llama.cpp could not apply {lora.name} to {self._name}: {log.error}")
 

@@ -1,4 +1,4 @@
-"""The limits that a file must meet to count as the trained model.
+"""The limits that a file must meet.
 
 They are for models of a billion parameters or more; a smaller model is allowed twice the divergence and three times the
 disagreement. SmolLM2-135M-Instruct after six steps in 32 bit, asked in Korean, which it hardly speaks (421 tokens;
@@ -20,75 +20,76 @@ types with an importance matrix of the training rows):
 
 The limits of BF16 and IQ2_M follow those of their neighbours.
 
-The same adapter on the model in 4 bit, exported from the original weights (loss 4.340 and 4.142):
-
-    file      KL      top-1  gain  slope          file             KL      top-1  gain  slope
-    F16       0.2453  0.665  2.13  0.98 (0.16)    F16 of the base  0.3530  0.639  0.88  0.00 (0.18)
-    Q8_0      0.2477  0.653  2.14  1.02 (0.16)    Q8_0 of the base 0.3534  0.630  0.95  0.08 (0.18)
-    Q4_K_M    0.2941  0.627  1.78  0.80 (0.19)
-
-There, the original weights bring back what rounding to 4 bit removed. That hides what was learned in every figure but
-the slope, in which the base of training is on both sides and cancels out.
+Nothing is required of how much a file learned at most: merged into the weights before rounding to 4 bit, it gets back
+what rounding removed, and may be better than the trained model by more than training gained.
 """
 
 from dataclasses import dataclass, replace
 
 from finetune_api.spec import GGUFType, MergeBase
-from finetune_trainer.export.parity.figures import Figures
+from finetune_trainer.export.parity.figures import MEASURABLE, Figures
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of `Figures`."""
+    """Limits of `Figures`. None: not required."""
 
-    # Nats per token.
-    kl: float
-    top1: float
-    # How much of what the trained model learned is in the file: neither less nor more. Fewer bits allow a wider range.
-    slope: tuple[float, float] = (0.75, 1.35)
-    # Only for types that round hardly at all; otherwise rounding would count as a loss of what was learned.
-    retained_gain: float | None = None
+    # At most, in nats per token.
+    kl: float | None = None
+    # At least.
+    top1: float | None = None
+    # At least: how much of what the model learned is in the file.
+    slope: float | None = None
+    # How much higher than the model's its loss may be, in nats per token.
+    loss: float | None = None
+    # Whether it may not be worse than its own base.
+    improves: bool = False
 
 
-_OF_FIVE_BITS = (0.7, 1.35)
-_OF_FOUR_BITS = (0.6, 1.4)
-_OF_FEWER_BITS = (0.4, 1.6)
+# The slope of types that round hardly at all, and of those that round away a part of what a short training changed:
+# that it is a part shows that they were made of the right file.
+_LOSSLESS, _ROUNDED = 0.75, 0.25
 _LIMITS: dict[GGUFType, Limits] = {
-    "F16": Limits(0.01, 0.99, retained_gain=0.8),
-    # Eight bits of precision round away a part of what a short training changed.
-    "BF16": Limits(0.02, 0.97, retained_gain=0.7),
-    "Q8_0": Limits(0.02, 0.97, retained_gain=0.8),
-    "Q6_K": Limits(0.04, 0.95),
-    "Q5_K_M": Limits(0.06, 0.92, _OF_FIVE_BITS),
-    "Q5_K_S": Limits(0.07, 0.92, _OF_FIVE_BITS),
-    "Q4_K_M": Limits(0.10, 0.90, _OF_FOUR_BITS),
-    "Q4_K_S": Limits(0.12, 0.88, _OF_FOUR_BITS),
-    "IQ4_XS": Limits(0.12, 0.88, _OF_FOUR_BITS),
-    "Q3_K_M": Limits(0.25, 0.82, _OF_FEWER_BITS),
-    "IQ3_M": Limits(0.30, 0.80, _OF_FEWER_BITS),
-    "Q2_K": Limits(0.60, 0.70, _OF_FEWER_BITS),
-    "IQ2_M": Limits(0.80, 0.65, _OF_FEWER_BITS),
+    "F16": Limits(0.01, 0.99, _LOSSLESS, 0.02, improves=True),
+    "BF16": Limits(0.02, 0.97, _LOSSLESS),
+    "Q8_0": Limits(0.02, 0.97, _LOSSLESS),
+    "Q6_K": Limits(0.04, 0.95, _ROUNDED),
+    "Q5_K_M": Limits(0.06, 0.92, _ROUNDED),
+    "Q5_K_S": Limits(0.07, 0.92, _ROUNDED),
+    "Q4_K_M": Limits(0.10, 0.90, _ROUNDED),
+    "Q4_K_S": Limits(0.12, 0.88, _ROUNDED),
+    "IQ4_XS": Limits(0.12, 0.88, _ROUNDED),
+    "Q3_K_M": Limits(0.25, 0.82, _ROUNDED),
+    "IQ3_M": Limits(0.30, 0.80, _ROUNDED),
+    "Q2_K": Limits(0.60, 0.70, _ROUNDED),
+    "IQ2_M": Limits(0.80, 0.65, _ROUNDED),
 }
-# What rounding the weights to 4 bit in training adds to the divergence and takes from the agreement.
-_OTHER_WEIGHTS = Limits(0.25, 0.15)
+# In other weights than those of training an adapter does not do the very same: how much worse it may be.
+_LOSS_ON_OTHER_WEIGHTS = 0.1
 # Factors of the limits for models with fewer parameters than _SMALL_MODEL.
-_SMALL = Limits(2.0, 3.0)
+_SMALL_KL, _SMALL_DISAGREEMENT = 2.0, 3.0
 _SMALL_MODEL = 1_000_000_000
-# The slope may be outside its range by this many standard errors.
-_ERRORS = 2.0
 
 
-def limits(gguf_type: GGUFType, *, other_weights: bool, parameters: int | None) -> Limits:
+def limits(gguf_type: GGUFType, *, other_weights: bool, is_exact: bool, parameters: int | None) -> Limits:
     """Return the limits for a file of this type.
 
     `other_weights`: it was made from the weights before rounding to 4 bit, not from those that training saw.
+    `is_exact`: each of its weights is proven, so that only llama.cpp itself is still in question.
     """
     own = _LIMITS[gguf_type]
-    if other_weights:
-        own = replace(own, kl=own.kl + _OTHER_WEIGHTS.kl, top1=own.top1 - _OTHER_WEIGHTS.top1, retained_gain=None)
-    if parameters is not None and parameters < _SMALL_MODEL:
-        own = replace(own, kl=own.kl * _SMALL.kl, top1=max(0.4, 1 - (1 - own.top1) * _SMALL.top1))
-    return own
+    # The others are held against the F16 file, whose weights they have.
+    if other_weights and gguf_type == "F16":
+        own = replace(own, kl=None, top1=None, loss=_LOSS_ON_OTHER_WEIGHTS)
+    if is_exact:
+        own = replace(own, slope=None)
+    if parameters is None or parameters >= _SMALL_MODEL:
+        return own
+    return replace(
+        own,
+        kl=None if own.kl is None else own.kl * _SMALL_KL,
+        top1=None if own.top1 is None else max(0.4, 1 - (1 - own.top1) * _SMALL_DISAGREEMENT),
+    )
 
 
 def are_other_weights(trained_in_4bit: bool, merge_base: MergeBase | None, *, beside_base: bool) -> bool:
@@ -101,22 +102,25 @@ def are_other_weights(trained_in_4bit: bool, merge_base: MergeBase | None, *, be
 
 def judge(figures: Figures, required: Limits) -> str | None:
     """Return what is wrong, or None."""
-    if figures.slope is not None and figures.slope_error is not None:
-        low, high = required.slope
-        margin = _ERRORS * figures.slope_error
-        if figures.slope + margin < low or figures.slope - margin > high:
+    if required.slope is not None and figures.slope is not None and figures.slope_error is not None:
+        margin = MEASURABLE * figures.slope_error
+        if figures.slope + margin < required.slope:
             return (
-                f"per token it learned {figures.slope:.0%} (± {margin:.0%}) of what the trained model did, "
-                f"{low:.0%} to {high:.0%} is needed"
+                f"per token it learned {figures.slope:.0%} (± {margin:.0%}) of what it had to, "
+                f"at least {required.slope:.0%} is needed"
             )
-    if figures.kl is not None and figures.kl > required.kl:
+    if required.loss is not None:
+        margin = MEASURABLE * figures.error
+        if figures.nll - figures.nll_model > required.loss + margin:
+            return (
+                f"its loss is {figures.nll:.3f}, the trained model's {figures.nll_model:.3f}, and "
+                f"{required.loss:g} (± {margin:.3f}) more is allowed"
+            )
+    worse = figures.nll - figures.nll_own_base > MEASURABLE * figures.own_gain_error
+    if required.improves and figures.is_gain_measurable and worse:
+        return f"its loss is {figures.nll:.3f}, and without the adapter it is lower, {figures.nll_own_base:.3f}"
+    if required.kl is not None and figures.kl > required.kl:
         return f"its predictions diverge by {figures.kl:.3f} nats per token, at most {required.kl:g} is allowed"
-    if figures.top1 < required.top1:
-        return (
-            f"it predicts {figures.top1:.1%} of the tokens as the trained model does, "
-            f"at least {required.top1:.0%} is needed"
-        )
-    gain = figures.retained_gain
-    if gain is not None and required.retained_gain is not None and gain < required.retained_gain:
-        return f"it keeps {gain:.0%} of what training gained, at least {required.retained_gain:.0%} is needed"
+    if required.top1 is not None and figures.top1 < required.top1:
+        return f"it predicts {figures.top1:.1%} of the tokens as it must, at least {required.top1:.0%} is needed"
     return None

@@ -20,7 +20,8 @@ def of(
 ) -> dict[str, ParityLimits]:
     """Return the limits by the artifact's name. A GGUF is named by its type.
 
-    A merged model is checked by the F16 file made from it, the adapter's GGUF together with the base's F16 file.
+    A merged model is checked by the F16 file made from it, the adapter's GGUF together with the base's F16 file. Limits
+    that are only for files whose weights are not proven are left out.
     """
     types: dict[str, GGUFType] = {gguf_type: gguf_type for gguf_type in gguf_types}
     found = {}
@@ -32,7 +33,8 @@ def of(
             other_weights=parity_limits.are_other_weights(
                 trained_in_4bit, merge_base, beside_base=artifact.type == "LoRAGGUF"
             ),
+            is_exact=True,
             parameters=parameters,
         )
-        found[artifact.name] = ParityLimits(kl=required.kl, top1=required.top1, retained_gain=required.retained_gain)
+        found[artifact.name] = ParityLimits(kl=required.kl, top1=required.top1)
     return found

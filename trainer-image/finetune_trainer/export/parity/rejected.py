@@ -1,17 +1,17 @@
-"""A file that is not the trained model: kept for analysis, never published."""
+"""Keeps a file that failed its proof for analysis. It is never published."""
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 from finetune_api.spec import GGUFType, MergeBase
-from finetune_trainer.errors import ModelError
-from finetune_trainer.export.parity.check import Figures, Rejected
+from finetune_trainer.export.rejected_file import RejectedFile
 from finetune_trainer.storage.store import Store
 
 # In the run's folder.
 FOLDER = "rejected"
+# What the name of a file's figures ends with, after its own.
+FIGURES = ".json"
 # Nearly lossless types: if one of these is rejected, more bits do not help.
 _NEARLY_LOSSLESS: tuple[GGUFType, ...] = ("F16", "BF16", "Q8_0")
 
@@ -27,9 +27,9 @@ def advice(gguf_type: GGUFType | None, trained_in_4bit: bool, merge_base: MergeB
 
 
 def keep(
-    store: Store, run: str, name: str, path: Path, rejected: Rejected, advised: str, advance: Callable[[int], None]
-) -> ModelError:
-    """Upload the file and its figures below `run`, and return the error that ends the stage."""
+    store: Store, run: str, name: str, path: Path, rejected: RejectedFile, advised: str, advance: Callable[[int], None]
+) -> str:
+    """Upload the file and its figures below `run`, and return why it was rejected, where it is and what to do."""
     key = f"{run}/{FOLDER}/{name}"
     size, moved = path.stat().st_size, 0
 
@@ -39,10 +39,6 @@ def keep(
         advance(100 * moved // size)
 
     store.put_file(key, path, progress)
-    content = {"file": name, "reason": rejected.message, "figures": _figures(rejected.figures)}
-    store.put_bytes(f"{key}.json", json.dumps(content, ensure_ascii=False, indent=2).encode())
-    return ModelError(f"{rejected.message}; it is kept as {key}, with its figures; {advised}")
-
-
-def _figures(figures: Figures) -> dict[str, float | None]:
-    return asdict(figures) | {"retained_gain": figures.retained_gain}
+    content = {"file": name, "reason": rejected.message, "figures": rejected.figures}
+    store.put_bytes(f"{key}{FIGURES}", json.dumps(content, ensure_ascii=False, indent=2).encode())
+    return f"{rejected.message}; it is kept as {key}, with its figures; {advised}"
