@@ -32,7 +32,10 @@ class ProgressStatus(Model):
 
     stage: Stage
     attempt: Annotated[int, Field(ge=0)]
-    sequence: int | None = Field(None, ge=0, description="Number of the report within its attempt.")
+    pod_creation_time: Timestamp | None = Field(
+        None, description="Of the pod that reports: a queue may replace it within an attempt."
+    )
+    sequence: int | None = Field(None, ge=0, description="Number of the report within its pod.")
     activity: Activity | None = None
     step: int | None = Field(None, ge=0, description="Finished optimizer steps.")
     total_steps: int | None = Field(None, ge=0)
@@ -63,6 +66,6 @@ class ProgressStatus(Model):
 
 
 class Progress(ProgressStatus):
-    """The body of a progress push; `steps`, `completed`, `eta` and `updateTime` are set by the operator."""
+    """The body of a progress push; the operator sets the pod's time, what is for kubectl get, and `updateTime`."""
 
     activity: Activity

@@ -15,9 +15,12 @@ CLOSE_INTERVAL_SECONDS = 5.0
 INTERVAL_SECONDS = 30.0
 
 
-def attempt_order(progress: ProgressStatus) -> tuple[int, int]:
-    """Return the stage and its attempt, which never decrease in the life of one FineTuneJob."""
-    return STAGES.index(progress.stage), progress.attempt
+def attempt_order(progress: ProgressStatus) -> tuple[int, int, str]:
+    """Return the stage, its attempt and when the pod was created, which never decrease in the life of a FineTuneJob.
+
+    A queue that preempts a Job and admits it again replaces the pod within the attempt.
+    """
+    return STAGES.index(progress.stage), progress.attempt, progress.pod_creation_time or ""
 
 
 def goes_back(new: Progress, old: ProgressStatus | None) -> bool:

@@ -11,6 +11,7 @@ from finetune_operator.progress.store import Entry, ProgressStore, at_rest, atte
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = ("team", "coach")
+LATER = "2026-01-01T01:00:00Z"
 
 
 def report(**members: object) -> Progress:
@@ -32,6 +33,8 @@ def report(**members: object) -> Progress:
         ({"attempt": 0, "sequence": 9}, {"attempt": 1, "sequence": 1}, False),
         ({"attempt": 1, "step": 5}, {"attempt": 0, "step": 50}, True),
         ({"attempt": 0, "step": 50}, {"attempt": 1, "step": 5}, False),
+        ({"podCreationTime": "2026-01-01T00:00:00Z", "sequence": 9}, {"podCreationTime": LATER, "sequence": 1}, False),
+        ({"podCreationTime": LATER, "sequence": 1}, {"podCreationTime": "2026-01-01T00:00:00Z", "sequence": 9}, True),
         ({"attempt": 4}, {"stage": "export"}, False),
         ({"stage": "export"}, {"attempt": 4}, True),
     ],
