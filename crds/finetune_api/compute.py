@@ -1,5 +1,6 @@
 """How the pods of a job run: `spec.compute`."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -9,6 +10,17 @@ from finetune_api.references import SecretRef
 
 # Defaults that validation rules repeat.
 NODES = GPUS_PER_NODE = 1
+# What the container of each stage requests of CPU and memory unless the job says otherwise. It has no limits.
+DEFAULT_REQUESTS: Mapping[Literal["prepare", "train", "export"], Mapping[str, str]] = {
+    "prepare": {"cpu": "1", "memory": "2Gi"},
+    "train": {"cpu": "2", "memory": "8Gi"},
+    # While the size of the model is not known.
+    "export": {"cpu": "2", "memory": "8Gi"},
+}
+# Export's memory once prepare has counted the model's weights: quantizing 8 billion takes 3.6 GiB. The rest is for
+# llama.cpp's context and for part of the file that it maps, which would be read from the disk again and again.
+EXPORT_MEMORY_MIB = 3 * 1024
+EXPORT_WEIGHTS_PER_BYTE = 2
 
 
 class ExtendedResource(Model):
@@ -59,12 +71,25 @@ class Resources(Model):
     limits: ResourceList | None = None
 
 
-class StageResources(Model):
-    """Resources by stage."""
+def _default(stage: Literal["prepare", "train"]) -> str:
+    return " and ".join(f"{name} {quantity}" for name, quantity in DEFAULT_REQUESTS[stage].items())
 
-    prepare: Resources | None = None
-    train: Resources | None = None
-    export: Resources | None = None
+
+class StageResources(Model):
+    """Resources by stage. What is left out is requested as each stage says; there are no limits by default."""
+
+    prepare: Resources | None = Field(None, description=f"Requests by default: {_default('prepare')}.")
+    train: Resources | None = Field(
+        None,
+        description=f"Requests by default: {_default('train')}, ephemeral-storage as in status.scratch.trainMiB, and "
+        "the GPUs of compute.accelerator.",
+    )
+    export: Resources | None = Field(
+        None,
+        description=f"Requests by default: cpu {DEFAULT_REQUESTS['export']['cpu']}, memory "
+        f"{EXPORT_MEMORY_MIB // 1024}Gi plus a byte for every {EXPORT_WEIGHTS_PER_BYTE} weights of the model (7Gi for "
+        "8 billion), and ephemeral-storage as in status.scratch.exportMiB.",
+    )
 
 
 class Scratch(Model):

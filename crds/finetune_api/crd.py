@@ -15,14 +15,17 @@ _DROPPED = ("title", "additionalProperties", "const", "default", "$defs", "discr
 _COLUMNS: tuple[tuple[str, str, str, int], ...] = (
     # name, type, path, priority (1: wide only)
     ("State", "string", ".status.phase", 0),
-    ("Stage", "string", ".status.progress.activity", 0),
-    ("Progress", "string", ".status.progress.steps", 0),
+    ("Stage", "string", ".status.stage", 0),
+    ("Activity", "string", ".status.progress.activity", 0),
+    ("Progress", "string", ".status.progress.completed", 0),
     ("Loss", "string", ".status.progress.loss", 0),
     ("ETA", "string", ".status.progress.eta", 0),
+    ("Verdict", "string", ".status.evaluation.verdict", 0),
+    ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 0),
     ("Age", "date", ".metadata.creationTimestamp", 0),
-    ("Model", "string", ".status.model.architecture", 1),
+    # As the job names it: a union, of which exactly one member is there.
+    ("Model", "string", ".spec.model['huggingFace.repository','s3.uri','persistentVolumeClaim.claimName']", 1),
     ("Tokens/s", "integer", ".status.progress.tokensPerSecond", 1),
-    ("Verdict", "string", ".status.evaluation.verdict", 1),
     ("Output", "string", ".status.outputUri", 1),
 )
 

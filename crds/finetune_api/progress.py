@@ -32,21 +32,40 @@ class ProgressStatus(Model):
 
     stage: Stage
     attempt: Annotated[int, Field(ge=0)]
-    sequence: int | None = Field(None, ge=0, description="Number of the report within its attempt.")
+    pod_creation_time: Timestamp | None = Field(
+        None, description="Of the pod that reports: a queue may replace it within an attempt."
+    )
+    sequence: int | None = Field(None, ge=0, description="Number of the report within its pod.")
     activity: Activity | None = None
     step: int | None = Field(None, ge=0, description="Finished optimizer steps.")
     total_steps: int | None = Field(None, ge=0)
-    percent: int | None = Field(None, ge=0, le=100, description="Percentage of the current activity.")
+    percent: int | None = Field(
+        None, ge=0, le=100, description="Percentage of the current activity; 0 where it cannot be measured."
+    )
     epoch: SignedDecimal | None = None
     loss: SignedDecimal | None = None
     tokens_per_second: int | None = Field(None, ge=0)
-    eta_seconds: int | None = Field(None, ge=0)
-    steps: Annotated[str, Field(max_length=32)] | None = Field(None, description="step/totalSteps, for kubectl get.")
-    eta: Annotated[str, Field(max_length=32)] | None = Field(None, description="etaSeconds as 1h02m, for kubectl get.")
+    eta_seconds: int | None = Field(
+        None,
+        ge=0,
+        description="Seconds until train ends: its steps, measurements and judgement, as they were measured. Left out "
+        "in prepare and export, and once the time is over: nobody knows then.",
+    )
+    steps: Annotated[str, Field(max_length=32)] | None = Field(
+        None,
+        description="step/totalSteps, the last that is known of the stage; the checkpoint's step after an attempt that "
+        "is to be resumed.",
+    )
+    completed: Annotated[str, Field(max_length=64)] | None = Field(
+        None, description="steps and percent as 27/60 45%, for kubectl get. While nothing runs: what was reached."
+    )
+    eta: Annotated[str, Field(max_length=32)] | None = Field(
+        None, description="etaSeconds as >1h02m, for kubectl get: at least so long, because export follows."
+    )
     update_time: Timestamp | None = None
 
 
 class Progress(ProgressStatus):
-    """The body of a progress push; `steps`, `eta` and `updateTime` are set by the operator."""
+    """The body of a progress push; the operator sets the pod's time, what is for kubectl get, and `updateTime`."""
 
     activity: Activity

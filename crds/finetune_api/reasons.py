@@ -34,8 +34,8 @@ WAITING: dict[str, Reason] = {
     ),
     "Unschedulable": Reason(
         "No node has a free GPU, or enough CPU, memory or disk (`status.scratch` has the disk that the job needs).",
-        "Wait, or edit `spec.compute`: lower `resources`, or set `tolerations` for tainted GPU nodes. Raise "
-        "`spec.startDeadlineSeconds` if pods wait longer for a GPU.",
+        "Wait, or edit `spec.compute`: lower `resources` (the message has what the pod requests, defaults included), "
+        "or set `tolerations` for tainted GPU nodes. Raise `spec.startDeadlineSeconds` if pods wait longer for a GPU.",
     ),
     "QuotaExceeded": Reason(
         "The namespace's ResourceQuota is used up.", "Ask your administrator, or wait for other pods or Jobs to end."
@@ -44,8 +44,8 @@ WAITING: dict[str, Reason] = {
         "The Job waits in its Kueue queue; the message quotes Kueue.", "Wait, or read [kueue.md](kueue.md)."
     ),
     "PodRefused": Reason(
-        "A policy, an admission webhook or a node refused the Job or its pod; the message quotes it.",
-        "Change what the message names, usually in `spec.compute`.",
+        "A policy, a LimitRange, an admission webhook or a node refused the Job or its pod; the message quotes it.",
+        "Change what the message names, usually in `spec.compute`; for a LimitRange, `spec.compute.resources`.",
     ),
     "WaitingForPreviousRun": Reason(
         "Pods of a deleted job of the same name, or of an earlier attempt, are still terminating.",
@@ -246,6 +246,10 @@ WARNINGS: dict[str, Reason] = {
     "FencesRemoved": Reason("A file has Markdown fences, which were removed.", _NOTHING),
     "TextComposed": Reason("Decomposed letters (NFD) were composed (NFC).", _NOTHING),
     "MoreWarnings": Reason("There are more warnings than fit into the status.", "Read `report.json`."),
+    "StoppedEarly": Reason(
+        "Training ended before its last step, because the hold-out loss no longer fell.",
+        "Nothing, or raise `training.earlyStoppingPatience`.",
+    ),
     "Overfitting": Reason(
         "The hold-out loss rose again before the end.",
         "Train fewer steps, or add examples; `training.keep: Best` keeps the best step.",

@@ -219,6 +219,9 @@ class FineTuneJobStatus(Model):
     observed_generation: int = -1
     retry_generation: int = Field(0, ge=0, description="The spec.retryGeneration that the status is for.")
     phase: Phase | None = None
+    stage: Stage | None = Field(
+        None, description="The stage that runs, is due or failed; derived from stages, for kubectl get."
+    )
     start_time: Timestamp | None = None
     completion_time: Timestamp | None = None
     gpu_seconds: int | None = Field(

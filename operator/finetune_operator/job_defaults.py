@@ -4,14 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from finetune_api.compute import Resources
+from finetune_api.compute import DEFAULT_REQUESTS, Resources
 from finetune_api.plan import Defaults
 from finetune_api.spec import Stage
 
 DEFAULT_RESOURCES: Mapping[Stage, Resources] = {
-    "prepare": Resources(requests={"cpu": "1", "memory": "2Gi"}),
-    "train": Resources(requests={"cpu": "2", "memory": "8Gi"}),
-    "export": Resources(requests={"cpu": "2", "memory": "8Gi"}),
+    stage: Resources(requests=dict(requests)) for stage, requests in DEFAULT_REQUESTS.items()
 }
 
 

@@ -55,7 +55,9 @@ def test_the_status_tells_the_story(platform: Platform, job: dict[str, Any]) -> 
     assert status["effective"]["gpu"] == "none (CPU)"
     assert float(status["evaluation"]["holdoutLossTuned"]) < float(status["evaluation"]["holdoutLossBase"])
     table = platform.kubectl("get", "ftj", NAME, "-n", NAMESPACE).splitlines()
-    assert table[0].split() == ["NAME", "STATE", "STAGE", "PROGRESS", "LOSS", "ETA", "AGE"]
+    assert table[0].split() == [
+        *("NAME", "STATE", "STAGE", "ACTIVITY", "PROGRESS", "LOSS", "ETA", "VERDICT", "REASON", "AGE")
+    ]
 
 
 def test_the_bucket_has_what_status_and_manifest_say(platform: Platform, job: dict[str, Any]) -> None:

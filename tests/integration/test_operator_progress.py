@@ -34,10 +34,10 @@ def pusher(operator: OperatorProcess, world: World) -> Pusher:
 def test_the_running_pod_s_progress_is_in_the_status(pusher: Pusher, world: World) -> None:
     assert pusher.push(pusher.token(), loss="0.83", etaSeconds=250) == 200
     progress: dict[str, Any] = eventually(lambda: world.status().get("progress", {}), "status.progress")
-    assert {k: progress[k] for k in ("steps", "eta", "loss")} == {"steps": "37/60", "eta": "4m10s", "loss": "0.83"}
+    assert {k: progress[k] for k in ("steps", "eta", "loss")} == {"steps": "37/60", "eta": ">4m10s", "loss": "0.83"}
     columns = world.kubectl("get", "finetunejob", world.name)
     assert "37/60" in columns
-    assert "4m10s" in columns
+    assert ">4m10s" in columns
 
 
 def test_the_rest_of_the_status_survives_a_push_and_the_other_way_round(pusher: Pusher, world: World) -> None:

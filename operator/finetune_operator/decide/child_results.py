@@ -1,7 +1,5 @@
 """Reads from the Jobs and pods what became of the stages, into the status. Nothing is started here."""
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -18,6 +16,7 @@ from finetune_operator.decide import (
     gpu_time,
     job_and_pod,
     planned_deletion,
+    result_warnings,
     stale_jobs,
     status,
     stuck_job,
@@ -29,7 +28,6 @@ from finetune_operator.decide.failures import Verdict
 from finetune_operator.decide.observation import Object, Observation
 
 _NODES_KEPT = 64
-_REASON = re.compile(r"[A-Z][A-Za-z0-9]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def _ended(
 ) -> ChildResults:
     if ended.result:
         merged = status.with_result(result.status, observation.metadata, spec, ended.result)
-        result = ChildResults(merged, (*result.events, *_warnings(result.status, merged)))
+        result = ChildResults(merged, (*result.events, *result_warnings.events(result.status, merged)))
     result = replace(result, status=gpu_time.count(result.status, stage, observation.pods, ended.completion_time))
     if ended.succeeded and ended.result and ended.result.exit_code == 0:
         done = stage.model_copy(update={"state": "Succeeded", "completion_time": ended.completion_time})
@@ -147,27 +145,6 @@ def _gated(result: ChildResults, spec: FineTuneJobSpec) -> ChildResults:
     [train] = (s for s in result.status.stages if s.name == "train")
     failed = train.model_copy(update={"state": "Failed", "last_failure": failure})
     return replace(result, status=status.with_stage(result.status, failed), failure=failure)
-
-
-def _warnings(old: FineTuneJobStatus, new: FineTuneJobStatus) -> list[KubernetesEvent]:
-    """Return an event for each warning that is new."""
-    known = _warning_texts(old)
-    return [_warning(text) for text in _warning_texts(new) if text not in known]
-
-
-def _warning_texts(found: FineTuneJobStatus) -> Sequence[str]:
-    return [
-        *(found.dataset.warnings if found.dataset else ()),
-        *(found.evaluation.warnings if found.evaluation else ()),
-    ]
-
-
-def _warning(text: str) -> KubernetesEvent:
-    # A warning starts with its reason, as a separate word.
-    reason, colon, message = text.partition(": ")
-    if colon and _REASON.fullmatch(reason):
-        return KubernetesEvent("Warning", reason, message)
-    return KubernetesEvent("Warning", "TrainerWarning", text)
 
 
 def _failed(result: ChildResults, stage: StageStatus, verdict: Verdict, completion_time: str) -> ChildResults:

@@ -32,6 +32,10 @@ _VOLUME = re.compile(r'for volume "([^"]+)"')
 _CLAIM = re.compile(
     r'persistentvolumeclaim "([^"]+)" not found|unbound immediate PersistentVolumeClaims', re.IGNORECASE
 )
+# LimitRanger's words: plugin/pkg/admission/limitranger/admission.go.
+_LIMIT_RANGE = re.compile(r"(?:maximum|minimum) \S+ usage per (?:Container|Pod) is|max limit to request ratio per")
+# Only of a pod: with its own limits its Job would have been refused, so a LimitRange has added this one.
+_ADDED_LIMIT = re.compile(r"(?<!template\.)spec\.containers\[\d+\]\.resources\.requests: .* must be less than or equal")
 _IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError")
 _MOUNT_REASONS = ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
 _REFUSED_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
@@ -93,6 +97,12 @@ def creation_refused(message: str, what: Literal["Job", "pod"] = "pod") -> Diagn
         return Diagnosis("QuotaExceeded", text)
     if found := _missing(message):
         return found
+    if _LIMIT_RANGE.search(message) or _ADDED_LIMIT.search(message):
+        text = (
+            f"A LimitRange of the namespace does not allow the {what}; set requests and limits that it allows in "
+            f"spec.compute.resources, or ask your administrator: {_quote(message)}"
+        )
+        return Diagnosis("PodRefused", text)
     return Diagnosis("PodRefused", f"The cluster refused to create the {what}: {_quote(message)}")
 
 
@@ -168,10 +178,11 @@ def _scheduling(pod: Object, _: Sequence[Object]) -> Diagnosis | None:
             f"No node has the free disk that the pod requests{device} (see status.scratch). Use nodes with more disk, "
             "a smaller model, or a model on a PersistentVolumeClaim, which is not copied"
         )
-        return Diagnosis("Unschedulable", f"{text}: {_quote(message)}")
-    if lacking:
-        return Diagnosis("Unschedulable", f"No node has a free {lacking[0]}: {_quote(message)}")
-    return Diagnosis("Unschedulable", f"No node can take the pod: {_quote(message)}")
+    elif lacking:
+        text = f"No node has a free {lacking[0]}"
+    else:
+        text = "No node can take the pod"
+    return Diagnosis("Unschedulable", f"{text}: {_quote(message)} {_asked(pod)}")
 
 
 _POD_CHECKS: tuple[Callable[[Object, Sequence[Object]], Diagnosis | None], ...] = (_image, _config, _mount, _scheduling)
@@ -196,6 +207,15 @@ def _volume(pod: Object, message: str) -> Object:
     named = _VOLUME.search(message)
     found: Object = next((v for v in pod["spec"].get("volumes") or [] if named and v["name"] == named.group(1)), {})
     return found
+
+
+def _asked(pod: Object) -> str:
+    """Return what the pod needs of a node: the defaults are not in the spec that its user wrote."""
+    resources = pod["spec"]["containers"][0].get("resources") or {}
+    requests = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+    needs = ", ".join(f"{name} {quantity}" for name, quantity in requests.items())
+    labels = ", ".join(f"{name}={value}" for name, value in (pod["spec"].get("nodeSelector") or {}).items())
+    return f"The pod requests {needs}{f' on a node with {labels}' if labels else ''}; spec.compute changes that."
 
 
 def _devices(pod: Object) -> list[str]:

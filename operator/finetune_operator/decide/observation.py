@@ -34,6 +34,8 @@ class Observation:
     spec_error: str | None
     # Without progress, which has another field manager.
     status: FineTuneJobStatus
+    # The attempt of train that reported progress last, and the step it had reached.
+    reported_step: tuple[int, int] | None = None
     # Children of this FineTuneJob, including finished ones.
     jobs: tuple[Object, ...] = ()
     pods: tuple[Object, ...] = ()
@@ -75,6 +77,7 @@ class Observation:
             spec=spec,
             spec_error=error,
             status=FineTuneJobStatus.model_validate(status),
+            reported_step=_reported_step(resource),
             jobs=tuple(j for j in jobs if _is_own(j, metadata.uid)),
             pods=tuple(p for p in pods if _is_own(p, metadata.uid)),
             config_maps=tuple(c for c in config_maps if _is_own(c, metadata.uid)),
@@ -110,6 +113,13 @@ class Observation:
             config_maps=self.config_maps,
         )
         return replace(updated, events=self.events, workloads=self.workloads, refusal=self.refusal)
+
+
+def _reported_step(resource: Object) -> tuple[int, int] | None:
+    progress = (resource.get("status") or {}).get("progress") or {}
+    if progress.get("stage") != "train" or "step" not in progress:
+        return None
+    return progress["attempt"], progress["step"]
 
 
 def _is_own(child: Object, uid: str) -> bool:

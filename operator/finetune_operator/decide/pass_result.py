@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from finetune_api.status import Failure, FineTuneJobStatus
 from finetune_operator.clock import format_time
-from finetune_operator.decide import conditions, status
+from finetune_operator.decide import conditions, result_warnings, status
 from finetune_operator.decide.conditions import State
 from finetune_operator.decide.decision import Action, Decision, KubernetesEvent
 from finetune_operator.decide.evaluation_gate import evaluated
@@ -83,6 +83,7 @@ class Pass:
             )
         event = KubernetesEvent("Normal", reason, message)
         update = {"phase": "Succeeded", "completion_time": format_time(self.now)}
+        message = f"{message}{result_warnings.sentences(self.status)}"
         return self._decision("succeeded", reason, message, update, (*self.events, event))
 
     def keep(self, actions: Sequence[Action] = ()) -> Decision:
@@ -124,6 +125,7 @@ class Pass:
         wanted = spec.retry_generation if spec else self.status.retry_generation
         changed = {
             **update,
+            "stage": stage.name if (stage := status.current(self.status)) else None,
             "observed_generation": generation,
             "conditions": built,
             # Raising it while the job is not finished has no effect.

@@ -154,6 +154,7 @@ def create_job(found: PendingStage) -> Decision:
         number=stage.attempt,
         avoid_nodes=attempts.unusable_nodes(observation.jobs, observation.pods, stage),
         scratch=found.this.status.scratch,
+        parameters=found.this.status.model.parameters if found.this.status.model else None,
         report_only=bool(stage.report_only),
     )
     service = job_templates.service(stage.name, attempt)

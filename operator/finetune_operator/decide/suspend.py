@@ -29,7 +29,9 @@ def hold(this: Pass, spec: FineTuneJobSpec, stage: StageStatus) -> Decision:
     observation = this.observation
     live = job_and_pod.live(observation.jobs, observation.pods)
     if not live:
-        return this.suspend(f"The job is suspended before {stage.name}; to resume it, set spec.suspend to false.")
+        return this.suspend(
+            f"The job is suspended {_reached(observation, stage)}; to resume it, set spec.suspend to false."
+        )
     message = f"The job is being suspended; waiting for {live[0]} to terminate."
     if not spec.suspend:
         message = f"The job was being suspended; it is resumed when {live[0]} has terminated."
@@ -40,6 +42,16 @@ def hold(this: Pass, spec: FineTuneJobSpec, stage: StageStatus) -> Decision:
         return this.suspend(message, requeue_after=planned_deletion.RECORDED_SECONDS)
     deletions = planned_deletion.delete(job for job in observation.jobs if _may_delete(job, this))
     return this.suspend(message, requeue_after=planned_deletion.TERMINATING_SECONDS, actions=deletions)
+
+
+def _reached(observation: Observation, stage: StageStatus) -> str:
+    """Return where the job continues. The result of a stopped pod is rarely seen: it is gone with its Job."""
+    step = stage.checkpoint_step
+    attempt, reported = observation.reported_step or (None, None)
+    # After a failure, which leaves a completion time, steps that are not in the checkpoint are lost.
+    if stage.name == "train" and attempt == stage.attempt - 1 and stage.completion_time is None:
+        step = reported
+    return f"before {stage.name}" if not step else f"after step {step}"
 
 
 def _job(observation: Observation, stage: StageStatus) -> Object | None:

@@ -24,5 +24,7 @@ class Attempt:
     avoid_nodes: tuple[str, ...] = ()
     # As prepare estimated it.
     scratch: ScratchStatus | None = None
+    # The model's weights, as prepare counted them.
+    parameters: int | None = None
     # Whether it only reads the result that an earlier attempt stored.
     report_only: bool = False

@@ -10,7 +10,7 @@ from finetune_api.job import ObjectMeta
 from finetune_api.plan import PLAN_PATH
 from finetune_api.spec import Stage
 from finetune_operator import names
-from finetune_operator.job_templates import disk, volumes
+from finetune_operator.job_templates import disk, memory, volumes
 from finetune_operator.job_templates.attempt import Attempt
 from finetune_operator.job_templates.compute_digest import digest
 from finetune_operator.job_templates.volumes import Mount
@@ -185,7 +185,7 @@ def _environment(attempt: Attempt) -> dict[str, str]:
 def _stage_resources(attempt: Attempt, stage: Stage, devices: Mapping[str, str]) -> dict[str, Any]:
     compute = attempt.spec.compute
     return disk.requested(
-        _resources(attempt.settings.resources[stage], getattr(compute.resources, stage), dict(devices)),
+        _resources(memory.defaults(attempt, stage), getattr(compute.resources, stage), dict(devices)),
         disk.need(attempt, stage),
         compute.scratch.size if compute.scratch else None,
     )

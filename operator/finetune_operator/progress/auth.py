@@ -41,6 +41,8 @@ class Sender:
     job_uid: str
     stage: str
     attempt: str
+    # The pod's.
+    creation_time: str
 
 
 class Authenticator:
@@ -108,6 +110,7 @@ class Authenticator:
                 labels[names.JOB_UID_LABEL],
                 labels[names.STAGE_LABEL],
                 labels[names.ATTEMPT_LABEL],
+                pod["metadata"]["creationTimestamp"],
             )
         except KeyError:
             raise stranger from None

@@ -130,4 +130,4 @@ def _parse(body: bytes, sender: Sender) -> Progress:
         raise Denied(422, f"{where}: {first['msg']}") from None
     if (progress.stage, str(progress.attempt)) != (sender.stage, sender.attempt):
         raise Denied(403, f"the token belongs to attempt {sender.attempt} of {sender.stage}")
-    return progress
+    return progress.model_copy(update={"pod_creation_time": sender.creation_time})

@@ -15,9 +15,12 @@ CLOSE_INTERVAL_SECONDS = 5.0
 INTERVAL_SECONDS = 30.0
 
 
-def attempt_order(progress: ProgressStatus) -> tuple[int, int]:
-    """Return the stage and its attempt, which never decrease in the life of one FineTuneJob."""
-    return STAGES.index(progress.stage), progress.attempt
+def attempt_order(progress: ProgressStatus) -> tuple[int, int, str]:
+    """Return the stage, its attempt and when the pod was created, which never decrease in the life of a FineTuneJob.
+
+    A queue that preempts a Job and admits it again replaces the pod within the attempt.
+    """
+    return STAGES.index(progress.stage), progress.attempt, progress.pod_creation_time or ""
 
 
 def goes_back(new: Progress, old: ProgressStatus | None) -> bool:
@@ -46,26 +49,47 @@ def duration(seconds: int) -> str:
     return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
 
 
-def shown(progress: Progress, now: datetime) -> Progress:
-    """Return the report with the members that the operator fills in; `now` is in UTC."""
-    known = progress.step is not None and progress.total_steps is not None
+def shown(progress: Progress, last: ProgressStatus | None, now: datetime) -> Progress:
+    """Return the report with the members that the operator fills in; `now` is in UTC.
+
+    An activity without steps, such as loading the model after a resume, keeps those of `last`, the report before it.
+    Only their text: `step` is compared with later reports, and a resumed attempt may begin at an earlier one. The ETA
+    is a least value, because only train reports one, and export, whose time nobody can know before, follows it.
+    """
+    steps = last.steps if last and last.stage == progress.stage else None
+    if progress.step is not None and progress.total_steps is not None:
+        steps = f"{progress.step}/{progress.total_steps}"
     return progress.model_copy(
         update={
             "update_time": format_time(now),
-            "steps": f"{progress.step}/{progress.total_steps}" if known else None,
-            "eta": duration(progress.eta_seconds) if progress.eta_seconds is not None else None,
+            "steps": steps,
+            "completed": _completed(steps, progress.percent),
+            "eta": f">{duration(progress.eta_seconds)}" if progress.eta_seconds is not None else None,
         }
     )
 
 
+def _completed(steps: str | None, percent: int | None) -> str | None:
+    return " ".join(part for part in (steps, None if percent is None else f"{percent}%") if part) or None
+
+
 def at_rest(progress: ProgressStatus, status: FineTuneJobStatus) -> ProgressStatus:
-    """Return the last report; unless its attempt runs, without the members that are true only while it does."""
+    """Return the last report; unless its attempt runs, what the stage has reached, without what it was just doing."""
+    stage = next((s for s in status.stages if s.name == progress.stage), None)
     # Pending: the pod is gone or not created yet, as in a queue.
-    if status.phase != "Pending" and any(
-        s.state == "Running" and (s.name, s.attempt) == (progress.stage, progress.attempt) for s in status.stages
-    ):
+    if stage and (stage.state, stage.attempt) == ("Running", progress.attempt) and status.phase != "Pending":
         return progress
-    return progress.model_copy(update={"activity": None, "eta": None, "eta_seconds": None})
+    if progress.activity is None:
+        return progress
+    steps, completed = progress.steps, None
+    if steps and stage and stage.state != "Succeeded":
+        done, _, total = steps.partition("/")
+        # What was trained after the last checkpoint is lost.
+        done = done if stage.checkpoint_step is None else str(stage.checkpoint_step)
+        steps = f"{done}/{total}"
+        completed = _completed(steps, 100 * int(done) // max(1, int(total)))
+    gone = dict.fromkeys(("activity", "percent", "eta", "eta_seconds"))
+    return progress.model_copy(update={**gone, "steps": steps, "completed": completed})
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,9 @@ class ProgressWriter:
             self._store.forget(key)
             return None
         # Another replica may have written a newer report.
-        if not goes_back(entry.latest, stored(job)):
-            progress = shown(entry.latest, datetime.now(UTC))
+        last = stored(job)
+        if not goes_back(entry.latest, last):
+            progress = shown(entry.latest, last, datetime.now(UTC))
             await write_status(self._client, job, {"progress": progress.to_json()}, manager=FIELD_MANAGER)
         now = self._clock()
         present = self._store.wrote(key, entry, now)

@@ -174,27 +174,41 @@ def test_kubectl_get_shows_how_far_a_job_is(coach: ControlPlane) -> None:
         {
             "observedGeneration": 1,
             "phase": "Training",
+            "stage": "train",
             "outputUri": "s3://results/default/coach/0a1b",
-            "model": {"architecture": "LlamaForCausalLM"},
+            "conditions": [
+                {
+                    "type": "Ready",
+                    "status": "False",
+                    "reason": "Training",
+                    "message": "train is running, attempt 1.",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z",
+                }
+            ],
+            "evaluation": {"verdict": "Better"},
             "progress": {
                 "stage": "train",
                 "attempt": 0,
                 "activity": "Training",
                 "step": 37,
                 "totalSteps": 60,
-                "steps": "37/60",
+                "completed": "37/60 61%",
                 "loss": "0.83",
                 "tokensPerSecond": 2150,
-                "eta": "1m02s",
+                "eta": ">1m02s",
             },
         },
     )
     header, row = coach.kubectl("get", "ftj").splitlines()
-    assert header.split() == ["NAME", "STATE", "STAGE", "PROGRESS", "LOSS", "ETA", "AGE"]
-    assert row.split()[:-1] == ["coach", "Training", "Training", "37/60", "0.83", "1m02s"]
+    assert header.split() == [
+        *("NAME", "STATE", "STAGE", "ACTIVITY", "PROGRESS", "LOSS", "ETA", "VERDICT", "REASON", "AGE")
+    ]
+    assert row.split()[:-1] == [
+        *("coach", "Training", "train", "Training", "37/60", "61%", "0.83", ">1m02s", "Better", "Training")
+    ]
 
 
-def test_kubectl_get_wide_adds_model_speed_verdict_and_output(coach: ControlPlane) -> None:
+def test_kubectl_get_wide_adds_model_speed_and_output(coach: ControlPlane) -> None:
     apply_status(
         coach,
         "finetune-operator",
@@ -202,12 +216,32 @@ def test_kubectl_get_wide_adds_model_speed_verdict_and_output(coach: ControlPlan
             "outputUri": "s3://results/default/coach/0a1b",
             "model": {"architecture": "LlamaForCausalLM"},
             "progress": {"stage": "train", "attempt": 0, "activity": "Training", "tokensPerSecond": 2150},
-            "evaluation": {"verdict": "Better"},
         },
     )
     header, row = coach.kubectl("get", "ftj", "-o", "wide").splitlines()
-    assert header.split()[-4:] == ["MODEL", "TOKENS/S", "VERDICT", "OUTPUT"]
-    assert row.split()[-4:] == ["LlamaForCausalLM", "2150", "Better", "s3://results/default/coach/0a1b"]
+    assert header.split()[-3:] == ["MODEL", "TOKENS/S", "OUTPUT"]
+    assert row.split()[-3:] == ["s3://models/llama/", "2150", "s3://results/default/coach/0a1b"]
+
+
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [
+        ({"huggingFace": {"repository": "org/model"}}, "org/model"),
+        ({"s3": {"uri": "s3://models/llama/"}}, "s3://models/llama/"),
+        ({"persistentVolumeClaim": {"claimName": "models", "path": "llama"}}, "models"),
+    ],
+    ids=["hub", "s3", "volume"],
+)
+def test_the_model_is_shown_as_the_job_names_it(control_plane: ControlPlane, model: dict[str, Any], shown: str) -> None:
+    manifest = smallest("models")
+    manifest["spec"]["model"] = model
+    assert control_plane.apply(manifest).returncode == 0
+    try:
+        _, row = control_plane.kubectl("get", "ftj", "models", "-o", "wide").splitlines()
+    finally:
+        control_plane.rest.delete(rest.path(PLURAL, "default", "models"))
+    # Besides the name and the age, nobody has written anything else of the job.
+    assert row.split()[2] == shown
 
 
 def test_kubectl_explain_tells_what_a_field_is_for(control_plane: ControlPlane) -> None:

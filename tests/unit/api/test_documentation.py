@@ -5,6 +5,8 @@ from pathlib import Path
 
 import yaml
 
+from finetune_api.compute import DEFAULT_REQUESTS, EXPORT_MEMORY_MIB, EXPORT_WEIGHTS_PER_BYTE
+
 ROOT = Path(__file__).resolve().parents[3]
 README = (ROOT / "README.md").read_text()
 
@@ -12,6 +14,16 @@ README = (ROOT / "README.md").read_text()
 def test_the_smallest_job_of_the_readme_is_the_one_in_examples() -> None:
     [block] = re.findall(r"```yaml\n(apiVersion.*?)```", README, re.DOTALL)
     assert yaml.safe_load(block) == yaml.safe_load((ROOT / "examples" / "smallest.yaml").read_text())
+
+
+def test_the_readme_has_what_the_pods_request_by_default() -> None:
+    cells = dict(re.findall(r"^\| (prepare|train|export) \| ([^|]+) \|", README, re.MULTILINE))
+    for stage in ("prepare", "train"):
+        assert f"{DEFAULT_REQUESTS[stage]['cpu']} CPU, {DEFAULT_REQUESTS[stage]['memory']}" in cells[stage]
+    assert cells["export"] == (
+        f"{DEFAULT_REQUESTS['export']['cpu']} CPU, {EXPORT_MEMORY_MIB // 1024}Gi and a byte for every "
+        f"{EXPORT_WEIGHTS_PER_BYTE} weights"
+    )
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:

@@ -159,7 +159,8 @@ def running_train(kube: FakeKube) -> None:
     kube.put(FINETUNE_JOBS, {"metadata": {"namespace": "team", "name": "coach"}, "spec": {}})
     job = {"namespace": "team", "name": "coach-train-1", "labels": LABELS}
     kube.put(JOBS, {"metadata": {**job, "ownerReferences": [owner("FineTuneJob", "coach")]}})
-    pod = {"namespace": "team", "name": "coach-train-1-x", "labels": LABELS}
+    created = {"creationTimestamp": "2026-01-01T00:00:00Z"}
+    pod = {"namespace": "team", "name": "coach-train-1-x", "labels": LABELS, **created}
     kube.put(
         PODS,
         {"metadata": {**pod, "ownerReferences": [owner("Job", "coach-train-1")]}, "status": {"phase": "Running"}},

@@ -435,7 +435,9 @@ class World:
         if read["metadata"]["resourceVersion"] != version:
             return False
         changed = copied(self.job)
-        changed["status"] = copied(status)
+        # Progress has a field manager of its own.
+        progress = {k: v for k, v in changed["status"].items() if k == "progress"}
+        changed["status"] = copied(status) | progress
         changed["metadata"]["resourceVersion"] = self._version()
         self._store(changed)
         return True

@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+import time
 from collections.abc import Callable, Sequence
 
 from finetune_api.report import EvaluationReport
@@ -25,6 +26,8 @@ from finetune_trainer.runtime.context import Context
 from finetune_trainer.runtime.sigterm import StopRequested
 
 ANSWERS = "answers.json"
+# That the status takes; the report has all.
+_MAXIMUM_WARNINGS = 4
 
 
 class Evaluation:
@@ -58,6 +61,8 @@ class Evaluation:
         # What `during` measured last, and after which step.
         self.rewards: Rewards | None = None
         self._latest: tuple[int, list[Score]] | None = None
+        # How long the hold-out rows took before training.
+        self.scoring_seconds = 0.0
 
     def before(self) -> None:
         """Evaluate the model before training: a fresh adapter changes nothing yet.
@@ -65,7 +70,9 @@ class Evaluation:
         Raises:
             SettingsError: its hold-out loss is not finite.
         """
+        started = time.monotonic()
         self._base_scores = self._scores(None, self._progress(0, 40))
+        self.scoring_seconds = time.monotonic() - started
         self._base_log_probabilities = reference.log_probabilities(self._loaded, self._compared, self._progress(40, 50))
         self._base_answers = self._questions.ask_without_system_prompt(self._progress(50, 75))
         if self._prepared.system_prompt is not None:
@@ -126,6 +133,8 @@ class Evaluation:
                 comparison=comparison,
                 curve=curve,
                 kept_step=kept_step,
+                total_steps=self._prepared.total_steps,
+                patience=self._context.plan.training.early_stopping_patience,
                 forgetting=moved,
                 forgetting_limit=forgetting.LIMIT,
                 answer_flags=[answer.flags.tuned for answer in answers],
@@ -191,7 +200,7 @@ def status(report: EvaluationReport, best_step: int | None) -> EvaluationStatus:
         reward_accuracy=_decimal(report.reward_accuracy),
         reward_margin=_decimal(report.reward_margin),
         forgetting=_decimal(report.forgetting),
-        warnings=report.warnings,
+        warnings=report.warnings[:_MAXIMUM_WARNINGS],
     )
 
 

@@ -1,4 +1,4 @@
-"""Warnings about a result: at most four sentences, each with a remedy."""
+"""Warnings about a result, each with a remedy."""
 
 from collections.abc import Sequence
 
@@ -45,6 +45,8 @@ def warnings(
     comparison: Comparison | None,
     curve: Curve,
     kept_step: int,
+    total_steps: int,
+    patience: int | None,
     forgetting: float | None,
     forgetting_limit: float,
     answer_flags: Sequence[Sequence[AnswerFlag]],
@@ -56,12 +58,26 @@ def warnings(
     training answers that are longer than evaluation.maxNewTokens.
     """
     found = [
+        _stopped_early(curve, kept_step, total_steps, patience),
         _overfitting(curve, kept_step),
         _evidence(comparison),
         _forgetting(forgetting, forgetting_limit),
         _answers(answer_flags, longer_outputs),
     ]
     return [warning for warning in found if warning is not None]
+
+
+def _stopped_early(curve: Curve, kept_step: int, total_steps: int, patience: int | None) -> str | None:
+    if not curve.exhausted(patience):
+        return None
+    last = max(point.step for point in curve.points)
+    if last >= total_steps:
+        return None
+    return (
+        f"StoppedEarly: training ended after step {last} of {total_steps}, because the hold-out loss had not fallen "
+        f"for {patience} measurements (training.earlyStoppingPatience); step {kept_step} was kept; to train on, raise "
+        "that field or leave it out"
+    )
 
 
 def _overfitting(curve: Curve, kept_step: int) -> str | None:

@@ -1,4 +1,4 @@
-"""How far a stage is, how long it will still take, and how long each part took."""
+"""How far a stage is, and how long each part took."""
 
 import contextlib
 import time
@@ -6,9 +6,6 @@ from collections.abc import Callable, Iterator
 
 from finetune_api.progress import Activity
 from finetune_trainer.runtime.context import Reporter
-
-# Before this much of a part is done, its speed is not known.
-_MEASURABLE_PERCENT = 2
 
 
 class StageClock:
@@ -26,9 +23,8 @@ class StageClock:
         self._reporter.report(activity)
 
         def advance(percent: int) -> None:
-            measurable = _MEASURABLE_PERCENT <= percent <= 100
-            left = (self._clock() - started) * (100 - percent) / percent if measurable else None
-            self._reporter.report(activity, percent=percent, eta_seconds=left)
+            # No ETA: how long the other parts of the stage will take is not known.
+            self._reporter.report(activity, percent=percent)
 
         try:
             yield advance

@@ -65,6 +65,10 @@ class HoldoutWatch:
         # worse, such an adapter would be the best, and it would be of no use.
         return step in self._steps and not self.curve.has(step) and self._changed()
 
+    def left(self, done: int) -> int:
+        """Return how many measurements are still to come after `done` steps, if training does not stop early."""
+        return sum(1 for step in self._steps if step > done)
+
     def measure(self, step: int) -> bool:
         """Measure them; return whether this step's adapter has to be kept.
 

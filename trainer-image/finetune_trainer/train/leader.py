@@ -130,7 +130,7 @@ class Leader:
             evaluation.before()
         watch = self._watch(loaded, evaluation, steps, holdout, start)
         with self._timed("train"), self.context.stop.deferred():
-            trainer, control = self._train(loaded, rows, steps, checkpoints, watch, memory_settings)
+            trainer, control = self._train(loaded, evaluation, rows, steps, checkpoints, watch, memory_settings)
         with self._timed("evaluateTuned"):
             last_step = trainer.state.global_step
             kept_step = watch.restore(loaded.model, last_step)
@@ -237,6 +237,7 @@ class Leader:
     def _train(
         self,
         loaded: LoadedModel,
+        evaluation: Evaluation,
         rows: Sequence[Row],
         steps: Sequence[Sequence[int]],
         checkpoints: Checkpoints,
@@ -262,6 +263,8 @@ class Leader:
             step_rows=[len(step) for step in steps],
             examples=len(rows),
             compiles=loaded.precision != "fp32",
+            measuring_seconds=evaluation.scoring_seconds,
+            judging_seconds=self.timings["evaluateBase"],
         )
         load_model.for_training(loaded.model)
         # Before the checkpoint is restored: the adapter as it is now is the reference of DPO and KTO.

@@ -47,9 +47,15 @@ class StepControl:
         step_rows: Sequence[int],
         examples: int,
         compiles: bool,
+        measuring_seconds: float,
+        judging_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`step_tokens` and `step_rows`: supervised tokens and rows of each step of the whole run."""
+        """`step_tokens` and `step_rows`: supervised tokens and rows of each step of the whole run.
+
+        `measuring_seconds` and `judging_seconds`: how long the hold-out rows and the whole evaluation took before
+        training, for the time left.
+        """
         self._reporter = reporter
         self._stop = stop
         self._upload = upload
@@ -59,6 +65,8 @@ class StepControl:
         self._rows = step_rows
         self._examples = examples
         self._compiles = compiles
+        self._measuring_seconds = measuring_seconds
+        self._judging_seconds = judging_seconds
         self._clock = clock
         self._began = clock()
         self._first: int | None = None
@@ -101,7 +109,7 @@ class StepControl:
             taken = sum(s for _, s in self._recent)
             self._speed = sum(t for t, _ in self._recent) / taken if taken else None
         # After SIGTERM the measurement is left to the next attempt: see `leader`.
-        best = not self._stop.requested and self._holdout.due(done) and self._holdout.measure(done)
+        best = not self._stop.requested and self._holdout.due(done) and self._measure(done)
         early = self._holdout.ended
         last = done == self.total_steps or early
         stop = self._stop.requested
@@ -109,6 +117,9 @@ class StepControl:
         # While the last checkpoint is being uploaded, training continues rather than waits. The last step is always
         # saved: a failure afterwards must not lead to training again.
         save = stop or last or best or (due and not self._upload.busy)
+        if stop:
+            # The operator shows where the job was stopped; when the pod has ended, it may be gone at once.
+            self._report(done)
         if save:
             # The trainer deletes the checkpoint before the one that it writes, so its upload must be complete.
             self._upload.wait()
@@ -134,16 +145,33 @@ class StepControl:
         self._holdout.saved(folder, step)
         self._upload.start(folder, step, self._holdout.protected)
 
+    def _measure(self, done: int) -> bool:
+        started = self._clock()
+        best = self._holdout.measure(done)
+        if not self._stop.requested:
+            self._measuring_seconds = self._clock() - started
+        return best
+
+    def _seconds_left(self, done: int) -> float | None:
+        """Return the time until train ends; None before a step was measured.
+
+        Steps and measurements are expected to take as long as the last ones, and the judgement of the result as long as
+        that of the base: it scores the same rows and answers the same questions. The time to save and upload the
+        adapter is left out, and an early stop is not expected.
+        """
+        if not self._recent:
+            return None
+        steps = (self.total_steps - done) * sum(s for _, s in self._recent) / len(self._recent)
+        return steps + self._holdout.left(done) * self._measuring_seconds + self._judging_seconds
+
     def _report(self, done: int, *, compiling: bool = False) -> None:
-        left = self.total_steps - done
-        seconds = sum(s for _, s in self._recent) / len(self._recent) if self._recent else None
         self._reporter.report(
-            "Compiling" if compiling else "Training",
+            "Compiling" if compiling else "Saving" if self._stop.requested else "Training",
             step=done,
             total_steps=self.total_steps,
             percent=100 * done // self.total_steps,
             epoch=sum(self._rows[:done]) / self._examples,
             loss=self._loss,
             tokens_per_second=self._speed,
-            eta_seconds=None if seconds is None else seconds * left,
+            eta_seconds=self._seconds_left(done),
         )

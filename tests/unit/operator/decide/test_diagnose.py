@@ -145,6 +145,46 @@ def test_a_pod_that_no_node_takes(message: str, reason: str, named: str) -> None
     assert named in found.message
 
 
+def test_a_pod_that_no_node_takes_has_what_it_requests_beside_the_words_of_the_scheduler() -> None:
+    words = "0/3 nodes are available: 3 Insufficient memory."
+    waiting = pod(unschedulable=words)
+    waiting["spec"]["containers"][0]["resources"]["requests"] = {"cpu": "2", "memory": "8Gi"}
+    waiting["spec"]["nodeSelector"] = {"gpu": "h100"}
+    found = diagnose([waiting], [], [])
+    assert found is not None
+    assert found.message == (
+        f"No node can take the pod: {words} The pod requests nvidia.com/gpu 1, cpu 2, memory 8Gi on a node with "
+        "gpu=h100; spec.compute changes that."
+    )
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'pods "x" is forbidden: maximum memory usage per Container is 4Gi, but request is 8Gi',
+        'pods "x" is forbidden: [minimum cpu usage per Pod is 4, but request is 2, and more]',
+        'pods "x" is forbidden: memory max limit to request ratio per Container is 2, but provided ratio is 4.000000',
+        'pods "x" is forbidden: maximum cpu usage per Container is 1. No limit is specified',
+        'Pod "x" is invalid: spec.containers[0].resources.requests: Invalid value: "8Gi": must be less than or equal '
+        "to memory limit of 4Gi",
+    ],
+)
+def test_a_limit_range_is_named_with_what_to_change(message: str) -> None:
+    found = creation_refused(message)
+    assert found.reason == "PodRefused"
+    assert found.message.startswith("A LimitRange of the namespace does not allow the pod; ")
+    assert "spec.compute.resources" in found.message
+    assert message in found.message
+
+
+def test_a_job_whose_own_limit_is_below_its_request_is_not_blamed_on_a_limit_range() -> None:
+    message = (
+        'Job.batch "x" is invalid: spec.template.spec.containers[0].resources.requests: Invalid value: "8Gi": must be '
+        "less than or equal to memory limit of 4Gi"
+    )
+    assert "LimitRange" not in creation_refused(message, "Job").message
+
+
 @pytest.mark.parametrize(
     ("message", "reason"),
     [

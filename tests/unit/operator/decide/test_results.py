@@ -135,7 +135,7 @@ def test_a_gate_that_only_warns_says_so_once_and_continues() -> None:
     world = trained(WORSE, {"onMiss": "Warn"})
     world.run()
     assert world.status["phase"] == "Succeeded"
-    assert events(world) == ["GateMissed", "Succeeded"]
+    assert events(world) == ["Worse", "GateMissed", "Succeeded"]
 
 
 def test_a_warning_is_one_event_named_by_its_first_word() -> None:

@@ -80,6 +80,52 @@ def test_a_suspended_job_at_rest_says_where_it_stands() -> None:
     assert world.last_requeue is None
 
 
+def reached(world: World, attempt: int, step: int) -> None:
+    """The pod of an attempt of train reports a step."""
+    assert world.resource is not None
+    progress = {"stage": "train", "attempt": attempt, "activity": "Training", "step": step}
+    world.resource["status"] = {**world.resource["status"], "progress": progress}
+
+
+def message(world: World) -> Any:
+    return world.condition("Suspended")["message"]  # type: ignore[index]
+
+
+def test_a_job_that_has_trained_says_after_which_step_it_is_suspended() -> None:
+    world, pod = started("train")
+    reached(world, 0, 27)
+    suspend(world)
+    end_by_sigterm(world, pod)
+    world.settle()
+    world.reconcile()
+    assert message(world) == "The job is suspended after step 27; to resume it, set spec.suspend to false."
+
+
+def test_a_job_that_is_suspended_after_a_failure_has_only_its_checkpoint() -> None:
+    world, pod = started("train")
+    reached(world, 0, 27)
+    world.end_pod(pod, 1, failure("train", 1, "Broken.", checkpoint_step=20))
+    world.settle()
+    world.reconcile()
+    suspend(world)
+    world.settle()
+    world.reconcile()
+    assert message(world) == "The job is suspended after step 20; to resume it, set spec.suspend to false."
+
+
+def test_steps_of_an_earlier_attempt_say_nothing_of_a_later_one() -> None:
+    world, pod = started("train")
+    reached(world, 0, 27)
+    suspend(world)
+    end_by_sigterm(world, pod)
+    world.settle()
+    resume(world)
+    suspend(world)
+    world.settle()
+    world.reconcile()
+    assert message(world) == "The job is suspended before train; to resume it, set spec.suspend to false."
+
+
 def test_a_job_is_deleted_only_once_it_is_written_that_it_is_suspended() -> None:
     world, _ = started("train")
     world.patch(suspend=True)

@@ -20,7 +20,7 @@ async def _status(kube: FakeKube, token: str = "good", namespace: str = "team", 
 
 async def test_the_pod_of_the_attempt_may_report(kube: FakeKube) -> None:
     sender = await Authenticator(kube).sender("good", "team", "coach")
-    assert sender == Sender("team", "coach", "uid-of-coach", "train", "1")
+    assert sender == Sender("team", "coach", "uid-of-coach", "train", "1", "2026-01-01T00:00:00Z")
 
 
 async def test_a_token_that_the_api_server_does_not_know_is_unauthorized(kube: FakeKube) -> None:

@@ -58,6 +58,11 @@ async def test_a_report_of_the_running_pod_is_taken(world: World, client: Client
     assert [entry.latest.step for entry in world.accepted] == [3]
 
 
+async def test_a_report_has_the_time_of_its_pod_whatever_it_says(world: World, client: Client) -> None:
+    await _post(client, {**REPORT, "podCreationTime": "2030-01-01T00:00:00Z"})
+    assert [entry.latest.pod_creation_time for entry in world.accepted] == ["2026-01-01T00:00:00Z"]
+
+
 async def test_what_is_kept_for_jobs_that_are_over_can_be_dropped(world: World, client: Client) -> None:
     await _post(client)
     world.endpoint.retain([("team", "coach")])

@@ -11,6 +11,7 @@ from finetune_operator.progress.store import Entry, ProgressStore, at_rest, atte
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = ("team", "coach")
+LATER = "2026-01-01T01:00:00Z"
 
 
 def report(**members: object) -> Progress:
@@ -32,6 +33,8 @@ def report(**members: object) -> Progress:
         ({"attempt": 0, "sequence": 9}, {"attempt": 1, "sequence": 1}, False),
         ({"attempt": 1, "step": 5}, {"attempt": 0, "step": 50}, True),
         ({"attempt": 0, "step": 50}, {"attempt": 1, "step": 5}, False),
+        ({"podCreationTime": "2026-01-01T00:00:00Z", "sequence": 9}, {"podCreationTime": LATER, "sequence": 1}, False),
+        ({"podCreationTime": LATER, "sequence": 1}, {"podCreationTime": "2026-01-01T00:00:00Z", "sequence": 9}, True),
         ({"attempt": 4}, {"stage": "export"}, False),
         ({"stage": "export"}, {"attempt": 4}, True),
     ],
@@ -54,7 +57,7 @@ def test_a_report_of_the_running_attempt_is_left_as_it_is() -> None:
     ids=["succeeded", "failed", "waits", "next-attempt"],
 )
 def test_a_report_of_what_has_ended_tells_only_what_was_reached(status: FineTuneJobStatus) -> None:
-    found = at_rest(shown(report(step=60, totalSteps=60, loss="0.83", etaSeconds=3), NOW), status)
+    found = at_rest(shown(report(step=60, totalSteps=60, loss="0.83", etaSeconds=3), None, NOW), status)
     assert (found.activity, found.eta, found.eta_seconds) == (None, None, None)
     assert (found.steps, found.loss) == ("60/60", "0.83")
 
@@ -101,13 +104,54 @@ def test_durations_read_as_in_kubectl_tables(seconds: int, text: str) -> None:
 
 
 def test_the_shown_report_has_steps_eta_and_time() -> None:
-    progress = shown(report(step=37, total_steps=60, eta_seconds=250), datetime(2026, 11, 24, 1, 2, 3, tzinfo=UTC))
-    assert (progress.steps, progress.eta, progress.update_time) == ("37/60", "4m10s", "2026-11-24T01:02:03Z")
+    progress = shown(report(step=37, total_steps=60, percent=61, eta_seconds=250), None, NOW)
+    assert (progress.steps, progress.completed, progress.eta) == ("37/60", "37/60 61%", ">4m10s")
+    assert progress.update_time == "2026-01-01T00:00:00Z"
+
+
+def test_an_activity_without_steps_shows_those_of_its_stage_and_its_own_percentage() -> None:
+    last = shown(report(step=27, total_steps=60, percent=45), None, NOW)
+    found = shown(report(attempt=1, activity="Loading", percent=0), last, NOW)
+    assert (found.completed, found.step) == ("27/60 0%", None)
+
+
+def test_a_new_stage_does_not_show_the_steps_of_the_one_before() -> None:
+    last = shown(report(step=60, total_steps=60, percent=100), None, NOW)
+    assert shown(report(stage="export", activity="Merging", percent=5), last, NOW).completed == "5%"
+
+
+def test_a_resumed_attempt_may_report_fewer_steps_than_were_shown() -> None:
+    last = shown(report(step=34, total_steps=60, percent=56), None, NOW)
+    loading = shown(report(attempt=1, activity="Loading", percent=0, sequence=1), last, NOW)
+    assert not goes_back(report(attempt=1, step=27, total_steps=60, sequence=2), loading)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "state", "reached"),
+    [
+        (None, "Pending", ("34/60", "34/60 56%")),
+        (27, "Pending", ("27/60", "27/60 45%")),
+        (27, "Succeeded", ("34/60", None)),
+    ],
+    ids=["no-checkpoint-reported", "resumes-from-a-checkpoint", "over"],
+)
+def test_a_stage_at_rest_shows_what_it_has_reached(
+    checkpoint: int | None, state: str, reached: tuple[str, str | None]
+) -> None:
+    stage = {"name": "train", "state": state, "attempt": 1, "checkpointStep": checkpoint}
+    last = shown(report(step=34, total_steps=60, percent=56), None, NOW)
+    found = at_rest(last, FineTuneJobStatus.model_validate({"stages": [stage]}))
+    assert (found.steps, found.completed) == reached
+
+
+def test_a_report_that_is_at_rest_stays_as_it_is() -> None:
+    rest = at_rest(shown(report(step=34, total_steps=60, percent=56), None, NOW), status_of("Failed"))
+    assert at_rest(rest, FineTuneJobStatus()) == rest
 
 
 def test_members_that_only_the_operator_fills_in_are_not_taken_from_a_push() -> None:
-    progress = shown(report(steps="1/1", eta="now"), datetime(2026, 11, 24, tzinfo=UTC))
-    assert (progress.steps, progress.eta) == (None, None)
+    progress = shown(report(steps="1/1", completed="1/1 100%", eta="now"), None, NOW)
+    assert (progress.steps, progress.completed, progress.eta) == (None, None, None)
 
 
 @pytest.mark.parametrize(

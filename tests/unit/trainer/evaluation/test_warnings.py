@@ -18,6 +18,8 @@ GOOD: dict[str, Any] = {
     "comparison": compare([2.0] * 10, [1.0] * 10),
     "curve": curve(2.0, 1.5, 1.2, 1.1, 1.0),
     "kept_step": 60,
+    "total_steps": 60,
+    "patience": None,
     "forgetting": 0.1,
     "forgetting_limit": 0.5,
     "answer_flags": [[], []],
@@ -31,6 +33,18 @@ def of(**changed: Any) -> list[str]:
 
 def test_a_good_run_has_none() -> None:
     assert of() == []
+
+
+def test_an_early_stop_is_said_with_the_step_that_was_kept() -> None:
+    assert of(curve=curve(1.0, 1.005, 1.01), kept_step=12, patience=2) == [
+        "StoppedEarly: training ended after step 36 of 60, because the hold-out loss had not fallen for 2 measurements "
+        "(training.earlyStoppingPatience); step 12 was kept; to train on, raise that field or leave it out"
+    ]
+
+
+@pytest.mark.parametrize(("patience", "total"), [(3, 60), (None, 60), (2, 36)], ids=["patient", "no-limit", "at-end"])
+def test_a_run_that_did_all_its_steps_did_not_stop_early(patience: int | None, total: int) -> None:
+    assert of(curve=curve(1.0, 1.005, 1.01), kept_step=12, patience=patience, total_steps=total) == []
 
 
 def test_overfitting_is_said_with_the_step_that_was_kept() -> None:

@@ -54,6 +54,36 @@ def test_numbers_that_are_none_are_left_out() -> None:
     assert sent == [_progress(step=3, percent=100)]
 
 
+def test_every_activity_has_a_percentage_that_lasts_until_the_next_one() -> None:
+    sent: list[Progress] = []
+    reporter = ProgressReporter("train", 0, send=sent.append)
+    reporter.report("Downloading", percent=40)
+    reporter.report("Downloading")
+    reporter.report("Loading")
+    assert [p.percent for p in sent] == [40, 40, 0]
+
+
+def test_the_time_left_runs_on_while_the_result_is_judged_and_is_unknown_once_it_is_over() -> None:
+    sent: list[Progress] = []
+    now = 0.0
+    reporter = ProgressReporter("train", 0, send=sent.append, clock=lambda: now)
+    reporter.report("Training", eta_seconds=100)
+    now = 60.0
+    reporter.report("Evaluating")
+    now = 101.0
+    reporter.report("Saving")
+    assert [p.eta_seconds for p in sent] == [100, 40, None]
+
+
+def test_training_that_starts_again_does_not_keep_the_time_left() -> None:
+    sent: list[Progress] = []
+    reporter = ProgressReporter("train", 0, send=sent.append, clock=lambda: 0.0)
+    reporter.report("Training", eta_seconds=100)
+    reporter.report("Loading")
+    reporter.report("Evaluating")
+    assert [p.eta_seconds for p in sent] == [100, None, None]
+
+
 def test_newest_progress_wins_and_the_last_is_never_lost() -> None:
     sent: list[Progress] = []
     push = ProgressPush(sent.append, every_seconds=3600)

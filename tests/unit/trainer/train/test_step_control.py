@@ -66,6 +66,8 @@ class Run:
             step_rows=[2] * 10,
             examples=5,
             compiles=True,
+            measuring_seconds=50.0,
+            judging_seconds=100.0,
             clock=lambda: self.now,
         )
         self.done = done
@@ -135,8 +137,32 @@ def test_the_time_left_follows_the_last_steps() -> None:
     run = Run(Cadence(86400, None))
     for _ in range(4):
         run.step()
-    assert run.reports.all[-1]["eta_seconds"] == 24
+    assert run.reports.all[-1]["eta_seconds"] == 24 + 100
     assert run.reports.all[-1]["epoch"] == pytest.approx(8 / 5)
+
+
+def test_the_time_left_is_not_known_before_a_step_was_measured() -> None:
+    run = Run(Cadence(86400, None))
+    run.step()
+    assert run.reports.all[-1]["eta_seconds"] is None
+
+
+def test_the_time_left_has_the_measurements_that_are_still_to_come_at_the_pace_of_the_last_one() -> None:
+    run = Run(Cadence(86400, None), losses={3: 1.0, 6: 1.0, 10: 1.0})
+    for _ in range(2):
+        run.step()
+    assert run.reports.all[-1]["eta_seconds"] == 8 * 4 + 3 * 50 + 100
+    run.step()
+    assert run.reports.all[-1]["eta_seconds"] == 7 * 4 + 2 * 60 + 100
+
+
+def test_a_stop_is_reported_with_its_step_before_the_checkpoint_is_written() -> None:
+    run = Run(Cadence(86400, None))
+    with run.stop.deferred():
+        run.progress.step_begins(0)
+        run.stop.request()
+        run.progress.step_ends(1)
+    assert (run.reports.all[-1]["activity"], run.reports.all[-1]["step"]) == ("Saving", 1)
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
