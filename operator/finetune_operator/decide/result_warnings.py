@@ -12,7 +12,7 @@ from finetune_operator.decide.decision import KubernetesEvent
 from finetune_operator.decide.evaluation_gate import evaluated
 
 # A worse model, or another training than was asked for.
-_IN_READY = ("Worse", "StoppedEarly", "DatasetPartlySeen")
+_IN_READY = ("Worse", "StoppedEarly", "DatasetPartlySeen", "FileRejected")
 _REASON = re.compile(r"[A-Z][A-Za-z0-9]{0,127}")
 
 
@@ -32,6 +32,9 @@ def _warnings(found: FineTuneJobStatus) -> Iterator[tuple[str, str]]:
     verdict = evaluated(found.evaluation)
     if verdict and verdict.reason == "Worse":
         yield verdict.reason, verdict.message
+    for artifact in found.artifacts:
+        if artifact.rejected is not None:
+            yield "FileRejected", f"{artifact.name}: {artifact.rejected}"
     for text in (
         *(found.evaluation.warnings if found.evaluation else ()),
         *(found.dataset.warnings if found.dataset else ()),

@@ -1,8 +1,10 @@
 """What is said about a result that counts as a success but is not what was asked for."""
 
+from typing import Any
+
 import pytest
 
-from finetune_api.status import DatasetStatus, EvaluationStatus
+from finetune_api.status import Artifact, DatasetStatus, EvaluationStatus
 from tests.unit.operator.world import World, success
 
 WORSE = EvaluationStatus(holdout_loss_base="2.31", holdout_loss_tuned="2.87", standard_error="0.04", verdict="Worse")
@@ -11,13 +13,13 @@ PARTLY = "DatasetPartlySeen: 480 of 10,000 rows are used; raise training.maxStep
 EARLY = "StoppedEarly: training ended after step 120 of 600; step 80 was kept"
 
 
-def succeeded(evaluation: EvaluationStatus = BETTER, *dataset_warnings: str) -> World:
+def succeeded(evaluation: EvaluationStatus = BETTER, *dataset_warnings: str, **exported: Any) -> World:
     world = World()
     world.reconcile()
     dataset = DatasetStatus(examples=60, supervised_tokens=1, warnings=list(dataset_warnings))
     world.run(message=success("prepare", dataset=dataset))
     world.run(message=success("train", evaluation=evaluation))
-    world.run()
+    world.run(message=success("export", **exported))
     assert world.status["phase"] == "Succeeded"
     return world
 
@@ -54,6 +56,14 @@ def test_another_training_than_was_asked_for_is_one_event_and_part_of_ready(
     world = succeeded(evaluation, *of_dataset)
     assert warned(world) == [warning.partition(":")[0]]
     assert ready(world).endswith(f". {warning}.")
+
+
+def test_a_rejected_file_is_one_event_and_part_of_ready() -> None:
+    why = "the Q4_K_M file is not the model that was trained; replace Q4_K_M in export.gguf with Q8_0"
+    file = Artifact(name="Q4_K_M", type="GGUF", path="rejected/x", size_bytes=1, sha256="0" * 64, rejected=why)
+    world = succeeded(artifacts=[file])
+    assert warned(world) == ["FileRejected"]
+    assert ready(world).endswith(f". FileRejected: Q4_K_M: {why}.")
 
 
 def test_ready_still_begins_with_where_the_model_is() -> None:
