@@ -1,0 +1,1 @@
+"""First jobs that a newcomer would write."""
