@@ -48,8 +48,8 @@ class ProgressStatus(Model):
     eta_seconds: int | None = Field(
         None,
         ge=0,
-        description="Seconds until train ends: its steps, measurements and judgement, as they were measured. Left out "
-        "in prepare and export, and once the time is over: nobody knows then.",
+        description="Seconds until train ends, if it does not stop early: its steps, measurements and judgement at the "
+        "measured pace. Left out in prepare and export, and once the time is over: nobody knows then.",
     )
     steps: Annotated[str, Field(max_length=32)] | None = Field(
         None,

@@ -40,7 +40,9 @@ def test_a_suspended_job_saves_a_checkpoint_and_resumes_from_it(
     platform.kubectl(*patch, '{"spec": {"suspend": true}}')
     platform.wait(
         "the job is suspended",
-        lambda: "is suspended after step" in condition(platform.job(namespace, "paused"), "Suspended").get("message", ""),
+        lambda: (
+            "is suspended after step" in condition(platform.job(namespace, "paused"), "Suspended").get("message", "")
+        ),
         DIAGNOSIS_SECONDS,
     )
     assert live_pods(platform, namespace, "train") == []
