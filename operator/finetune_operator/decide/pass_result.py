@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from finetune_api.status import Failure, FineTuneJobStatus
 from finetune_operator.clock import format_time
-from finetune_operator.decide import conditions, status
+from finetune_operator.decide import conditions, snapshot, status
 from finetune_operator.decide.conditions import State
 from finetune_operator.decide.decision import Action, Decision, KubernetesEvent
 from finetune_operator.decide.evaluation_gate import evaluated
 from finetune_operator.decide.observation import Observation
-from finetune_operator.decide.remedies import RECREATE
+from finetune_operator.decide.remedies import CORRECT, RECREATE
 
 REUSED = "ReusedArtifacts"
 SUSPENDED = "Suspended"
@@ -67,10 +67,13 @@ class Pass:
 
     def fail(self, failure: Failure, actions: Sequence[Action] = ()) -> Decision:
         """The job failed."""
-        event = KubernetesEvent("Warning", "Failed", failure.message)
-        update = {"phase": "Failed", "failure": failure, "completion_time": format_time(self.now)}
+        events = (*self.events, KubernetesEvent("Warning", "Failed", failure.message))
+        update: dict[str, Any] = {"phase": "Failed", "failure": failure, "completion_time": format_time(self.now)}
         update["start_time"] = self.status.start_time or format_time(self.now)
-        return self._decision("failed", failure.reason, failure.message, update, (*self.events, event), None, actions)
+        if not status.trained(self.status):
+            update["spec_editable"] = True
+            events = (*events, KubernetesEvent("Normal", "SpecEditable", CORRECT))
+        return self._decision("failed", failure.reason, failure.message, update, events, None, actions)
 
     def succeed(self) -> Decision:
         """The job succeeded."""
@@ -110,6 +113,10 @@ class Pass:
         actions: Sequence[Action] = (),
     ) -> Decision:
         generation = self.observation.metadata.generation
+        spec, changed = self.observation.spec, self.status.model_copy(update=update)
+        refused_edit = snapshot.refused_edit(spec, changed) if spec else None
+        if refused_edit and not any(c.type == "SpecApplied" for c in self.observation.status.conditions):
+            events = (*events, KubernetesEvent("Warning", conditions.EDITED_TOO_LATE, refused_edit))
         built = conditions.build(
             self.observation.status.conditions,
             state,
@@ -117,19 +124,18 @@ class Pass:
             message,
             accepted=self.accepted,
             evaluated=evaluated(self.status.evaluation),
+            refused_edit=refused_edit,
             now=self.now,
             generation=generation,
         )
-        spec = self.observation.spec
         wanted = spec.retry_generation if spec else self.status.retry_generation
-        changed = {
-            **update,
+        written = {
             "observed_generation": generation,
             "conditions": built,
             # Raising it while the job is not finished has no effect.
             "retry_generation": max(wanted, self.status.retry_generation),
         }
-        return self._changed(self.status.model_copy(update=changed), events, requeue_after, actions)
+        return self._changed(changed.model_copy(update=written), events, requeue_after, actions)
 
     def _changed(
         self,

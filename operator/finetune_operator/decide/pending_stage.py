@@ -20,6 +20,7 @@ from finetune_operator.decide import (
     job_and_pod,
     retry_backoff,
     snapshot,
+    spec_edit,
     stale_jobs,
     status,
 )
@@ -49,7 +50,12 @@ class PendingStage:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether nothing was created since the job was accepted, so that it may be accepted again."""
+        """Whether no container has started since the job was accepted, so that it may be accepted again."""
+        return bool(self.this.status.spec_editable) or self.is_untouched
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing was created since the job was accepted."""
         observation = self.this.observation
         return status.untouched(self.this.status) and not config_maps.has_plan(observation, self.accepted)
 
@@ -111,8 +117,11 @@ def block_older_trainer(found: PendingStage) -> Decision | None:
 
 
 def accept_again(found: PendingStage) -> Decision | None:
-    """The settings changed between acceptance and the first start: nothing exists yet that depends on the old ones."""
-    if not isinstance(found.plan, Failure) or not found.is_fresh:
+    """The spec or the settings changed between acceptance and the first start: nothing depends on the old ones."""
+    this = found.this
+    corrected = spec_edit.is_corrected(this.status, this.observation, found.spec, found.settings)
+    lost = found.is_untouched and isinstance(found.plan, Failure)
+    if not corrected and not lost:
         return None
     return acceptance.accept(found.this.observation, found.spec, found.this.now, found.settings)
 

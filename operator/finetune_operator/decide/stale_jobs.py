@@ -37,5 +37,4 @@ def is_of_another_plan(job: Object, accepted: Snapshot | None) -> bool:
 def _is_of_earlier_attempt(job: Object, stages: Sequence[StageStatus]) -> bool:
     labels = job["metadata"]["labels"]
     stage, attempt = labels.get(names.STAGE_LABEL), labels.get(names.ATTEMPT_LABEL)
-    # While a stage is Pending, the Job of the previous attempt may still be terminating.
-    return any(s.name == stage and s.state != "Pending" and attempt in map(str, range(s.attempt)) for s in stages)
+    return any(s.name == stage and attempt in map(str, range(s.attempt)) for s in stages)

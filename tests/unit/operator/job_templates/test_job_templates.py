@@ -74,7 +74,7 @@ FULL = spec(
 def job(stage: Stage, job_spec: Object = FULL, *, avoid: tuple[str, ...] = (), report_only: bool = False) -> Object:
     parsed = FineTuneJobSpec.model_validate(job_spec)
     plan = rendering.render(FineTuneJob(metadata=METADATA, spec=parsed), SETTINGS.defaults)
-    taken = snapshot.take(plan.to_bytes(), SETTINGS)
+    taken = snapshot.take(plan.to_bytes(), parsed, SETTINGS)
     return render(stage, Attempt(METADATA, parsed, plan, taken, SETTINGS, 2, avoid, report_only=report_only))
 
 
@@ -319,7 +319,7 @@ def test_a_name_of_the_greatest_length_fits_the_pods(stage: Stage) -> None:
     metadata = METADATA.model_copy(update={"name": "x" * 40})
     parsed = FineTuneJobSpec.model_validate(spec())
     plan = rendering.render(FineTuneJob(metadata=metadata, spec=parsed), SETTINGS.defaults)
-    taken = snapshot.take(plan.to_bytes(), SETTINGS)
+    taken = snapshot.take(plan.to_bytes(), parsed, SETTINGS)
     name = render(stage, Attempt(metadata, parsed, plan, taken, SETTINGS, 99))["metadata"]["name"]
     assert len(f"{name}-abcde") <= 63
 
