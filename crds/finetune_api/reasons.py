@@ -192,13 +192,9 @@ COURSE: dict[str, Reason] = {
     "StageFailed": Reason("A stage failed for good.", "See `status.failure`."),
     "Resumed": Reason("The job is no longer suspended.", _NOTHING),
     "Reopened": Reason(
-        "`spec.retryGeneration` was raised: the job continues with the stage that failed, or starts again if it had not "
-        "trained and was corrected.",
+        "`spec.retryGeneration` was raised: the job continues with the stage that failed. If it had not trained and was "
+        "corrected, it starts again.",
         _NOTHING,
-    ),
-    "SpecEditable": Reason(
-        "The job failed before it trained, so that its spec may be corrected.",
-        "Correct what the failure names and raise `spec.retryGeneration`, see [above](#reasons).",
     ),
     "Succeeded": Reason("The model is in the bucket.", _NOTHING),
     "Failed": Reason("The job failed.", "See `status.failure`."),

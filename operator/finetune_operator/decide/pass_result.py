@@ -12,7 +12,7 @@ from finetune_operator.decide.conditions import State
 from finetune_operator.decide.decision import Action, Decision, KubernetesEvent
 from finetune_operator.decide.evaluation_gate import evaluated
 from finetune_operator.decide.observation import Observation
-from finetune_operator.decide.remedies import CORRECT, RECREATE
+from finetune_operator.decide.remedies import RECREATE, with_way_to_edit
 
 REUSED = "ReusedArtifacts"
 SUSPENDED = "Suspended"
@@ -67,13 +67,14 @@ class Pass:
 
     def fail(self, failure: Failure, actions: Sequence[Action] = ()) -> Decision:
         """The job failed."""
-        events = (*self.events, KubernetesEvent("Warning", "Failed", failure.message))
+        trained = status.trained(self.status)
+        event = KubernetesEvent("Warning", "Failed", failure.message)
         update: dict[str, Any] = {"phase": "Failed", "failure": failure, "completion_time": format_time(self.now)}
         update["start_time"] = self.status.start_time or format_time(self.now)
-        if not status.trained(self.status):
-            update["spec_editable"] = True
-            events = (*events, KubernetesEvent("Normal", "SpecEditable", CORRECT))
-        return self._decision("failed", failure.reason, failure.message, update, events, None, actions)
+        # What has not trained may be corrected and reopened.
+        update["spec_editable"] = None if trained else True
+        message = with_way_to_edit(failure, trained=trained)
+        return self._decision("failed", failure.reason, message, update, (*self.events, event), None, actions)
 
     def succeed(self) -> Decision:
         """The job succeeded."""

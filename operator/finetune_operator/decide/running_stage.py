@@ -163,8 +163,11 @@ def report_diagnosis(found: RunningStage) -> Decision | None:
     why = found.diagnosis
     if why is None:
         return None
+    message = why.message
+    if why.reason in diagnose.NAMED_BY_SPEC and found.this.status.spec_editable:
+        message = f"{message} If the name is wrong, correct it in the spec: no container has started yet."
     return found.this.in_progress(
-        why.reason, why.message, waiting=True, requeue_after=found.seconds_to_next_poll, actions=found.upkeep
+        why.reason, message, waiting=True, requeue_after=found.seconds_to_next_poll, actions=found.upkeep
     )
 
 

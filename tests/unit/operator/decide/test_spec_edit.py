@@ -190,6 +190,33 @@ def test_a_container_that_starts_while_its_job_is_deleted_makes_the_edit_too_lat
     assert world.condition("SpecApplied") is not None
 
 
+def secret_is_missing(world: World) -> str:
+    """Let the kubelet find no Secret for the live Job's pod; return the message of Ready."""
+    pod = next(p for p in world.pods if p["status"]["phase"] == "Pending")
+    state = {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "s3" not found'}}
+    pod["status"]["containerStatuses"] = [{"name": "trainer", "state": state}]
+    world.reconcile()
+    ready = world.condition("Ready")
+    assert ready is not None
+    message: str = ready["message"]
+    return message
+
+
+def test_a_missing_secret_may_be_created_or_its_name_corrected_before_the_job_has_begun() -> None:
+    assert secret_is_missing(waiting()) == (
+        "The Secret s3 does not exist in this namespace; create it. "
+        "If the name is wrong, correct it in the spec: no container has started yet."
+    )
+
+
+def test_a_missing_secret_of_a_later_stage_can_only_be_created() -> None:
+    world = World()
+    world.reconcile()
+    world.run()
+    world.start_pod(world.live_job())
+    assert secret_is_missing(world) == "The Secret s3 does not exist in this namespace; create it."
+
+
 def failed(code: int = 66) -> World:
     """A world whose job failed in prepare."""
     world = World()
@@ -202,7 +229,12 @@ def failed(code: int = 66) -> World:
 def test_a_job_that_failed_before_it_trained_is_editable() -> None:
     world = failed()
     assert world.status["specEditable"] is True
-    assert "SpecEditable" in [e.reason for e in world.events]
+    ready = world.condition("Ready")
+    assert ready is not None
+    assert ready["message"] == (
+        "No such model. Nothing was trained, so the spec may still be corrected; then raise spec.retryGeneration."
+    )
+    assert world.status["failure"]["message"] == "No such model."
 
 
 def test_a_failed_job_that_is_only_edited_starts_nothing() -> None:
@@ -254,6 +286,9 @@ def test_a_job_that_trained_is_not_editable_after_it_failed() -> None:
     world.run()
     world.run(79, failure("train", 79, "Too large."))
     assert (world.status["phase"], "specEditable" in world.status) == ("Failed", False)
+    ready = world.condition("Ready")
+    assert ready is not None
+    assert "kubectl replace --force -f FILE" in ready["message"]
 
 
 def test_a_job_that_succeeded_is_not_editable() -> None:
