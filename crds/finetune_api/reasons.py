@@ -192,8 +192,8 @@ COURSE: dict[str, Reason] = {
     "StageFailed": Reason("A stage failed for good.", "See `status.failure`."),
     "Resumed": Reason("The job is no longer suspended.", _NOTHING),
     "Reopened": Reason(
-        "`spec.retryGeneration` was raised: the job continues with the stage that failed. If it had not trained and was "
-        "corrected, it starts again.",
+        "`spec.retryGeneration` was raised: the job continues with the stage that failed. If it had not trained and "
+        "was corrected, it starts again.",
         _NOTHING,
     ),
     "Succeeded": Reason("The model is in the bucket.", _NOTHING),
