@@ -79,7 +79,14 @@ def wait_for_previous_run(found: PendingStage) -> Decision | None:
     observation = found.this.observation
     foreign = job_and_pod.live(observation.foreign_jobs, observation.foreign_pods)
     own = job_and_pod.live(observation.jobs, observation.pods)
-    if foreign:
+    orphan = next((j for j in observation.foreign_jobs if stale_jobs.is_orphan(j) and job_and_pod.is_live_job(j)), None)
+    if orphan:
+        name = orphan["metadata"]["name"]
+        message = (
+            f"The Job {name} was left when a previous FineTuneJob of this name was deleted, and still runs. Wait for "
+            f"its end, or delete it: kubectl delete job {name} -n {observation.metadata.namespace}"
+        )
+    elif foreign:
         message = f"A previous FineTuneJob of this name is still terminating; waiting for {foreign[0]}."
     elif own:
         message = f"The previous attempt is still terminating; waiting for {own[0]}."

@@ -68,7 +68,8 @@ class RunningStage:
         observation = self.this.observation
         if observation.refusal:
             return ()
-        return (*stale_jobs.delete(observation), *config_maps.upkeep(observation, self.spec, self.settings))
+        stale = (*stale_jobs.delete(observation), *stale_jobs.delete_orphans(observation))
+        return (*stale, *config_maps.upkeep(observation, self.spec, self.settings))
 
     @property
     def seconds_active(self) -> float | None:
