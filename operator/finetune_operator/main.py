@@ -125,7 +125,6 @@ class Operator:
     async def _work(self) -> None:
         await retry("read the TLS Secret", self._certificate.refresh, at_most=_FIRST_CERTIFICATE_SECONDS)
         async with serving(self._endpoint.application(), self._options.progress_port, self._certificate.context):
-            await retry("read the uid of the kube-system namespace", self._identify_cluster)
             await retry("list FineTuneJobs", self._full_list)
             self._watches.start()
             self._ready = True
@@ -192,18 +191,24 @@ class Operator:
         self._progress.add(key, entry.due_in(time.monotonic()))
 
     async def _identify_cluster(self) -> None:
-        """Learn the uid by which jobs tell their cluster's folders in a bucket from those of others."""
+        """Learn the uid by which jobs tell their cluster's folders in a bucket from those of others.
+
+        A right that is missing may come later, so each full list tries again.
+        """
+        if self._cluster_id:
+            return
         try:
             found = await self._client.get(NAMESPACES, None, "kube-system")
         except ApiError as error:
             if error.status not in (403, 404):
                 raise
-            _log.info("nothing is cleaned up in the buckets, because the cluster's id cannot be read: %s", error)
+            _log.debug("nothing is cleaned up in the buckets, because the cluster's id cannot be read: %s", error)
         else:
             self._cluster_id = found["metadata"]["uid"]
 
     async def _full_list(self) -> None:
         """Make every FineTuneJob due that is not at rest, if this replica leads, in case a watch missed an event."""
+        await self._identify_cluster()
         known = self._metrics.known()
         found: set[Key] = set()
         unfinished: list[Key] = []

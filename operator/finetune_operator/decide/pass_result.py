@@ -68,13 +68,13 @@ class Pass:
     def fail(self, failure: Failure, actions: Sequence[Action] = ()) -> Decision:
         """The job failed."""
         trained = status.trained(self.status)
+        failure = with_way_to_edit(failure, trained=trained)
         event = KubernetesEvent("Warning", "Failed", failure.message)
         update: dict[str, Any] = {"phase": "Failed", "failure": failure, "completion_time": format_time(self.now)}
         update["start_time"] = self.status.start_time or format_time(self.now)
         # What has not trained may be corrected and reopened.
         update["spec_editable"] = None if trained else True
-        message = with_way_to_edit(failure, trained=trained)
-        return self._decision("failed", failure.reason, message, update, (*self.events, event), None, actions)
+        return self._decision("failed", failure.reason, failure.message, update, (*self.events, event), None, actions)
 
     def succeed(self) -> Decision:
         """The job succeeded."""

@@ -18,14 +18,12 @@ _FIXED = (
 _OF_SETTINGS = (ExitCode.SETTINGS, ExitCode.DATASET, ExitCode.MODEL, ExitCode.OUT_OF_GPU_MEMORY)
 
 
-def with_way_to_edit(failure: Failure, *, trained: bool) -> str:
-    """Return the message of a failure and how the spec of the failed job can be changed, if that may be the remedy."""
+def with_way_to_edit(failure: Failure, *, trained: bool) -> Failure:
+    """Return the failure of a job with how its spec can be changed, if that may be the remedy."""
     message = failure.message
-    if "create it again" in message:
-        return message
-    if trained and failure.exit_code not in _OF_SETTINGS:
-        return message
+    if "create it again" in message or (trained and failure.exit_code not in _OF_SETTINGS):
+        return failure
     end = f" {_FIXED if trained else _CORRECT}"
     if not message.endswith((".", "!", "?")):
         end = f".{end}"
-    return message[: MAXIMUM_MESSAGE - len(end)] + end
+    return failure.model_copy(update={"message": message[: MAXIMUM_MESSAGE - len(end)] + end})

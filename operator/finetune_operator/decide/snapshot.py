@@ -115,12 +115,16 @@ def accepted_spec(config_map: Object, present: FineTuneJobSpec, accepted: Snapsh
     data = str((config_map.get("data") or {}).get(SPEC_KEY, "")).encode()
     if hashlib.sha256(data).hexdigest() != accepted.spec_sha256:
         return None
-    written = present.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    kept = {member: value for member, value in written.items() if member not in PLANNED_MEMBERS}
     try:
-        return FineTuneJobSpec.model_validate({**kept, **json.loads(data)})
+        part = FineTuneJobSpec.model_validate_json(data)
     except ValidationError:
         return None
+    # Without the checks across members: the present compute need not suit a later training that is not used.
+    chosen = {name: part if name in PLANNED_MEMBERS else present for name in FineTuneJobSpec.model_fields}
+    written = {name for name, source in chosen.items() if name in source.model_fields_set}
+    return FineTuneJobSpec.model_construct(
+        _fields_set=written, **{name: getattr(source, name) for name, source in chosen.items()}
+    )
 
 
 def plan_config_map(metadata: ObjectMeta, plan: bytes, spec: bytes | None) -> dict[str, Any]:

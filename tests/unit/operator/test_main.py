@@ -170,7 +170,6 @@ async def test_jobs_are_told_of_their_neighbours_once_the_cluster_is_known() -> 
     kube.put(NAMESPACES, {"metadata": {"name": "kube-system", "uid": "cluster"}})
     _put(kube, "a")
     operator = _operator(kube)
-    await operator._identify_cluster()
     await operator._full_list()
     full_list = operator._settings().full_list
     assert full_list is not None
@@ -183,6 +182,5 @@ async def test_without_the_right_to_identify_the_cluster_nothing_is_cleaned_up()
     kube = FakeKube()
     kube.refuse["get", "namespaces"] = ApiError(403, "Forbidden", "no")
     operator = _operator(kube)
-    await operator._identify_cluster()
     await operator._full_list()
     assert operator._settings().full_list is None
