@@ -37,7 +37,7 @@ Where a remedy changes `model`, `dataset`, `training`, `evaluation`, `export`, `
 - Later, create a FineTuneJob with a new name, or run `kubectl replace --force -f FILE`. The latter deletes the job with
   its status, and its training starts from the beginning; complete results of earlier runs stay in the bucket.
 
-All other fields may be edited at any time.
+All other fields may be edited at any time. Warnings do not stop a job: what they advise is for the next one.
 
 """
 
