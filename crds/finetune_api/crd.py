@@ -6,7 +6,7 @@ from typing import Any
 from finetune_api import GROUP, KIND, PLURAL, VERSION
 from finetune_api.base import PATTERN_MESSAGE
 from finetune_api.job import MAXIMUM_NAME_LENGTH
-from finetune_api.spec import FineTuneJobSpec
+from finetune_api.spec import PLANNED_MEMBERS, FineTuneJobSpec
 from finetune_api.status import FineTuneJobStatus
 
 # JSON schema keywords that apiextensions v1 does not know (JSONSchemaProps), or refuses in a structural schema.
@@ -84,6 +84,25 @@ def _schema(model: type[FineTuneJobSpec] | type[FineTuneJobStatus]) -> dict[str,
     return structural(raw, raw.get("$defs", {}))
 
 
+# Until a job is accepted, it has no snapshot. A user cannot write the status, so that the rule sees the stored one; it
+# may be some seconds old, and the operator refuses what comes in between (`decide/spec_edit.py`).
+_EDITABLE = (
+    "!has(self.status) || !has(self.status.snapshot) || (has(self.status.specEditable) && self.status.specEditable)"
+)
+
+
+def _fixed(member: str) -> dict[str, str]:
+    """Return the rule that a member of the spec changes only while the status allows it."""
+    new, old = f"self.spec.{member}", f"oldSelf.spec.{member}"
+    return {
+        "rule": f"{_EDITABLE} || (has({new}) == has({old}) && (!has({new}) || {new} == {old}))",
+        "message": f"{member} cannot be changed once the job has started. If the job fails before it trains, change it "
+        "then, together with a higher retryGeneration. To use the change now, create a FineTuneJob with a new name, or "
+        "run kubectl replace --force -f FILE: it deletes this job, and its training starts again from the beginning",
+        "fieldPath": f".spec.{member}",
+    }
+
+
 def render() -> dict[str, Any]:
     """Return the CustomResourceDefinition as a dictionary."""
     status = _schema(FineTuneJobStatus)
@@ -134,6 +153,7 @@ def render() -> dict[str, Any]:
                                     "rule": "!self.metadata.name.contains('.')",
                                     "message": "metadata.name must not contain a dot",
                                 },
+                                *map(_fixed, PLANNED_MEMBERS),
                             ],
                         }
                     },

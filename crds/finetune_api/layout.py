@@ -6,6 +6,7 @@ from finetune_api.spec import Stage
 
 MANIFEST = "manifest.json"
 LATEST = "latest.json"
+OWNER = "owner.json"
 REPORT = "report.json"
 
 
@@ -30,7 +31,17 @@ class JobLayout:
     @property
     def state(self) -> str:
         """The folder for this uid only: results of finished stages, and checkpoints."""
-        return f"{self.namespace}/.runs/{self.uid}"
+        return f"{self.states}/{self.uid}"
+
+    @property
+    def states(self) -> str:
+        """The state folders of all jobs of the namespace, by uid."""
+        return f"{self.namespace}/.runs"
+
+    @property
+    def owner(self) -> str:
+        """The marker that names the cluster and the job of the state folder."""
+        return f"{self.state}/{OWNER}"
 
     @property
     def checkpoints(self) -> str:

@@ -19,18 +19,18 @@ _NOTHING = "Nothing."
 WAITING: dict[str, Reason] = {
     "SecretNotFound": Reason(
         "A Secret that the job names, or a key in it, does not exist in the job's namespace.",
-        "Create it: the job then continues by itself.",
+        "Create it: the job then continues by itself. If its name is wrong, correct it, see [above](#reasons).",
     ),
     "ConfigMapNotFound": Reason(
         "A ConfigMap that the job names, or a key in it, does not exist in the job's namespace.",
-        "Create it: the job then continues by itself.",
+        "Create it: the job then continues by itself. If its name is wrong, correct it, see [above](#reasons).",
     ),
     "VolumeNotMountable": Reason(
         "A PersistentVolumeClaim does not exist, or is not bound.", "Create it, or check its events."
     ),
     "ImagePullFailed": Reason(
         "The node cannot pull the trainer image.",
-        "Check `trainer.image` of the chart and `spec.compute.imagePullSecrets`.",
+        "Correct `trainer.image` of the chart or `spec.compute.imagePullSecrets`: the job then starts with it.",
     ),
     "Unschedulable": Reason(
         "No node has a free GPU, or enough CPU, memory or disk (`status.scratch` has the disk that the job needs).",
@@ -81,7 +81,7 @@ FAILURES: dict[str, Reason] = {
     ),
     "InvalidSettings": Reason(
         "The job's settings are invalid, or do not work together.",
-        "Change them as the message says, and create the job under a new name.",
+        "Change them as the message says, see [above](#reasons).",
     ),
     "InvalidDataset": Reason(
         "A row or a file is invalid; the message names source and line.",
@@ -98,7 +98,7 @@ FAILURES: dict[str, Reason] = {
         "The trainer checked its own work and found it wrong, such as a library that changed the training rows. The "
         "job is not at fault. It is not tried again.",
         "Use another version of the trainer image (`trainer.image` of the chart), create the job again, and report the "
-        "message.",
+        "message. A job that had not trained takes the new image once its `spec.retryGeneration` is raised.",
     ),
     "ResultLost": Reason(
         "A stage succeeded, but its pod was gone or its termination message was unreadable.",
@@ -146,6 +146,11 @@ FAILURES: dict[str, Reason] = {
         "the next attempt of the stage uses it. Not counted.",
         _NOTHING,
     ),
+    "SpecChanged": Reason(
+        "The job, or what the chart says about all jobs, was corrected before a container had started: it is accepted "
+        "again. Not counted.",
+        _NOTHING,
+    ),
     "JobDeleted": Reason(
         "Somebody deleted the Kubernetes Job of a stage. Not counted.", "Nothing: a new one continues."
     ),
@@ -172,7 +177,12 @@ FAILURES: dict[str, Reason] = {
 }
 
 COURSE: dict[str, Reason] = {
-    "Accepted": Reason("The job is accepted; its plan is fixed.", _NOTHING),
+    "Accepted": Reason("The job is accepted; its plan is fixed once the first container starts.", _NOTHING),
+    "EditedTooLate": Reason(
+        "The spec was edited in the moment in which the first container started: the job runs as it was accepted "
+        "(condition SpecApplied).",
+        "To use the edit, run `kubectl replace --force -f FILE`, see [above](#reasons).",
+    ),
     "Preparing": Reason("The stage prepare is running or about to start.", _NOTHING),
     "Training": Reason("The stage train is running or about to start.", _NOTHING),
     "Exporting": Reason("The stage export is running or about to start.", _NOTHING),
@@ -181,7 +191,11 @@ COURSE: dict[str, Reason] = {
     "StageRetrying": Reason("An attempt failed and will be retried.", "See the failure that the message quotes."),
     "StageFailed": Reason("A stage failed for good.", "See `status.failure`."),
     "Resumed": Reason("The job is no longer suspended.", _NOTHING),
-    "Reopened": Reason("`spec.retryGeneration` was raised: the job continues with the stage that failed.", _NOTHING),
+    "Reopened": Reason(
+        "`spec.retryGeneration` was raised: the job continues with the stage that failed. If it had not trained and "
+        "was corrected, it starts again.",
+        _NOTHING,
+    ),
     "Succeeded": Reason("The model is in the bucket.", _NOTHING),
     "Failed": Reason("The job failed.", "See `status.failure`."),
     "ReusedArtifacts": Reason(
@@ -246,6 +260,10 @@ WARNINGS: dict[str, Reason] = {
     "FencesRemoved": Reason("A file has Markdown fences, which were removed.", _NOTHING),
     "TextComposed": Reason("Decomposed letters (NFD) were composed (NFC).", _NOTHING),
     "MoreWarnings": Reason("There are more warnings than fit into the status.", "Read `report.json`."),
+    "FileRejected": Reason(
+        "A file failed its proof and was withheld; `status.artifacts[].rejected` says why. The others are published.",
+        "What the message says; `report.json` has what was measured.",
+    ),
     "StoppedEarly": Reason(
         "Training ended before its last step, because the hold-out loss no longer fell.",
         "Nothing, or raise `training.earlyStoppingPatience`.",

@@ -157,13 +157,8 @@ class Retries(Model):
     maximum: int = Field(3, ge=0, le=20, description="Counted failures per stage before the job fails.")
 
 
-def _immutable(member: str) -> tuple[str, str]:
-    return (
-        f"has(self.{member}) == has(oldSelf.{member}) && (!has(self.{member}) || self.{member} == oldSelf.{member})",
-        f"{member} is immutable; create a FineTuneJob with a new name",
-    )
-
-
+# What the plan is made of: fixed once the first container has started, see `crd`. Everything else may change any time.
+PLANNED_MEMBERS = ("model", "dataset", "training", "evaluation", "export", "output", "tracking")
 # In CEL, with defaults for everything that may be left out.
 _GPUS = (
     f"((has(self.compute) && has(self.compute.nodes) ? self.compute.nodes : {NODES}) * "
@@ -179,7 +174,6 @@ class FineTuneJobSpec(Model):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            *(_immutable(m) for m in ("model", "dataset", "training", "evaluation", "export", "output", "tracking")),
             (
                 "(has(self.retryGeneration) ? self.retryGeneration : 0) >= "
                 "(has(oldSelf.retryGeneration) ? oldSelf.retryGeneration : 0)",
@@ -245,7 +239,8 @@ class FineTuneJobSpec(Model):
         0,
         ge=0,
         le=10_000,
-        description="Raise it to reopen a failed job at the stage that failed, with all its retries.",
+        description="Raise it to reopen a failed job at the stage that failed, with all its retries. If nothing was "
+        "trained, the whole spec may be corrected before that; the job then starts again with prepare.",
     )
     suspend: bool = Field(
         False,

@@ -9,7 +9,16 @@ from finetune_api.progress import ProgressStatus
 from finetune_api.spec import Stage
 
 ConditionType = Literal[
-    "Accepted", "Finished", "Succeeded", "Failed", "Ready", "Reconciling", "Stalled", "Suspended", "Evaluated"
+    "Accepted",
+    "Finished",
+    "Succeeded",
+    "Failed",
+    "Ready",
+    "Reconciling",
+    "Stalled",
+    "Suspended",
+    "Evaluated",
+    "SpecApplied",
 ]
 Verdict = Literal["Better", "Worse", "NotEnoughEvidence"]
 Phase = Literal["Pending", "Preparing", "Training", "Exporting", "Suspended", "Succeeded", "Failed"]
@@ -29,7 +38,10 @@ class Condition(Model):
 
 
 class Snapshot(Model):
-    """Written once, at acceptance: later stages and attempts use it, whatever the operator's version."""
+    """Written at acceptance: later stages and attempts use it, whatever the operator's version.
+
+    It is written again only if the spec or the chart is corrected while `specEditable` is true.
+    """
 
     plan_version: int
     plan_sha256: Sha256
@@ -40,6 +52,7 @@ class Snapshot(Model):
         description="The version of the trainer image's interface to its pods. 2: supports several GPUs. Left out: "
         "one GPU.",
     )
+    spec_sha256: Sha256 | None = Field(None, description="Checksum of the parts of the spec that the plan is made of.")
 
 
 class Failure(Model):
@@ -51,7 +64,7 @@ class Failure(Model):
     exit_code: int | None = None
 
 
-DeletionReason = Literal["Suspended", "ComputeChanged", "JobUndecided"]
+DeletionReason = Literal["Suspended", "ComputeChanged", "SpecChanged", "JobUndecided"]
 
 
 class PlannedDeletion(Model):
@@ -253,6 +266,11 @@ class FineTuneJobStatus(Model):
         ),
     ] = []
     snapshot: Snapshot | None = None
+    spec_editable: bool | None = Field(
+        None,
+        description="True: no container has started, or the job failed before it trained; the whole spec may still be "
+        "corrected. Left out: model, dataset, training, evaluation, export, output and tracking are fixed.",
+    )
     stages: Annotated[
         list[StageStatus],
         Field(

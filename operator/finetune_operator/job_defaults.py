@@ -1,4 +1,4 @@
-"""What the administrator set for all jobs, as far as `decide` needs it."""
+"""What is the same for all jobs, as far as `decide` needs it: mostly what the administrator set."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,6 +7,7 @@ from typing import Literal
 from finetune_api.compute import DEFAULT_REQUESTS, Resources
 from finetune_api.plan import Defaults
 from finetune_api.spec import Stage
+from finetune_operator.neighbours import FullList
 
 DEFAULT_RESOURCES: Mapping[Stage, Resources] = {
     stage: Resources(requests=dict(requests)) for stage, requests in DEFAULT_REQUESTS.items()
@@ -28,3 +29,5 @@ class Settings:
     defaults: Defaults = field(default_factory=Defaults)
     # For stages that spec.compute.resources does not mention.
     resources: Mapping[Stage, Resources] = field(default_factory=lambda: DEFAULT_RESOURCES)
+    # None: the cluster's id is not known, so that nothing is cleaned up.
+    full_list: FullList | None = None

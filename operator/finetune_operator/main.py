@@ -8,13 +8,14 @@ import signal
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from aiohttp import web
 
 from finetune_operator import __version__, logs
-from finetune_operator.cluster.client import FINETUNE_JOBS, KubeClient, Object, load_configuration
-from finetune_operator.cluster.errors import KubeError, LeadershipLost
+from finetune_operator.cluster.client import FINETUNE_JOBS, NAMESPACES, KubeClient, Object, load_configuration
+from finetune_operator.cluster.errors import ApiError, KubeError, LeadershipLost
 from finetune_operator.control import gc_tuning
 from finetune_operator.control.event_filter import EventFilter, waits_for_ttl
 from finetune_operator.control.leadership import Leadership
@@ -24,6 +25,7 @@ from finetune_operator.control.watches import Watches
 from finetune_operator.control.workqueue import WorkQueue, backoff_seconds
 from finetune_operator.decide.conditions import is_finished
 from finetune_operator.job_defaults import Settings
+from finetune_operator.neighbours import FullList
 from finetune_operator.options import Options, parse
 from finetune_operator.progress.auth import Authenticator
 from finetune_operator.progress.server import ProgressEndpoint
@@ -76,6 +78,8 @@ class Operator:
         self._options = options
         self._client = client
         self._ready = False
+        self._cluster_id: str | None = None
+        self._neighbours: FullList | None = None
         self._leadership = Leadership(client, options.pod_namespace, options.lease_name, options.pod_name)
         leader = client.permitted(self._leadership.check)
         self._certificate = Certificate(
@@ -165,6 +169,7 @@ class Operator:
             ca_pem=self._certificate.ca_pem,
             image_pull_policy=self._options.trainer_image_pull_policy,
             defaults=self._options.defaults,
+            full_list=self._neighbours,
         )
 
     def _problems(self) -> list[str]:
@@ -185,21 +190,42 @@ class Operator:
     def _accepted(self, key: Key, entry: Entry) -> None:
         self._progress.add(key, entry.due_in(time.monotonic()))
 
+    async def _identify_cluster(self) -> None:
+        """Learn the uid by which jobs tell their cluster's folders in a bucket from those of others.
+
+        A right that is missing may come later, so each full list tries again.
+        """
+        if self._cluster_id:
+            return
+        try:
+            found = await self._client.get(NAMESPACES, None, "kube-system")
+        except ApiError as error:
+            if error.status not in (403, 404):
+                raise
+            _log.debug("nothing is cleaned up in the buckets, because the cluster's id cannot be read: %s", error)
+        else:
+            self._cluster_id = found["metadata"]["uid"]
+
     async def _full_list(self) -> None:
         """Make every FineTuneJob due that is not at rest, if this replica leads, in case a watch missed an event."""
+        await self._identify_cluster()
         known = self._metrics.known()
         found: set[Key] = set()
         unfinished: list[Key] = []
+        neighbours = FullList(self._cluster_id, datetime.now(UTC)) if self._cluster_id else None
         with self._event_filter.full_list() as listed:
             for namespace in self._options.watch_namespaces or (None,):
                 async for job in self._client.each(FINETUNE_JOBS, namespace):
                     key = job["metadata"]["namespace"], job["metadata"]["name"]
                     found.add(key)
+                    if neighbours:
+                        neighbours.add(job)
                     if not is_finished(job):
                         unfinished.append(key)
                     # For a finished job with a TTL, the first pass requests the next one.
                     if key not in known or not waits_for_ttl(job):
                         listed(key, job)
+        self._neighbours = neighbours
         # On a standby no pass reports that a job is finished.
         self._endpoint.retain(unfinished)
         for key in known - found:

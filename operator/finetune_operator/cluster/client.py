@@ -29,13 +29,13 @@ _APPLY = "application/apply-patch+yaml"
 
 @dataclass(frozen=True)
 class Resource:
-    """A namespaced resource type by its path and its plural name."""
+    """A resource type by its path and its plural name."""
 
     prefix: str
     plural: str
 
     def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
-        """Return the URL path; without a namespace that of the cluster-wide list."""
+        """Return the URL path; without a namespace that of the cluster-wide list, or of a cluster-wide object."""
         parts = [self.prefix]
         if namespace is not None:
             parts += ["namespaces", quote(namespace, safe="")]
@@ -51,6 +51,7 @@ CONFIG_MAPS = Resource("/api/v1", "configmaps")
 SERVICES = Resource("/api/v1", "services")
 SECRETS = Resource("/api/v1", "secrets")
 EVENTS = Resource("/api/v1", "events")
+NAMESPACES = Resource("/api/v1", "namespaces")
 LEASES = Resource("/apis/coordination.k8s.io/v1", "leases")
 WORKLOADS = Resource("/apis/kueue.x-k8s.io/v1beta2", "workloads")
 
@@ -145,7 +146,7 @@ class KubeClient:
         result: Object = json.loads(data)
         return result
 
-    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
         """Read one object, consistently (not from the API server's cache)."""
         return await self._request("GET", resource.path(namespace, name))
 

@@ -9,7 +9,8 @@
 
 kstatus reports InProgress while Reconciling is True, and Failed while Stalled is True, whatever the other conditions
 are; so these two are absent unless True. `Accepted` lets a pipeline wait for the acceptance of the job instead of hours
-of training. `Evaluated` is present once there is a verdict on the result, and no state depends on it.
+of training. `Evaluated` is present once there is a verdict on the result, and `SpecApplied`, False, while the job runs
+with another spec than the present one, which came too late; no state depends on these two.
 """
 
 from collections.abc import Sequence
@@ -58,7 +59,8 @@ _TABLE: dict[State, dict[ConditionType, _Value]] = {
         "Suspended": "False",
     },
 }
-_ACCEPTED_MESSAGE = "The job is accepted; its plan is fixed."
+EDITED_TOO_LATE = "EditedTooLate"
+ACCEPTED_MESSAGE = "The job is accepted; its plan is fixed once the first container starts."
 
 
 def build(
@@ -69,6 +71,7 @@ def build(
     *,
     accepted: bool,
     evaluated: Evaluated | None = None,
+    refused_edit: str | None = None,
     now: datetime,
     generation: int,
 ) -> list[Condition]:
@@ -77,11 +80,13 @@ def build(
     `reason` and `message` say why the job is in its state. Accepted has them too if the job is not accepted.
     """
     rows: list[tuple[ConditionType, _Value, str, str]] = [
-        ("Accepted", "True", "Accepted", _ACCEPTED_MESSAGE) if accepted else ("Accepted", "False", reason, message)
+        ("Accepted", "True", "Accepted", ACCEPTED_MESSAGE) if accepted else ("Accepted", "False", reason, message)
     ]
     rows += [(kind, value, reason, message) for kind, value in _TABLE[state].items()]
     if evaluated:
         rows.append(("Evaluated", "True" if evaluated.better else "False", evaluated.reason, evaluated.message))
+    if refused_edit:
+        rows.append(("SpecApplied", "False", EDITED_TOO_LATE, refused_edit))
     before = {c.type: c for c in previous}
     return [
         Condition(

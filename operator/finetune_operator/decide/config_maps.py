@@ -34,6 +34,12 @@ def accepted_plan(
     return plan
 
 
+def accepted_spec(observation: Observation, present: FineTuneJobSpec, accepted: Snapshot) -> FineTuneJobSpec | None:
+    """Return the present spec with the part that was accepted, if a ConfigMap has it."""
+    found = (snapshot.accepted_spec(c, present, accepted) for c in observation.config_maps)
+    return next((spec for spec in found if spec is not None), None)
+
+
 def _plan_config_map(observation: Observation, accepted: Snapshot) -> Object | None:
     return job_and_pod.named(observation.config_maps, names.plan(observation.metadata, accepted.plan_sha256))
 
@@ -49,11 +55,11 @@ def _restore_plan(observation: Observation, spec: FineTuneJobSpec, settings: Set
 def _restored(observation: Observation, spec: FineTuneJobSpec, accepted: Snapshot, settings: Settings) -> Object:
     """Return a new ConfigMap for the plan, from one of a version with other names or rendered again."""
     stored = next((c for c in observation.config_maps if snapshot.stored_plan(c, accepted)), None)
+    part = None if snapshot.is_edited(spec, accepted) else snapshot.planned_part(spec)
     if stored is not None:
-        return snapshot.plan_config_map(observation.metadata, stored["data"][snapshot.PLAN_KEY].encode())
-    return snapshot.plan_config_map(
-        observation.metadata, snapshot.render_plan(observation.metadata, spec, settings).to_bytes()
-    )
+        return snapshot.plan_config_map(observation.metadata, stored["data"][snapshot.PLAN_KEY].encode(), part)
+    rendered = snapshot.render_plan(observation.metadata, spec, settings).to_bytes()
+    return snapshot.plan_config_map(observation.metadata, rendered, part)
 
 
 def _publish_ca(observation: Observation, settings: Settings) -> list[Action]:

@@ -21,6 +21,7 @@ from finetune_operator.decide import (
     retry_backoff,
     retry_generation,
     running_stage,
+    spec_edit,
     status,
     suspend,
     ttl_after_finished,
@@ -50,8 +51,10 @@ def decide(observation: Observation, now: datetime, settings: Settings) -> Decis
 
 def _unfinished(observation: Observation, spec: FineTuneJobSpec, now: datetime, settings: Settings) -> Decision:
     """Take in what the Jobs and pods show, then decide about the first stage that is not done."""
+    spec = spec_edit.accepted_spec(observation, spec)
     found = child_results.read(observation, spec, now)
-    this = Pass(observation, now, planned_deletion.carry_over(found.status, observation), found.events)
+    followed = spec_edit.follow(planned_deletion.carry_over(found.status, observation), observation)
+    this = Pass(observation, now, followed, found.events)
     if found.failure:
         return this.fail(found.failure)
     stage = status.current(this.status)
@@ -80,7 +83,10 @@ def _finished(observation: Observation, now: datetime, settings: Settings) -> De
     reopened = retry_generation.reopened(observation.status)
     stage = status.current(reopened)
     if stage is None or not conditions.is_true(reopened.conditions, "Accepted"):
-        return acceptance.accept(replace(observation, status=reopened), spec, now, settings)
+        return acceptance.accept(observation, spec, now, settings)
+    if spec_edit.is_corrected(observation.status, observation, spec, settings):
+        first = retry_generation.event(reopened.stages[0])
+        return acceptance.accept(observation, spec, now, settings, events=(first,))
     this = Pass(observation, now, reopened, (retry_generation.event(stage),))
     if spec.suspend:
         return suspend.hold(this, spec, stage)

@@ -70,6 +70,10 @@ def _lacks_pods(job: Object, pods: Sequence[Object]) -> bool:
     return job_and_pod.is_live_job(job) and len(job_and_pod.newest(own)) < job_and_pod.completions(job)
 
 
+# Why a pod waits for an object that the spec names.
+NAMED_BY_SPEC = ("SecretNotFound", "ConfigMapNotFound", "VolumeNotMountable")
+
+
 def diagnose(pods: Sequence[Object], jobs: Sequence[Object], events: Sequence[Object]) -> Diagnosis | None:
     """Return why a pod of a job does not start, or None if nothing is known to be wrong.
 
@@ -190,10 +194,10 @@ _POD_CHECKS: tuple[Callable[[Object, Sequence[Object]], Diagnosis | None], ...] 
 
 def _missing(message: str) -> Diagnosis | None:
     if secret := _SECRET.search(message):
-        text = f"The Secret {secret.group(1)} does not exist in this namespace; create it or correct the job."
+        text = f"The Secret {secret.group(1)} does not exist in this namespace; create it."
         return Diagnosis("SecretNotFound", text)
     if config_map := _CONFIG_MAP.search(message):
-        text = f"The ConfigMap {config_map.group(1)} does not exist in this namespace; create it or correct the job."
+        text = f"The ConfigMap {config_map.group(1)} does not exist in this namespace; create it."
         return Diagnosis("ConfigMapNotFound", text)
     return None
 

@@ -49,11 +49,15 @@ def is_pod_of(pod: Object, stage: Stage, attempt: int | None = None) -> bool:
     )
 
 
+def stage_and_attempt(child: Object) -> tuple[str | None, str | None]:
+    """Return which attempt of which stage a Job or pod belongs to, as its labels say."""
+    labels = child["metadata"].get("labels") or {}
+    return labels.get(names.STAGE_LABEL), labels.get(names.ATTEMPT_LABEL)
+
+
 def is_pod_of_job(pod: Object, job: Object) -> bool:
     """Whether a pod belongs to a Job of the same FineTuneJob."""
-    job_labels, pod_labels = (x["metadata"].get("labels") or {} for x in (job, pod))
-    keys = (names.STAGE_LABEL, names.ATTEMPT_LABEL)
-    return all(pod_labels.get(k) == job_labels.get(k) for k in keys)
+    return stage_and_attempt(pod) == stage_and_attempt(job)
 
 
 def index(pod: Object) -> int:

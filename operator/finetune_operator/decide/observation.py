@@ -43,6 +43,7 @@ class Observation:
     # Children of FineTuneJobs that had this namespace and name before.
     foreign_jobs: tuple[Object, ...] = ()
     foreign_pods: tuple[Object, ...] = ()
+    foreign_config_maps: tuple[Object, ...] = ()
     # Events of what `diagnose.needs_events` returns.
     events: tuple[Object, ...] = ()
     # Kueue's Workloads of the Job that `kueue_wait.held` returns. None: not listed, or the cluster has no Kueue.
@@ -83,6 +84,7 @@ class Observation:
             config_maps=tuple(c for c in config_maps if _is_own(c, metadata.uid)),
             foreign_jobs=tuple(j for j in jobs if not _is_own(j, metadata.uid)),
             foreign_pods=tuple(p for p in pods if not _is_own(p, metadata.uid)),
+            foreign_config_maps=tuple(c for c in config_maps if not _is_own(c, metadata.uid)),
         )
 
     def with_children(self, answers: Sequence[Object]) -> Self:
@@ -110,7 +112,7 @@ class Observation:
             resource,
             jobs=(*self.jobs, *self.foreign_jobs),
             pods=(*self.pods, *self.foreign_pods),
-            config_maps=self.config_maps,
+            config_maps=(*self.config_maps, *self.foreign_config_maps),
         )
         return replace(updated, events=self.events, workloads=self.workloads, refusal=self.refusal)
 

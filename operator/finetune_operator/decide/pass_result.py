@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from finetune_api.status import Failure, FineTuneJobStatus
 from finetune_operator.clock import format_time
-from finetune_operator.decide import conditions, result_warnings, status
+from finetune_operator.decide import conditions, result_warnings, snapshot, status
 from finetune_operator.decide.conditions import State
 from finetune_operator.decide.decision import Action, Decision, KubernetesEvent
 from finetune_operator.decide.evaluation_gate import evaluated
 from finetune_operator.decide.observation import Observation
-from finetune_operator.decide.remedies import RECREATE
+from finetune_operator.decide.remedies import RECREATE, with_way_to_edit
 
 REUSED = "ReusedArtifacts"
 SUSPENDED = "Suspended"
@@ -67,9 +67,13 @@ class Pass:
 
     def fail(self, failure: Failure, actions: Sequence[Action] = ()) -> Decision:
         """The job failed."""
+        trained = status.trained(self.status)
+        failure = with_way_to_edit(failure, trained=trained)
         event = KubernetesEvent("Warning", "Failed", failure.message)
-        update = {"phase": "Failed", "failure": failure, "completion_time": format_time(self.now)}
+        update: dict[str, Any] = {"phase": "Failed", "failure": failure, "completion_time": format_time(self.now)}
         update["start_time"] = self.status.start_time or format_time(self.now)
+        # What has not trained may be corrected and reopened.
+        update["spec_editable"] = None if trained else True
         return self._decision("failed", failure.reason, failure.message, update, (*self.events, event), None, actions)
 
     def succeed(self) -> Decision:
@@ -111,6 +115,10 @@ class Pass:
         actions: Sequence[Action] = (),
     ) -> Decision:
         generation = self.observation.metadata.generation
+        spec, changed = self.observation.spec, self.status.model_copy(update=update)
+        refused_edit = snapshot.refused_edit(spec, changed) if spec else None
+        if refused_edit and not any(c.type == "SpecApplied" for c in self.observation.status.conditions):
+            events = (*events, KubernetesEvent("Warning", conditions.EDITED_TOO_LATE, refused_edit))
         built = conditions.build(
             self.observation.status.conditions,
             state,
@@ -118,20 +126,19 @@ class Pass:
             message,
             accepted=self.accepted,
             evaluated=evaluated(self.status.evaluation),
+            refused_edit=refused_edit,
             now=self.now,
             generation=generation,
         )
-        spec = self.observation.spec
         wanted = spec.retry_generation if spec else self.status.retry_generation
-        changed = {
-            **update,
-            "stage": stage.name if (stage := status.current(self.status)) else None,
+        written = {
+            "stage": stage.name if (stage := status.current(changed)) else None,
             "observed_generation": generation,
             "conditions": built,
             # Raising it while the job is not finished has no effect.
             "retry_generation": max(wanted, self.status.retry_generation),
         }
-        return self._changed(self.status.model_copy(update=changed), events, requeue_after, actions)
+        return self._changed(changed.model_copy(update=written), events, requeue_after, actions)
 
     def _changed(
         self,

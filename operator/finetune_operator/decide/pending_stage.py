@@ -20,6 +20,7 @@ from finetune_operator.decide import (
     job_and_pod,
     retry_backoff,
     snapshot,
+    spec_edit,
     stale_jobs,
     status,
 )
@@ -49,7 +50,12 @@ class PendingStage:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether nothing was created since the job was accepted, so that it may be accepted again."""
+        """Whether no container has started since the job was accepted, so that it may be accepted again."""
+        return bool(self.this.status.spec_editable) or self.is_untouched
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing was created since the job was accepted."""
         observation = self.this.observation
         return status.untouched(self.this.status) and not config_maps.has_plan(observation, self.accepted)
 
@@ -73,7 +79,14 @@ def wait_for_previous_run(found: PendingStage) -> Decision | None:
     observation = found.this.observation
     foreign = job_and_pod.live(observation.foreign_jobs, observation.foreign_pods)
     own = job_and_pod.live(observation.jobs, observation.pods)
-    if foreign:
+    orphan = next((j for j in observation.foreign_jobs if stale_jobs.is_orphan(j) and job_and_pod.is_live_job(j)), None)
+    if orphan:
+        name = orphan["metadata"]["name"]
+        message = (
+            f"The Job {name} was left when a previous FineTuneJob of this name was deleted, and still runs. Wait for "
+            f"its end, or delete it: kubectl delete job {name} -n {observation.metadata.namespace}"
+        )
+    elif foreign:
         message = f"A previous FineTuneJob of this name is still terminating; waiting for {foreign[0]}."
     elif own:
         message = f"The previous attempt is still terminating; waiting for {own[0]}."
@@ -111,8 +124,11 @@ def block_older_trainer(found: PendingStage) -> Decision | None:
 
 
 def accept_again(found: PendingStage) -> Decision | None:
-    """The settings changed between acceptance and the first start: nothing exists yet that depends on the old ones."""
-    if not isinstance(found.plan, Failure) or not found.is_fresh:
+    """The spec or the settings changed between acceptance and the first start: nothing depends on the old ones."""
+    this = found.this
+    corrected = spec_edit.is_corrected(this.status, this.observation, found.spec, found.settings)
+    lost = found.is_untouched and isinstance(found.plan, Failure)
+    if not corrected and not lost:
         return None
     return acceptance.accept(found.this.observation, found.spec, found.this.now, found.settings)
 

@@ -21,6 +21,7 @@ from finetune_operator.decide.pass_result import Pass
 
 SUSPENDED: DeletionReason = "Suspended"
 COMPUTE_CHANGED: DeletionReason = "ComputeChanged"
+SPEC_CHANGED: DeletionReason = "SpecChanged"
 JOB_UNDECIDED: DeletionReason = "JobUndecided"
 
 # Until the next pass: after the reason was written, and while the Job's pods terminate.

@@ -1,6 +1,9 @@
-"""What `spec.retryGeneration` does: a failed job is reopened at the stage that failed."""
+"""What `spec.retryGeneration` does: a failed job is reopened at the stage that failed.
 
-from finetune_api.spec import FineTuneJobSpec
+If nothing was trained, and the spec or the chart has been corrected since, it is accepted again: see `spec_edit`.
+"""
+
+from finetune_api.spec import STAGES, FineTuneJobSpec
 from finetune_api.status import FineTuneJobStatus, StageStatus
 from finetune_operator.decide import conditions, status
 from finetune_operator.decide.decision import KubernetesEvent
@@ -34,7 +37,10 @@ def reopened(found: FineTuneJobStatus) -> FineTuneJobStatus:
     )
     # The result of another run, which missed the gate, had skipped the stages that are now due.
     stages = [s.model_copy(update={"state": "Pending"}) if s.state == "Skipped" else s for s in cleared.stages]
-    return status.with_stage(cleared.model_copy(update={"stages": stages, "reused_from": None}), again)
+    # What an earlier stage has made is continued with.
+    editable = found.spec_editable if failed.name == STAGES[0] else None
+    update = {"stages": stages, "reused_from": None, "spec_editable": editable}
+    return status.with_stage(cleared.model_copy(update=update), again)
 
 
 def event(stage: StageStatus) -> KubernetesEvent:

@@ -2,7 +2,7 @@
 
 The order is the policy. A queue explains everything else. How the pods ended comes before whether they run, and a pod
 that runs has met its deadline. The deadline comes before an edit of `spec.compute`, which would give a stage that waits
-another Job, and with it more time.
+another Job, and with it more time. A correction of the job comes first: nothing has begun that could get more time.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from finetune_operator.decide import (
     diagnose,
     job_and_pod,
     kueue_wait,
+    spec_edit,
     stale_jobs,
     status,
     stuck_job,
@@ -67,7 +68,8 @@ class RunningStage:
         observation = self.this.observation
         if observation.refusal:
             return ()
-        return (*stale_jobs.delete(observation), *config_maps.upkeep(observation, self.spec, self.settings))
+        stale = (*stale_jobs.delete(observation), *stale_jobs.delete_orphans(observation))
+        return (*stale, *config_maps.upkeep(observation, self.spec, self.settings))
 
     @property
     def seconds_active(self) -> float | None:
@@ -95,6 +97,14 @@ def decide(this: Pass, stage: StageStatus, spec: FineTuneJobSpec, settings: Sett
     """Return what to do about a stage that has its Job."""
     found = RunningStage(this, stage, spec, settings)
     return next((decision for check in _CHECKS if (decision := check(found))), None) or wait_for_pods(found)
+
+
+def start_again_after_correction(found: RunningStage) -> Decision | None:
+    """No container has started, and the job would not be accepted now as it was."""
+    can_start = found.diagnosis is None
+    if not spec_edit.applies(found.this, found.job, found.spec, found.stage, found.settings, can_start=can_start):
+        return None
+    return spec_edit.delete_waiting(found.this, found.job, found.stage)
 
 
 def wait_in_queue(found: RunningStage) -> Decision | None:
@@ -154,8 +164,11 @@ def report_diagnosis(found: RunningStage) -> Decision | None:
     why = found.diagnosis
     if why is None:
         return None
+    message = why.message
+    if why.reason in diagnose.NAMED_BY_SPEC and found.this.status.spec_editable:
+        message = f"{message} If the name is wrong, correct it in the spec: no container has started yet."
     return found.this.in_progress(
-        why.reason, why.message, waiting=True, requeue_after=found.seconds_to_next_poll, actions=found.upkeep
+        why.reason, message, waiting=True, requeue_after=found.seconds_to_next_poll, actions=found.upkeep
     )
 
 
@@ -173,6 +186,7 @@ def wait_for_pods(found: RunningStage) -> Decision:
 
 
 _CHECKS: tuple[Check, ...] = (
+    start_again_after_correction,
     wait_in_queue,
     wait_for_job_controller,
     recreate_stuck_job,

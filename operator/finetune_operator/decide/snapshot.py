@@ -1,5 +1,7 @@
 """What was accepted, and the ConfigMaps by which pods read it."""
 
+import hashlib
+import json
 from typing import Any
 
 from pydantic import ValidationError
@@ -8,11 +10,11 @@ from finetune_api import plan as plans
 from finetune_api.job import FineTuneJob, ObjectMeta
 from finetune_api.plan import Plan
 from finetune_api.render import render
-from finetune_api.spec import FineTuneJobSpec
-from finetune_api.status import Snapshot
+from finetune_api.spec import PLANNED_MEMBERS, FineTuneJobSpec
+from finetune_api.status import FineTuneJobStatus, Snapshot
 from finetune_operator import names
 from finetune_operator.decide.observation import Object
-from finetune_operator.decide.remedies import RECREATE
+from finetune_operator.decide.remedies import RECREATE, REPLACE
 from finetune_operator.job_defaults import Settings
 from finetune_operator.job_templates import pod
 
@@ -21,6 +23,8 @@ TRAINER_OLDER = "TrainerOlder"
 # `podContract` of the trainer images of this version. Raised when pods get an option that an older image lacks.
 POD_CONTRACT = 2
 PLAN_KEY = "plan.json"
+# For the operator alone: the part of the spec that the plan was made of, in case the job is edited too late.
+SPEC_KEY = "spec.json"
 CA_KEY = "ca.crt"
 
 
@@ -29,15 +33,47 @@ def render_plan(metadata: ObjectMeta, spec: FineTuneJobSpec, settings: Settings)
     return render(FineTuneJob(metadata=metadata, spec=spec), settings.defaults)
 
 
-def take(plan: bytes, settings: Settings) -> Snapshot:
-    """Return what the status keeps of an accepted plan."""
+def take(plan: bytes, spec: FineTuneJobSpec, settings: Settings) -> Snapshot:
+    """Return what the status keeps of an accepted plan, which was made of that spec."""
     return Snapshot(
         plan_version=plans.PLAN_VERSION,
         plan_sha256=plans.sha256(plan),
         trainer_image=settings.trainer_image,
         operator_version=settings.operator_version,
         pod_contract=POD_CONTRACT,
+        spec_sha256=spec_sha256(spec),
     )
+
+
+def planned_part(spec: FineTuneJobSpec) -> bytes:
+    """Return the part of a spec that the plan is made of, as its user wrote it."""
+    # Defaults are left out, so that one that changes in a later version is not taken for an edit.
+    written = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    part = {member: written[member] for member in PLANNED_MEMBERS if member in written}
+    if "gguf" in part.get("export", {}):
+        part["export"]["gguf"].sort()  # the order of a set means nothing
+    return json.dumps(part, sort_keys=True, ensure_ascii=False).encode()
+
+
+def spec_sha256(spec: FineTuneJobSpec) -> str:
+    """Return the checksum by which an edit of that part is noticed."""
+    return hashlib.sha256(planned_part(spec)).hexdigest()
+
+
+def is_edited(spec: FineTuneJobSpec, accepted: Snapshot) -> bool:
+    """Whether the part of the spec that the plan is made of is not the accepted one, as far as is known.
+
+    The versions before this one kept no checksum, and let nobody edit that part.
+    """
+    return accepted.spec_sha256 is not None and spec_sha256(spec) != accepted.spec_sha256
+
+
+def refused_edit(spec: FineTuneJobSpec, found: FineTuneJobStatus) -> str | None:
+    """Return what to do about an edit that came when a container had just started; None if there was none."""
+    accepted = found.snapshot
+    if accepted is None or found.spec_editable or not is_edited(spec, accepted):
+        return None
+    return f"The spec was edited after the first container had started; the job runs as it was accepted. {REPLACE}"
 
 
 def newer(snapshot: Snapshot) -> str | None:
@@ -74,11 +110,27 @@ def stored_plan(config_map: Object, snapshot: Snapshot) -> Plan | None:
         return None
 
 
-def plan_config_map(metadata: ObjectMeta, plan: bytes) -> dict[str, Any]:
-    """Return the immutable ConfigMap of the plan."""
-    return _config_map(metadata, names.plan(metadata, plans.sha256(plan)), {PLAN_KEY: plan.decode()}) | {
-        "immutable": True
-    }
+def accepted_spec(config_map: Object, present: FineTuneJobSpec, accepted: Snapshot) -> FineTuneJobSpec | None:
+    """Return the present spec with the accepted part from the plan's ConfigMap; None if that is not there."""
+    data = str((config_map.get("data") or {}).get(SPEC_KEY, "")).encode()
+    if hashlib.sha256(data).hexdigest() != accepted.spec_sha256:
+        return None
+    try:
+        part = FineTuneJobSpec.model_validate_json(data)
+    except ValidationError:
+        return None
+    # Without the checks across members: the present compute need not suit a later training that is not used.
+    chosen = {name: part if name in PLANNED_MEMBERS else present for name in FineTuneJobSpec.model_fields}
+    written = {name for name, source in chosen.items() if name in source.model_fields_set}
+    return FineTuneJobSpec.model_construct(
+        _fields_set=written, **{name: getattr(source, name) for name, source in chosen.items()}
+    )
+
+
+def plan_config_map(metadata: ObjectMeta, plan: bytes, spec: bytes | None) -> dict[str, Any]:
+    """Return the immutable ConfigMap of the plan and of the part of the spec that it was made of, where known."""
+    data = {PLAN_KEY: plan.decode()} | ({SPEC_KEY: spec.decode()} if spec is not None else {})
+    return _config_map(metadata, names.plan(metadata, plans.sha256(plan)), data) | {"immutable": True}
 
 
 def ca_config_map(metadata: ObjectMeta, settings: Settings) -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""Jobs that should not exist: those of an earlier attempt, or of a plan that is not the accepted one.
+"""Jobs that should not exist: those of an earlier attempt, of another plan, or of a FineTuneJob that is gone.
 
 A replica that loses its leadership may have sent a request to create a Job that arrives late. If by then the next
 leader has created the same Job, somebody has deleted that, and the stage has a new attempt, the late Job would run
 beside it. If the next leader has accepted the job under other settings, the late Job has a plan that nobody accepted.
+
+After a deletion with --cascade=orphan, no garbage collector deletes what is left. A Job that still runs is left alone.
 """
 
 from collections.abc import Sequence
@@ -11,7 +13,7 @@ from itertools import pairwise
 from finetune_api.status import Snapshot, StageStatus
 from finetune_operator import names
 from finetune_operator.decide import job_and_pod, planned_deletion
-from finetune_operator.decide.decision import DeleteJob
+from finetune_operator.decide.decision import Action, DeleteConfigMap, DeleteJob
 from finetune_operator.decide.observation import Object, Observation
 from finetune_operator.job_templates import pod
 
@@ -26,6 +28,18 @@ def delete(observation: Observation) -> tuple[DeleteJob, ...]:
     )
 
 
+def is_orphan(child: Object) -> bool:
+    """Whether a child of an earlier FineTuneJob of this name was left on purpose: it has lost its owner."""
+    return not child["metadata"].get("ownerReferences") and not job_and_pod.is_being_deleted(child)
+
+
+def delete_orphans(observation: Observation) -> tuple[Action, ...]:
+    """Return the deletions of what orphans are left and run no more."""
+    jobs = (j for j in observation.foreign_jobs if is_orphan(j) and not job_and_pod.is_live_job(j))
+    maps = (c for c in observation.foreign_config_maps if is_orphan(c))
+    return (*planned_deletion.delete(jobs), *map(DeleteConfigMap.of, maps))
+
+
 def is_of_another_plan(job: Object, accepted: Snapshot | None) -> bool:
     """Whether a Job was created for a plan that is not the accepted one."""
     (container,) = job["spec"]["template"]["spec"]["containers"][:1]
@@ -37,5 +51,4 @@ def is_of_another_plan(job: Object, accepted: Snapshot | None) -> bool:
 def _is_of_earlier_attempt(job: Object, stages: Sequence[StageStatus]) -> bool:
     labels = job["metadata"]["labels"]
     stage, attempt = labels.get(names.STAGE_LABEL), labels.get(names.ATTEMPT_LABEL)
-    # While a stage is Pending, the Job of the previous attempt may still be terminating.
-    return any(s.name == stage and s.state != "Pending" and attempt in map(str, range(s.attempt)) for s in stages)
+    return any(s.name == stage and attempt in map(str, range(s.attempt)) for s in stages)

@@ -28,6 +28,32 @@ def untouched(status: FineTuneJobStatus) -> bool:
     return [s.model_copy(update={"refused_since": None}) for s in status.stages] == first_stages()
 
 
+def restarted(found: FineTuneJobStatus, *, same_plan: bool) -> FineTuneJobStatus:
+    """Return the status of a job that begins again under another snapshot: nothing of the former one counts.
+
+    The attempts' numbers increase, because the names of earlier Jobs are not used again. If no Job was seen, one may
+    still arrive late: only with `same_plan` it would not be noticed by its plan.
+    """
+    stages = []
+    for fresh in first_stages():
+        old = next((s for s in found.stages if s.name == fresh.name), fresh)
+        unseen = old.model_copy(update={"refused_since": None}) == fresh
+        number = 0 if unseen and not same_plan else old.attempt + 1
+        stages.append(fresh.model_copy(update={"attempt": number, "first_attempt": number}))
+    update: dict[str, Any] = dict.fromkeys(
+        ("failure", "completion_time", "run_id", "output_uri", "logs_uri", "reused_from", "dataset", "model"), None
+    )
+    update |= dict.fromkeys(("memory", "scratch", "effective", "evaluation"), None)
+    return found.model_copy(update={**update, "artifacts": [], "stages": stages})
+
+
+def trained(status: FineTuneJobStatus) -> bool:
+    """Whether a container of train ever ran."""
+    train = next((s for s in status.stages if s.name == "train"), None)
+    ran = status.gpu_seconds is not None or status.gpu_since is not None
+    return ran or (train is not None and (train.state == "Succeeded" or train.checkpoint_step is not None))
+
+
 def with_stage(status: FineTuneJobStatus, stage: StageStatus) -> FineTuneJobStatus:
     """Return the status with this stage in place of the one of that name."""
     return status.model_copy(update={"stages": [stage if s.name == stage.name else s for s in status.stages]})

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from finetune_api import cleanup
 from finetune_operator.job_templates import pod, volumes
 from finetune_operator.job_templates.attempt import Attempt
 
@@ -26,4 +27,10 @@ def job(attempt: Attempt) -> dict[str, Any]:
         *volumes.template(attempt),
         *volumes.dataset(attempt),
     ]
-    return pod.job(attempt, "prepare", mounts, environment=pod.NO_GPU)
+    return pod.job(attempt, "prepare", mounts, environment=pod.NO_GPU | _neighbours(attempt))
+
+
+def _neighbours(attempt: Attempt) -> dict[str, str]:
+    full_list = attempt.settings.full_list
+    found = full_list.of(attempt.metadata.namespace) if full_list else None
+    return {cleanup.VARIABLE: found.model_dump_json(by_alias=True)} if found else {}

@@ -69,42 +69,66 @@ def apply_status(plane: ControlPlane, manager: str, status: dict[str, Any]) -> N
     )
 
 
-@pytest.mark.parametrize("member", CHANGES)
-def test_a_member_that_the_plan_is_made_of_is_immutable(coach: ControlPlane, member: str) -> None:
-    done = coach.apply(changed(MANIFEST, CHANGES[member]))
-    assert done.stderr == (
-        f'The FineTuneJob "coach" is invalid: spec: Invalid value: '
-        f"{member} is immutable; create a FineTuneJob with a new name\n"
+ACCEPTED: dict[str, Any] = {
+    "snapshot": {
+        "planVersion": 1,
+        "planSha256": "a" * 64,
+        "trainerImage": "registry.local/trainer:1",
+        "operatorVersion": "1.0.0",
+    },
+}
+
+
+@pytest.fixture
+def started(coach: ControlPlane) -> ControlPlane:
+    """The job after its first container has started."""
+    apply_status(coach, "finetune-operator", ACCEPTED)
+    return coach
+
+
+def refusal(member: str) -> str:
+    return (
+        f'The FineTuneJob "coach" is invalid: spec.{member}: Invalid value: '
+        f"{member} cannot be changed once the job has started. If the job fails before it trains, change it then, "
+        "together with a higher retryGeneration. To use the change now, create a FineTuneJob with a new name, or run "
+        "kubectl replace --force -f FILE: it deletes this job, and its training starts again from the beginning\n"
     )
+
+
+@pytest.mark.parametrize("member", CHANGES)
+def test_a_member_that_the_plan_is_made_of_is_fixed_once_the_job_has_started(
+    started: ControlPlane, member: str
+) -> None:
+    assert started.apply(changed(MANIFEST, CHANGES[member])).stderr == refusal(member)
+
+
+@pytest.mark.parametrize("member", CHANGES)
+def test_such_a_member_can_be_corrected_while_the_status_says_so(coach: ControlPlane, member: str) -> None:
+    apply_status(coach, "finetune-operator", {**ACCEPTED, "specEditable": True})
+    done = coach.apply(changed(MANIFEST, CHANGES[member]))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("member", CHANGES)
+def test_such_a_member_can_be_corrected_before_the_job_is_accepted(coach: ControlPlane, member: str) -> None:
+    done = coach.apply(changed(MANIFEST, CHANGES[member]))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_user_cannot_write_that_the_spec_is_editable(started: ControlPlane) -> None:
+    done = started.apply({**changed(MANIFEST, CHANGES["model"]), "status": {"specEditable": True}})
+    assert done.stderr == refusal("model")
 
 
 @pytest.mark.parametrize("case", LATER)
-def test_a_later_part_of_such_a_member_is_immutable_too(coach: ControlPlane, case: str) -> None:
+def test_a_later_part_of_such_a_member_is_fixed_too(started: ControlPlane, case: str) -> None:
     member, changes = LATER[case]
-    done = coach.apply(changed(MANIFEST, changes))
-    assert done.stderr == (
-        f'The FineTuneJob "coach" is invalid: spec: Invalid value: '
-        f"{member} is immutable; create a FineTuneJob with a new name\n"
-    )
+    assert started.apply(changed(MANIFEST, changes)).stderr == refusal(member)
 
 
 @pytest.mark.parametrize("member", ["training", "evaluation", "export"])
-def test_an_optional_member_cannot_be_removed(coach: ControlPlane, member: str) -> None:
-    done = coach.apply(changed(MANIFEST, {member: None}))
-    assert done.stderr == (
-        f'The FineTuneJob "coach" is invalid: spec: Invalid value: '
-        f"{member} is immutable; create a FineTuneJob with a new name\n"
-    )
-
-
-def test_an_optional_member_cannot_be_added(control_plane: ControlPlane) -> None:
-    assert control_plane.apply(smallest("plain")).returncode == 0
-    done = control_plane.apply(changed(smallest("plain"), {"training": {"maxSteps": 5}}))
-    control_plane.kubectl("delete", "finetunejob", "plain")
-    assert done.stderr == (
-        'The FineTuneJob "plain" is invalid: spec: Invalid value: '
-        "training is immutable; create a FineTuneJob with a new name\n"
-    )
+def test_an_optional_member_cannot_be_removed(started: ControlPlane, member: str) -> None:
+    assert started.apply(changed(MANIFEST, {member: None})).stderr == refusal(member)
 
 
 @pytest.mark.parametrize(
@@ -118,13 +142,13 @@ def test_an_optional_member_cannot_be_added(control_plane: ControlPlane) -> None
     ],
     ids=["compute", "retries", "suspend", "retryGeneration", "ttl"],
 )
-def test_what_changes_no_result_can_be_changed(coach: ControlPlane, changes: dict[str, Any]) -> None:
-    done = coach.apply(changed(MANIFEST, changes))
+def test_what_changes_no_result_can_be_changed(started: ControlPlane, changes: dict[str, Any]) -> None:
+    done = started.apply(changed(MANIFEST, changes))
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_order_of_gguf_types_means_nothing(coach: ControlPlane) -> None:
-    done = coach.apply(changed(MANIFEST, {"export.gguf": ["Q4_K_M", "Q8_0"]}))
+def test_the_order_of_gguf_types_means_nothing(started: ControlPlane) -> None:
+    done = started.apply(changed(MANIFEST, {"export.gguf": ["Q4_K_M", "Q8_0"]}))
     assert (done.returncode, done.stderr) == (0, "")
 
 

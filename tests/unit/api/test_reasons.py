@@ -26,6 +26,7 @@ _NO_REASONS = """
     FailureTarget False File FineTuneJob Finished IfNotPresent ImageInspectError ImagePullBackOff In Indexed
     InvalidImageName Job Memory Mi Never None Normal NotIn Pending PodScheduled QuotaReserved Ready Reconciling
     RunContainerError Running RuntimeDefault Secret Service Skipped Stalled SuccessCriteriaMet True Unknown Warn Warning
+    ContainerCannotRun SpecApplied StartError
     Auto Copied Drop Empty Fail Keep Loop NoStop WrongLanguage
 """
 NO_REASONS = set(_NO_REASONS.split())

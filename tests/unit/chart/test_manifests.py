@@ -133,11 +133,17 @@ def test_the_operator_has_exactly_the_rights_that_it_uses(render: Render) -> Non
         " configmaps": "create delete get list update",
         " services": "create get",
         " events": "create list",
+        " namespaces": "get",
         "kueue.x-k8s.io workloads": "list",
         "authentication.k8s.io tokenreviews": "create",
         " secrets": "get update",
         "coordination.k8s.io leases": "get update create",
     }
+
+
+def test_one_namespace_alone_is_read_for_its_uid(render: Render) -> None:
+    [rule] = [rule for rule in rules(render(), "ClusterRole", "Role") if "namespaces" in rule["resources"]]
+    assert (rule["resourceNames"], rule["verbs"]) == (["kube-system"], ["get"])
 
 
 def test_watching_some_namespaces_needs_no_cluster_wide_right_but_token_reviews(render: Render) -> None:

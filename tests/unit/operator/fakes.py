@@ -32,7 +32,7 @@ class FakeKube(KubeClient):
     """Answers from a dictionary. `calls` has (verb, plural, name); `refuse` maps a verb to what it raises."""
 
     def __init__(self) -> None:
-        self.objects: dict[tuple[str, str, str], Object] = {}
+        self.objects: dict[tuple[str, str | None, str], Object] = {}
         self.calls: list[tuple[str, str, str]] = []
         self.refuse: dict[tuple[str, str], Exception] = {}
         self.reviews: dict[str, Object] = {}
@@ -50,7 +50,7 @@ class FakeKube(KubeClient):
         stored = deepcopy(body)
         stored["metadata"].setdefault("uid", f"uid-of-{stored['metadata']['name']}")
         stored["metadata"]["resourceVersion"] = str(next(self._versions))
-        self.objects[resource.plural, stored["metadata"]["namespace"], stored["metadata"]["name"]] = stored
+        self.objects[resource.plural, stored["metadata"].get("namespace"), stored["metadata"]["name"]] = stored
         return stored
 
     def _call(self, verb: str, resource: Resource, name: str) -> None:
@@ -60,7 +60,7 @@ class FakeKube(KubeClient):
         if (verb, resource.plural) in self.refuse:
             raise self.refuse[verb, resource.plural]
 
-    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
         self._call("get", resource, name)
         try:
             return deepcopy(self.objects[resource.plural, namespace, name])

@@ -8,8 +8,8 @@ import pytest
 import finetune_operator
 from finetune_api.progress import Progress
 from finetune_operator import main
-from finetune_operator.cluster.client import FINETUNE_JOBS, SECRETS
-from finetune_operator.cluster.errors import KubeError, LeadershipLost, Unreachable
+from finetune_operator.cluster.client import FINETUNE_JOBS, NAMESPACES, SECRETS
+from finetune_operator.cluster.errors import ApiError, KubeError, LeadershipLost, Unreachable
 from finetune_operator.control.leadership import boot_seconds
 from finetune_operator.control.lease import RENEW_DEADLINE_SECONDS
 from finetune_operator.main import Operator, retry
@@ -163,3 +163,24 @@ async def test_an_outage_at_the_start_is_waited_out(monkeypatch: pytest.MonkeyPa
 def test_the_version_is_the_distribution_s() -> None:
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
     assert finetune_operator.__version__ == project["version"]
+
+
+async def test_jobs_are_told_of_their_neighbours_once_the_cluster_is_known() -> None:
+    kube = FakeKube()
+    kube.put(NAMESPACES, {"metadata": {"name": "kube-system", "uid": "cluster"}})
+    _put(kube, "a")
+    operator = _operator(kube)
+    await operator._full_list()
+    full_list = operator._settings().full_list
+    assert full_list is not None
+    neighbours = full_list.of("team")
+    assert neighbours is not None
+    assert (neighbours.cluster_id, len(neighbours.kept)) == ("cluster", 1)
+
+
+async def test_without_the_right_to_identify_the_cluster_nothing_is_cleaned_up() -> None:
+    kube = FakeKube()
+    kube.refuse["get", "namespaces"] = ApiError(403, "Forbidden", "no")
+    operator = _operator(kube)
+    await operator._full_list()
+    assert operator._settings().full_list is None

@@ -26,7 +26,7 @@ from finetune_trainer.data.tokens.stop_tokens import Stops, find_stops
 from finetune_trainer.errors import DatasetError
 from finetune_trainer.model import earlier_adapter, memory_fit
 from finetune_trainer.model.checked import CheckedModel
-from finetune_trainer.prepare import model_preflight, run_id, template_choice
+from finetune_trainer.prepare import left_behind, model_preflight, run_id, template_choice
 from finetune_trainer.run_folder import prepared, report_json, reuse
 from finetune_trainer.run_folder.prepared import Prepared, Question
 from finetune_trainer.runtime.context import Context
@@ -47,6 +47,13 @@ def run(context: Context) -> StageResult:
     """
     started = time.monotonic()
     _check_access(context)
+    left_behind.mark(context)
+    result = _prepare(context, started)
+    left_behind.clean(context)
+    return result
+
+
+def _prepare(context: Context, started: float) -> StageResult:
     context.reporter.report("Checking")
     plan = context.plan
     sources = dataset_source.fetch(context, plan.dataset.sources)

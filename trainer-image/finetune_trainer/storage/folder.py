@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -60,11 +61,7 @@ class FileStore:
         folder = self._path(prefix) if prefix else self._root
         with self._mapped_errors():
             files = [folder] if folder.is_file() else [p for p in folder.rglob("*") if p.is_file()]
-            found = [
-                StoredObject(p.relative_to(self._root).as_posix(), p.stat().st_size, str(p.stat().st_mtime_ns))
-                for p in files
-                if _PARTIAL not in p.relative_to(self._root).parts
-            ]
+            found = [self._stored(p) for p in files if _PARTIAL not in p.relative_to(self._root).parts]
         return sorted(found, key=lambda o: o.key)
 
     def delete(self, prefix: str) -> None:
@@ -75,6 +72,11 @@ class FileStore:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+    def _stored(self, path: Path) -> StoredObject:
+        stat = path.stat()
+        modified = datetime.fromtimestamp(stat.st_mtime, UTC)
+        return StoredObject(path.relative_to(self._root).as_posix(), stat.st_size, str(stat.st_mtime_ns), modified)
 
     def _path(self, key: str) -> Path:
         return self._root / checked_key(key)

@@ -105,7 +105,8 @@ class S3Store:
                     key: str = item["Key"]
                     # A prefix is not a folder: step-1 must not find step-10. Some servers list folders as objects.
                     if (not full or key == full or key.startswith(f"{full}/")) and not key.endswith("/"):
-                        found.append(StoredObject(key[strip:], item["Size"], item["ETag"].strip('"')))
+                        etag = item["ETag"].strip('"')
+                        found.append(StoredObject(key[strip:], item["Size"], etag, item["LastModified"]))
         return sorted(found, key=lambda o: o.key)
 
     def delete(self, prefix: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +18,8 @@ class StoredObject:
     key: str
     size_bytes: int
     etag: str
+    # By the store's own clock, in UTC.
+    modified: datetime
 
 
 class Store(Protocol):

@@ -92,7 +92,8 @@ def test_a_bad_dataset_fails_at_once_in_the_trainers_own_words(world: World) -> 
     assert world.status["failure"] == {
         "stage": "prepare",
         "reason": "InvalidDataset",
-        "message": "source-1: row 7 has no answer.",
+        "message": "source-1: row 7 has no answer. "
+        "Nothing was trained, so the spec may still be corrected; then raise spec.retryGeneration.",
         "exitCode": 65,
     }
     assert world.status["phase"] == "Failed"

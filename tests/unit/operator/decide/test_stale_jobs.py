@@ -106,3 +106,38 @@ def test_a_job_that_is_newer_than_the_status_that_was_read_is_left_alone() -> No
     world.jobs.append(newer)
     world.reconcile()
     assert "deletionTimestamp" not in newer["metadata"]
+
+
+def orphaned(*, runs: bool) -> World:
+    """A world whose first FineTuneJob was deleted with --cascade=orphan, and created again."""
+    world = World()
+    world.reconcile()
+    if runs:
+        world.run_pod(world.start_pod(world.live_job()))
+    else:
+        world.run(65)
+    for child in (*world.jobs, *world.config_maps):
+        # As the garbage collector leaves them; the owner that never comes keeps those of the world off them.
+        child["metadata"]["ownerReferences"] = []
+    world.delete()
+    world.create()
+    return world
+
+
+def test_an_orphan_that_runs_is_waited_for_and_named() -> None:
+    world = orphaned(runs=True)
+    world.reconcile()
+    ready = world.condition("Ready")
+    assert ready is not None
+    assert ready["reason"] == "WaitingForPreviousRun"
+    assert ready["message"].endswith("or delete it: kubectl delete job coach-00001-prepare-0 -n team")
+    assert [j["metadata"]["name"] for j in world.jobs] == ["coach-00001-prepare-0"]
+
+
+def test_what_orphans_left_is_deleted_once_the_successor_has_started() -> None:
+    world = orphaned(runs=False)
+    world.reconcile()
+    old, new = world.jobs
+    assert (new["metadata"]["name"], "deletionTimestamp" in new["metadata"]) == ("coach-00002-prepare-0", False)
+    assert old["metadata"]["deletionTimestamp"]
+    assert {c["metadata"]["labels"]["finetune.dev/job-uid"] for c in world.config_maps} == {"00002-0000"}

@@ -1,6 +1,8 @@
 """What the pods look like."""
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,14 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from finetune_api import cleanup
 from finetune_api import render as rendering
+from finetune_api.cleanup import Neighbours
 from finetune_api.job import FineTuneJob, ObjectMeta
 from finetune_api.spec import STAGES, FineTuneJobSpec, Stage
 from finetune_operator.decide import snapshot
 from finetune_operator.job_templates import Attempt, render
+from finetune_operator.neighbours import FullList
 from tests.unit.operator.world import SETTINGS, World, spec
 
 Object = dict[str, Any]
@@ -74,7 +79,7 @@ FULL = spec(
 def job(stage: Stage, job_spec: Object = FULL, *, avoid: tuple[str, ...] = (), report_only: bool = False) -> Object:
     parsed = FineTuneJobSpec.model_validate(job_spec)
     plan = rendering.render(FineTuneJob(metadata=METADATA, spec=parsed), SETTINGS.defaults)
-    taken = snapshot.take(plan.to_bytes(), SETTINGS)
+    taken = snapshot.take(plan.to_bytes(), parsed, SETTINGS)
     return render(stage, Attempt(METADATA, parsed, plan, taken, SETTINGS, 2, avoid, report_only=report_only))
 
 
@@ -319,7 +324,7 @@ def test_a_name_of_the_greatest_length_fits_the_pods(stage: Stage) -> None:
     metadata = METADATA.model_copy(update={"name": "x" * 40})
     parsed = FineTuneJobSpec.model_validate(spec())
     plan = rendering.render(FineTuneJob(metadata=metadata, spec=parsed), SETTINGS.defaults)
-    taken = snapshot.take(plan.to_bytes(), SETTINGS)
+    taken = snapshot.take(plan.to_bytes(), parsed, SETTINGS)
     name = render(stage, Attempt(metadata, parsed, plan, taken, SETTINGS, 99))["metadata"]["name"]
     assert len(f"{name}-abcde") <= 63
 
@@ -357,3 +362,19 @@ def test_what_reads_the_original_weights_has_the_key_to_them(stage: Stage) -> No
 def test_another_scheduler_is_named_in_the_pod_alone_if_at_all(stage: Stage) -> None:
     assert pod(stage)["schedulerName"] == "volcano"
     assert "schedulerName" not in pod(stage, spec())
+
+
+def test_only_prepare_is_told_of_the_other_jobs_and_the_plan_is_the_same() -> None:
+    full_list = FullList("cluster", datetime(2026, 1, 1, tzinfo=UTC), kept={"team": ["12345678"]})
+    settings = replace(SETTINGS, full_list=full_list)
+    parsed = FineTuneJobSpec.model_validate(FULL)
+    plan = rendering.render(FineTuneJob(metadata=METADATA, spec=parsed), settings.defaults)
+    taken = snapshot.take(plan.to_bytes(), parsed, settings)
+    assert taken == snapshot.take(plan.to_bytes(), parsed, SETTINGS)
+    found = {}
+    for stage in STAGES:
+        rendered = render(stage, Attempt(METADATA, parsed, plan, taken, settings, 0))
+        environment = rendered["spec"]["template"]["spec"]["containers"][0]["env"]
+        found[stage] = [e["value"] for e in environment if e["name"] == cleanup.VARIABLE]
+    assert (found["train"], found["export"]) == ([], [])
+    assert [Neighbours.model_validate_json(text) for text in found["prepare"]] == [full_list.of("team")]

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,13 @@ def test_bytes_come_back(store: Store) -> None:
     store.put_bytes("x/y.json", b"1")
     store.put_bytes("x/y.json", b"22")
     assert store.get_bytes("x/y.json") == b"22"
+
+
+def test_a_listing_has_the_time_of_the_last_change(store: Store) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=2)  # S3 has whole seconds
+    store.put_bytes("x/y.json", b"1")
+    [found] = store.list("x")
+    assert before <= found.modified <= datetime.now(UTC) + timedelta(seconds=2)
 
 
 def test_what_is_not_there_is_none(store: Store, tmp_path: Path) -> None:
