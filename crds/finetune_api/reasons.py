@@ -124,6 +124,12 @@ FAILURES: dict[str, Reason] = {
         "continues from the last checkpoint.",
         "If single steps take longer than that, raise the field. Otherwise check node and network.",
     ),
+    "TrainingDiverged": Reason(
+        "The loss became no number, or stayed far above where it began for ten steps: the learning rate is too high. "
+        "Training ended early. If a step before that is better than the base on the hold-out rows, it is kept, and "
+        "this is only a warning; otherwise the job fails, and is not tried again.",
+        "Create the job again with the `training.learningRate` that the message names, a tenth of the present one.",
+    ),
     "OOMKilled": Reason(
         "The container needed more memory (not GPU memory) than its limit. The second time in a row the job fails, "
         "unless `spec.compute` was changed in between.",

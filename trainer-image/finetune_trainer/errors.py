@@ -110,6 +110,13 @@ class HungError(StageError):
         )
 
 
+class DivergedError(StageError):
+    """The loss rose instead of falling, and there is no result worth keeping (82)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ExitCode.DIVERGED, message)
+
+
 def unexpected(stage: str, error: BaseException, log: Path) -> StageError:
     """Return what a user reads of an exception that nobody expected; its traceback is appended to the file `log`."""
     with log.open("a", encoding="utf-8") as file:

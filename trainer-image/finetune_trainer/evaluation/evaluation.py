@@ -16,7 +16,7 @@ from finetune_trainer.evaluation.questions import Questions, longer_outputs
 from finetune_trainer.evaluation.reference import Reference
 from finetune_trainer.evaluation.rewards import Rewards, rewards
 from finetune_trainer.evaluation.scores import score
-from finetune_trainer.evaluation.verdict import compare
+from finetune_trainer.evaluation.verdict import Comparison, compare
 from finetune_trainer.methods.interface import LoadedModel, Score
 from finetune_trainer.methods.rows import Row
 from finetune_trainer.run_folder import prepared, report_json
@@ -25,6 +25,10 @@ from finetune_trainer.runtime.context import Context
 from finetune_trainer.runtime.sigterm import StopRequested
 
 ANSWERS = "answers.json"
+
+
+class NotFiniteError(Exception):
+    """A hold-out loss is no number."""
 
 
 class Evaluation:
@@ -65,11 +69,22 @@ class Evaluation:
         Raises:
             SettingsError: its hold-out loss is not finite.
         """
-        self._base_scores = self._scores(None, self._progress(0, 40))
+        try:
+            self._base_scores = self._scores(None, self._progress(0, 40))
+        except NotFiniteError:
+            raise SettingsError(
+                "the model's hold-out loss is not finite before training; set spec.training.precision to BF16 where "
+                "the GPU has it, or use another model"
+            ) from None
         self._base_log_probabilities = reference.log_probabilities(self._loaded, self._compared, self._progress(40, 50))
         self._base_answers = self._questions.ask_without_system_prompt(self._progress(50, 75))
         if self._prepared.system_prompt is not None:
             self._instructed_answers = self._questions.ask(self._progress(75, 100))
+
+    @property
+    def base_loss(self) -> float | None:
+        """The hold-out loss before training; None without hold-out rows."""
+        return statistics.fmean(s.loss for s in self._base_scores) if self._base_scores else None
 
     def during(self, step: int) -> float:
         """Return the hold-out loss after `step`: the mean over the rows, each with the same weight.
@@ -77,7 +92,7 @@ class Evaluation:
         The caller restores the model's mode and the random numbers.
 
         Raises:
-            SettingsError: the loss is not a finite number.
+            NotFiniteError: the loss is no number.
             StopRequested: the pod must stop; the rows may take longer than its grace period.
             GuardError: there are no hold-out rows.
         """
@@ -95,21 +110,31 @@ class Evaluation:
         self._latest = step, scores
         return statistics.fmean(s.loss for s in scores)
 
-    def after(self, curve: Curve, kept_step: int) -> EvaluationStatus:
-        """Evaluate the adapter that is kept, which is that of `kept_step`.
+    def compare(self, kept_step: int) -> Comparison | None:
+        """Compare the adapter that is kept, which is that of `kept_step`, with the base; None without hold-out rows.
 
         Raises:
-            SettingsError: its hold-out loss is not finite.
+            NotFiniteError: its hold-out loss is no number.
         """
-        if self._latest is not None and self._latest[0] == kept_step:
-            scores = self._latest[1]
-        else:
-            scores = self._scores(self._base_scores, self._progress(0, 40))
+        if self._latest is None or self._latest[0] != kept_step:
+            self._latest = kept_step, self._scores(self._base_scores, self._progress(0, 40))
+        return compare([s.loss for s in self._base_scores], [s.loss for s in self._latest[1]])
+
+    def after(self, curve: Curve, kept_step: int, diverged: str | None = None) -> EvaluationStatus:
+        """Evaluate the adapter that is kept, which is that of `kept_step`.
+
+        `diverged`: the warning about a training that diverged after it.
+
+        Raises:
+            NotFiniteError: its hold-out loss is no number.
+        """
+        comparison = self.compare(kept_step)
+        assert self._latest is not None
+        scores = self._latest[1]
         tuned_answers = self._questions.ask(self._progress(40, 70))
         general = forgetting.tokenize(self._loaded.tokenizer, self._prepared.chat_template, forgetting.questions())
         moved = forgetting.divergence(self._loaded, general, self._progress(70, 90))
         self._reference = self._compare_with_reference(self._progress(90, 100))
-        comparison = compare([s.loss for s in self._base_scores], [s.loss for s in scores])
         judged = rewards(scores)
         answers = self._questions.compare(self._base_answers, self._instructed_answers, tuned_answers, self._trained)
         found = EvaluationReport(
@@ -125,6 +150,7 @@ class Evaluation:
             warnings=evaluation_warnings.warnings(
                 comparison=comparison,
                 curve=curve,
+                diverged=diverged,
                 kept_step=kept_step,
                 forgetting=moved,
                 forgetting_limit=forgetting.LIMIT,
@@ -152,10 +178,7 @@ class Evaluation:
     def _scores(self, base: Sequence[Score] | None, advance: Callable[[int], None]) -> list[Score]:
         scores = score(self._context.plan, self._loaded, self._holdout, advance, base)
         if not all(math.isfinite(s.loss) for s in scores):
-            raise SettingsError(
-                "the model's hold-out loss is not finite; lower spec.training.learningRate, or set "
-                "spec.training.precision to BF16 where the GPU has it"
-            )
+            raise NotFiniteError
         return scores
 
     def _compare_with_reference(self, advance: Callable[[int], None]) -> Reference:

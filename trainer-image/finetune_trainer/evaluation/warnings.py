@@ -44,6 +44,7 @@ def warnings(
     *,
     comparison: Comparison | None,
     curve: Curve,
+    diverged: str | None,
     kept_step: int,
     forgetting: float | None,
     forgetting_limit: float,
@@ -52,11 +53,12 @@ def warnings(
 ) -> list[str]:
     """Return the warnings.
 
-    `answer_flags` are those of the trained model, one list per question; `longer_outputs` is the share of the
-    training answers that are longer than evaluation.maxNewTokens.
+    `diverged` is that of a training that diverged, which explains why the loss rose. `answer_flags` are those of the
+    trained model, one list per question; `longer_outputs` is the share of the training answers that are longer than
+    evaluation.maxNewTokens.
     """
     found = [
-        _overfitting(curve, kept_step),
+        diverged or _overfitting(curve, kept_step),
         _evidence(comparison),
         _forgetting(forgetting, forgetting_limit),
         _answers(answer_flags, longer_outputs),
