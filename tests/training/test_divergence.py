@@ -55,7 +55,8 @@ def diverge_after_a_while() -> None:
 
     def worsened(self: Evaluation) -> None:
         before(self)
-        self._base_scores = [replace(score, loss=score.loss + 1) for score in self._base_scores]
+        scores = [replace(score, loss=score.loss + 1) for score in self._base.scores]
+        self._base = self._base.model_copy(update={"scores": scores})
 
     Evaluation.before = worsened  # type: ignore[method-assign]
     StepControl.logged = spoiled  # type: ignore[method-assign, assignment]
