@@ -91,7 +91,7 @@ FAILURES: dict[str, Reason] = {
         "The model was not found, or cannot be trained or converted.", "Check repository, revision and path."
     ),
     "StorageUnavailable": Reason(
-        "The S3 server or the hub did not answer, even after retries.",
+        "The S3 server or the hub did not answer for 30 minutes, or for two if DNS does not know its name.",
         "Check endpoint, DNS, proxy and CA bundle.",
     ),
     "InternalError": Reason(

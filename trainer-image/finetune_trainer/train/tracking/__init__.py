@@ -1,6 +1,5 @@
 """The metrics of a training run, for experiment trackers: TensorBoard and MLflow."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,7 +41,7 @@ def step_figures(entry: Mapping[str, Any], tokens_per_second: float | None) -> d
         "train/learning_rate": entry.get("learning_rate"),
         "train/tokens_per_second": tokens_per_second,
     }
-    return {name: float(value) for name, value in found.items() if value is not None and math.isfinite(value)}
+    return {name: float(value) for name, value in found.items() if value is not None}
 
 
 def holdout_figures(loss: float, rewards: Rewards | None) -> dict[str, float]:
@@ -52,4 +51,4 @@ def holdout_figures(loss: float, rewards: Rewards | None) -> dict[str, float]:
         "holdout/reward_accuracy": rewards.accuracy if rewards else None,
         "holdout/reward_margin": rewards.margin if rewards else None,
     }
-    return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
+    return {name: value for name, value in found.items() if value is not None}
