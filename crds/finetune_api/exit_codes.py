@@ -20,6 +20,7 @@ class ExitCode(IntEnum):
     OUT_OF_GPU_MEMORY = 79
     GPU_UNUSABLE = 80
     HUNG = 81
+    DIVERGED = 82
 
 
 # A retry cannot help: the job has to be changed first, or, for SOFTWARE, the trainer image.
@@ -31,6 +32,7 @@ PERMANENT = frozenset(
         ExitCode.SOFTWARE,
         ExitCode.ACCESS_DENIED,
         ExitCode.OUT_OF_GPU_MEMORY,
+        ExitCode.DIVERGED,
     }
 )
 # These do not use up a retry if the checkpoint moved on since the last attempt.
@@ -48,6 +50,7 @@ REASONS: dict[int, str] = {
     ExitCode.OUT_OF_GPU_MEMORY: "OutOfGPUMemory",
     ExitCode.GPU_UNUSABLE: "GPUUnusable",
     ExitCode.HUNG: "Hung",
+    ExitCode.DIVERGED: "TrainingDiverged",
 }
 
 

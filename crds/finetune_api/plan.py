@@ -14,7 +14,7 @@ from finetune_api.spec import GGUFType, MergeBase
 from finetune_api.training_spec import Method
 
 # Raised when an older trainer would misread a new plan. Newer trainers read all earlier versions.
-PLAN_VERSION = 3
+PLAN_VERSION = 4
 
 # Where the operator mounts what the job references. The plan has these paths.
 PLAN_PATH = "/etc/finetune/plan/plan.json"
@@ -149,12 +149,13 @@ class TrainingPlan(Model):
     batch_size: int
     # None: the trainer takes the largest divisor of batch_size that the memory estimate allows.
     micro_batch_size: int | None = None
+    # Neither: the trainer chooses by the number of training rows.
     max_steps: int | None = None
     epochs: int | None = None
     learning_rate: float
     learning_rate_schedule: Literal["Linear", "Cosine", "Constant"]
-    # If warmup_ratio is set, it replaces warmup_steps.
-    warmup_steps: int
+    # If warmup_ratio is set, it replaces warmup_steps. Neither: the trainer chooses by the number of steps.
+    warmup_steps: int | None = None
     warmup_ratio: float | None = None
     weight_decay: float
     max_grad_norm: float

@@ -9,6 +9,8 @@ from finetune_api.spec import Stage
 
 Activity = Literal[
     "Starting",
+    # For a server that does not answer.
+    "Waiting",
     "Downloading",
     "Checking",
     "Tokenizing",

@@ -91,7 +91,7 @@ FAILURES: dict[str, Reason] = {
         "The model was not found, or cannot be trained or converted.", "Check repository, revision and path."
     ),
     "StorageUnavailable": Reason(
-        "The S3 server or the hub did not answer, even after retries.",
+        "The S3 server or the hub did not answer for 30 minutes, or for two if DNS does not know its name.",
         "Check endpoint, DNS, proxy and CA bundle.",
     ),
     "InternalError": Reason(
@@ -123,6 +123,12 @@ FAILURES: dict[str, Reason] = {
         f"{HANG_TIMEOUT_SECONDS}) and was ended; the log has the stack of each thread. Counted; the next attempt "
         "continues from the last checkpoint.",
         "If single steps take longer than that, raise the field. Otherwise check node and network.",
+    ),
+    "TrainingDiverged": Reason(
+        "The loss became no number, or stayed far above where it began for ten steps: the learning rate is too high. "
+        "Training ended early. If a step before that is better than the base on the hold-out rows, it is kept, and "
+        "this is only a warning; otherwise the job fails, and is not tried again.",
+        "Create the job again with the `training.learningRate` that the message names, a tenth of the present one.",
     ),
     "OOMKilled": Reason(
         "The container needed more memory (not GPU memory) than its limit. The second time in a row the job fails, "

@@ -36,9 +36,7 @@ from finetune_api.spec import EvaluationSpec, ExportSpec
 from finetune_api.training_spec import (
     CHECKPOINT_SECONDS,
     LEARNING_RATES,
-    MAX_STEPS,
     METHOD_SETTINGS,
-    WARMUP_STEPS,
     TrainingSpec,
 )
 
@@ -164,11 +162,11 @@ def _training(spec: TrainingSpec) -> TrainingPlan:
         ),
         batch_size=spec.batch_size,
         micro_batch_size=spec.micro_batch_size,
-        max_steps=MAX_STEPS if spec.max_steps is None and spec.epochs is None else spec.max_steps,
+        max_steps=spec.max_steps,
         epochs=spec.epochs,
         learning_rate=float(spec.learning_rate or LEARNING_RATES[spec.method]),
         learning_rate_schedule=spec.learning_rate_schedule,
-        warmup_steps=WARMUP_STEPS if spec.warmup_steps is None else spec.warmup_steps,
+        warmup_steps=spec.warmup_steps,
         warmup_ratio=_optional_float(spec.warmup_ratio),
         weight_decay=float(spec.weight_decay),
         max_grad_norm=float(spec.max_grad_norm),

@@ -112,7 +112,10 @@ class DatasetStatus(Model):
     holdout: int = 0
     supervised_tokens: int
     truncated: int = 0
-    epochs_planned: SignedDecimal | None = None
+    steps_planned: int | None = Field(
+        None, ge=1, description="Optimizer steps: spec.training.maxSteps or epochs, or what prepare chose without them."
+    )
+    epochs_planned: SignedDecimal | None = Field(None, description="How many times these steps show each training row.")
     warnings: Annotated[list[Annotated[str, Field(max_length=512)]], Field(max_length=8)] = []
 
 

@@ -10,7 +10,11 @@ Method = Literal["SFT", "DPO", "ORPO", "KTO"]
 
 # Defaults that rules and descriptions repeat, and those that depend on what else is left out.
 BATCH_SIZE = 8
-MAX_STEPS = 60
+# The length of a job that does not set it; the trainer resolves it when it has counted the rows.
+FEWEST_STEPS = 60
+USUAL_EPOCHS = 3
+MOST_STEPS_IN_EPOCHS = 600
+MOST_ROWS_SEEN_ONCE = 20_000
 CHECKPOINT_SECONDS = 300
 WARMUP_STEPS = 5
 # Preference losses move a model far more per step than the plain loss. These are TRL's defaults, except for SFT, which
@@ -176,7 +180,13 @@ class TrainingSpec(Model):
         "Left out: the most that the memory estimate allows.",
     )
     max_steps: int | None = Field(
-        None, ge=1, le=1_000_000, description=f"Optimizer steps. Left out, without epochs: {MAX_STEPS}."
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Optimizer steps. Left out, without epochs, prepare chooses by the number of training rows. SFT: "
+        f"{USUAL_EPOCHS} passes over them, but at most {MOST_STEPS_IN_EPOCHS} steps, at least one pass over "
+        f"{MOST_ROWS_SEEN_ONCE} rows and at least {FEWEST_STEPS} steps. DPO, ORPO and KTO: one pass. "
+        "status.dataset.stepsPlanned has the number.",
     )
     epochs: int | None = Field(None, ge=1, le=1000, description="Passes over all examples, instead of maxSteps.")
     learning_rate: Decimal | None = Field(
@@ -191,7 +201,8 @@ class TrainingSpec(Model):
         None,
         ge=0,
         le=100_000,
-        description=f"Steps in which the learning rate rises from 0. Left out, without warmupRatio: {WARMUP_STEPS}.",
+        description="Steps in which the learning rate rises from 0. Left out, without warmupRatio: "
+        f"{WARMUP_STEPS}, but no more than a fifth of all steps.",
     )
     warmup_ratio: Decimal | None = Field(
         None,

@@ -5,10 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from finetune_trainer.network import patience
 from tests.support import s3_server, tiny_model, trainer_job
 from tests.support.s3_server import S3Server
 from tests.support.source_servers import hub, web  # noqa: F401 - fixtures
 from tests.support.trainer_job import TrainerJob
+
+
+@pytest.fixture(autouse=True)
+def without_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is away is away: no test waits for it."""
+    monkeypatch.setattr(patience, "OUTAGE", 0)
+    monkeypatch.setattr(patience, "UNKNOWN_NAME", 0)
 
 
 @pytest.fixture(scope="session")

@@ -298,11 +298,7 @@ WARNINGS = [
     Odd(
         "few rows",
         of_rows(*alpaca_rows(60)),
-        [
-            "ManyEpochs: each row is seen 10.0 times, which invites memorizing; "
-            "lower training.maxSteps or epochs, or add examples",
-            "SmallDataset: 60 examples are few; with 100 or more, results vary less",
-        ],
+        ["SmallDataset: 60 examples are few; with 100 or more, results vary less"],
         60,
     ),
     Odd(

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from finetune_api.plan import PLAN_VERSION
 from tests.support.trainer_job import TrainerJob
 
 
@@ -43,7 +44,7 @@ def test_plan_that_is_not_json(job: TrainerJob, capfd: pytest.CaptureFixture[str
 def test_plan_of_another_version(job: TrainerJob, version: Any, capfd: pytest.CaptureFixture[str]) -> None:
     job.plan["planVersion"] = version
     assert _refused(job, capfd) == (
-        f"the plan {job.root}/plan.json has planVersion {version}, and this trainer reads 1 to 3; "
+        f"the plan {job.root}/plan.json has planVersion {version}, and this trainer reads 1 to {PLAN_VERSION}; "
         "use the trainer image that belongs to the operator's version"
     )
 

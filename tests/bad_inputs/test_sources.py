@@ -120,7 +120,7 @@ def test_server_that_is_away(job: TrainerJob) -> None:
 
 
 def test_server_that_never_answers(job: TrainerJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune_trainer.sources.http._TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("finetune_trainer.network.patience.ANSWER", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         _url(job, f"http://localhost:{port}/data.jsonl")

@@ -135,6 +135,23 @@ def test_kills_change_nothing(calm: Job, stopped: tuple[Job, dict[str, Any]]) ->
     assert_learned_the_same(stopped[0], calm)
 
 
+def test_only_the_first_attempt_evaluates_the_base(stopped: tuple[Job, dict[str, Any]]) -> None:
+    job, _ = stopped
+    reused = "an earlier attempt evaluated the base"
+    assert [reused in job.said("train", attempt) for attempt in range(3)] == [False, True, True]
+
+
+def evaluation(job: Job) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((job.run / "report.json").read_text())["evaluation"]
+    return found
+
+
+def test_what_is_judged_does_not_depend_on_kills(calm: Job, stopped: tuple[Job, dict[str, Any]]) -> None:
+    here, there = evaluation(stopped[0]), evaluation(calm)
+    assert here["holdoutLossBase"] == pytest.approx(there["holdoutLossBase"], rel=TOLERANCE)
+    assert [a["base"] for a in here["answers"]] == [a["base"] for a in there["answers"]]
+
+
 def test_the_micro_batch_changes_nothing_even_in_the_middle(plain: Job, resized: Job) -> None:
     assert_learned_the_same(resized, plain)
 

@@ -15,7 +15,9 @@ from finetune_api.plan import Plan
 from finetune_api.result import StageResult
 from finetune_api.spec import Stage
 from finetune_trainer.errors import CRASHED, INTERRUPTED, Preempted, StageError, unexpected
+from finetune_trainer.network import patience
 from finetune_trainer.progress import push as progress_push
+from finetune_trainer.progress.outage import OutageReporter
 from finetune_trainer.progress.reporter import ProgressReporter
 from finetune_trainer.run_folder import stage_results
 from finetune_trainer.runtime import endpoint_policy, environment, plan_file
@@ -126,14 +128,16 @@ class Attempt:
     def _run_module(self, plan: Plan, layout: JobLayout, store: Store, terminal: TextIO | None) -> StageResult:
         endpoint = progress_push.endpoint_from_environment() if self._node.leads else None
         push = progress_push.ProgressPush(lambda p: progress_push.post(endpoint, p)) if endpoint else None
-        reporter = ProgressReporter(self._stage, self._request.attempt, terminal, push.offer if push else None)
+        shown = ProgressReporter(self._stage, self._request.attempt, terminal, push.offer if push else None)
+        reporter = OutageReporter(shown, self._stop)
         context = Context(plan, layout, store, reporter, self._scratch, self._request.attempt, self._stop)
         if self._stage == "train":
             context = replace(context, processes=self._request.processes, node=self._node)
         try:
             reporter.report("Starting")
             run: Callable[[Context], StageResult] = importlib.import_module(f"finetune_trainer.{self._stage}.stage").run
-            return run(context)
+            with patience.watched(reporter.watch):
+                return run(context)
         finally:
             if push:
                 push.close()
@@ -168,7 +172,9 @@ class Attempt:
         if self._store is None or key is None:
             return False
         try:
-            self._store.put_file(key, self._log_file)
+            # A server that was waited for in vain is not waited for again.
+            with patience.brief():
+                self._store.put_file(key, self._log_file)
         except StageError as error:
             sys.stderr.write(f"the log was not uploaded: {error.message}\n")
             return False

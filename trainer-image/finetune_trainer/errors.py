@@ -52,6 +52,15 @@ class UnavailableError(StageError):
         super().__init__(ExitCode.UNAVAILABLE, message)
 
 
+class NoAnswerError(UnavailableError):
+    """A server did not answer, or not now; see `network.patience`, which tries again."""
+
+    def __init__(self, message: str, *, unknown_name: bool = False) -> None:
+        """`unknown_name`: DNS does not know the server."""
+        super().__init__(message)
+        self.unknown_name = unknown_name
+
+
 class GuardError(StageError):
     """The trainer, or a library of it, did something else than it should (70): no job can cause or mend that."""
 
@@ -108,6 +117,13 @@ class HungError(StageError):
             f"training made no progress for {seconds} s and was killed; the log shows where each thread was. If a step "
             "can take longer than that, raise spec.training.hangTimeoutSeconds",
         )
+
+
+class DivergedError(StageError):
+    """The loss rose instead of falling, and there is no result worth keeping (82)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ExitCode.DIVERGED, message)
 
 
 def unexpected(stage: str, error: BaseException, log: Path) -> StageError:

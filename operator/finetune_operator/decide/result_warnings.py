@@ -12,7 +12,7 @@ from finetune_operator.decide.decision import KubernetesEvent
 from finetune_operator.decide.evaluation_gate import evaluated
 
 # A worse model, or another training than was asked for.
-_IN_READY = ("Worse", "StoppedEarly", "DatasetPartlySeen", "FileRejected")
+_IN_READY = ("Worse", "StoppedEarly", "DatasetPartlySeen", "TrainingDiverged", "FileRejected")
 _REASON = re.compile(r"[A-Z][A-Za-z0-9]{0,127}")
 
 

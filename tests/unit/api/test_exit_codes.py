@@ -16,6 +16,7 @@ CODES = {
     "OUT_OF_GPU_MEMORY": 79,
     "GPU_UNUSABLE": 80,
     "HUNG": 81,
+    "DIVERGED": 82,
 }
 
 

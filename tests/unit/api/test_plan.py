@@ -43,10 +43,8 @@ def test_the_smallest_job_trains_by_the_published_recipe() -> None:
             "useRSLoRA": False,
         },
         "batchSize": 8,
-        "maxSteps": 60,
         "learningRate": 0.0002,
         "learningRateSchedule": "Linear",
-        "warmupSteps": 5,
         "weightDecay": 0.01,
         "maxGradNorm": 1.0,
         "adamBeta2": 0.999,
@@ -65,9 +63,14 @@ def test_the_plan_names_the_job() -> None:
     assert rendered().job.to_json() == {k: METADATA[k] for k in ("namespace", "name", "uid")}
 
 
-def test_epochs_replace_the_default_number_of_steps() -> None:
-    training = rendered({"training": {"epochs": 2}}).training
-    assert (training.epochs, training.max_steps) == (2, None)
+@pytest.mark.parametrize(
+    ("training", "epochs", "steps"), [({}, None, None), ({"epochs": 2}, 2, None), ({"maxSteps": 80}, None, 80)]
+)
+def test_the_length_is_left_to_the_trainer_unless_it_is_set(
+    training: dict[str, Any], epochs: int | None, steps: int | None
+) -> None:
+    found = rendered({"training": training}).training
+    assert (found.epochs, found.max_steps) == (epochs, steps)
 
 
 def test_the_micro_batch_is_left_to_the_trainer_unless_it_is_set() -> None:
@@ -103,7 +106,7 @@ def test_the_settings_of_the_method_are_explicit(training: dict[str, Any], prefe
 
 @pytest.mark.parametrize(
     ("training", "steps", "ratio"),
-    [({}, 5, None), ({"warmupSteps": 0}, 0, None), ({"warmupRatio": "0.03"}, 5, 0.03)],
+    [({}, None, None), ({"warmupSteps": 0}, 0, None), ({"warmupRatio": "0.03"}, None, 0.03)],
 )
 def test_the_warm_up_is_in_steps_unless_it_is_a_ratio(
     training: dict[str, Any], steps: int, ratio: float | None
@@ -328,7 +331,7 @@ def test_members_of_a_later_version_are_ignored() -> None:
 def test_the_checksum_of_a_plan_is_the_same_everywhere() -> None:
     # If this changes, plans of jobs in progress render differently after an upgrade, so that one whose ConfigMap is
     # lost cannot be made again. If an older trainer would do something else with the new one: raise PLAN_VERSION.
-    assert plan.sha256(rendered().to_bytes()) == "c06f548fa0f2e94ded693e336610674990e3b41f3c40469befde9873a4ccba6c"
+    assert plan.sha256(rendered().to_bytes()) == "b87b98cb158721690eae558555fd818c6c6f0479c00073bee8d07ec891588eeb"
 
 
 def test_a_plan_of_the_first_version_means_what_it_meant() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from finetune_trainer.network import patience
 from local_platform.smollm2 import model_dir
 from tests.support import https_server as https
 from tests.support import s3_server, tiny_model, trainer_job
@@ -18,6 +19,13 @@ from tests.support.trainer_job import TrainerJob
 
 # As the trainer does, before torch is imported: threads that spin while they wait take the cores from those that work.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+@pytest.fixture(autouse=True)
+def without_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is away is away: no test waits for it."""
+    monkeypatch.setattr(patience, "OUTAGE", 0)
+    monkeypatch.setattr(patience, "UNKNOWN_NAME", 0)
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,10 @@
 """Warnings about epochs, steps and warm-up."""
 
 from finetune_api.plan import TrainingPlan
+from finetune_trainer.data import length
+from finetune_trainer.methods.common_settings import LONGEST_WARMUP
 
 _MANY_EPOCHS = 4
-# A larger share of steps with a rising learning rate leaves little real training.
-_LONG_WARMUP = 0.2
 
 
 def epochs_planned(rows: int, batch_size: int, total_steps: int) -> float:
@@ -13,7 +13,16 @@ def epochs_planned(rows: int, batch_size: int, total_steps: int) -> float:
 
 
 def warnings(rows: int, total_steps: int, training: TrainingPlan) -> list[str]:
-    """Return warnings, each of which starts with its CamelCase reason. `rows`: the number of training rows."""
+    """Return warnings about what the job sets, each of which starts with its CamelCase reason.
+
+    `training` is as the plan has it: what the trainer chose itself is no fault of the job. `rows`: the number of
+    training rows.
+    """
+    found = [] if length.is_left_out(training) else _length(rows, total_steps, training)
+    return found + _warmup(total_steps, training)
+
+
+def _length(rows: int, total_steps: int, training: TrainingPlan) -> list[str]:
     seen = total_steps * training.batch_size
     epochs = epochs_planned(rows, training.batch_size, total_steps)
     found = []
@@ -26,15 +35,20 @@ def warnings(rows: int, total_steps: int, training: TrainingPlan) -> list[str]:
             f"ManyEpochs: each row is seen {epochs:.1f} times, which invites memorizing; "
             "lower training.maxSteps or epochs, or add examples"
         )
-    if training.warmup_ratio is not None:
-        if training.warmup_ratio > _LONG_WARMUP:
-            found.append(
-                f"WarmupTooLong: the learning rate rises for {training.warmup_ratio:.0%} of the steps; "
-                f"lower training.warmupRatio to {_LONG_WARMUP} or less"
-            )
-    elif training.warmup_steps > _LONG_WARMUP * total_steps:
-        found.append(
-            f"WarmupTooLong: the learning rate rises for {min(training.warmup_steps, total_steps)} of {total_steps} "
-            f"steps; lower training.warmupSteps to {int(_LONG_WARMUP * total_steps)} or less"
-        )
     return found
+
+
+def _warmup(total_steps: int, training: TrainingPlan) -> list[str]:
+    if training.warmup_ratio is not None:
+        if training.warmup_ratio <= LONGEST_WARMUP:
+            return []
+        return [
+            f"WarmupTooLong: the learning rate rises for {training.warmup_ratio:.0%} of the steps; "
+            f"lower training.warmupRatio to {LONGEST_WARMUP} or less"
+        ]
+    if training.warmup_steps is None or training.warmup_steps <= LONGEST_WARMUP * total_steps:
+        return []
+    return [
+        f"WarmupTooLong: the learning rate rises for {min(training.warmup_steps, total_steps)} of {total_steps} "
+        f"steps; lower training.warmupSteps to {int(LONGEST_WARMUP * total_steps)} or less"
+    ]

@@ -12,12 +12,12 @@ from finetune_trainer.errors import GuardError, SettingsError
 from finetune_trainer.evaluation import forgetting, reference
 from finetune_trainer.evaluation import warnings as evaluation_warnings
 from finetune_trainer.evaluation.curve import Curve
-from finetune_trainer.evaluation.generate import Answer
+from finetune_trainer.evaluation.kept_base import BaseEvaluation, KeptBase
 from finetune_trainer.evaluation.questions import Questions, longer_outputs
 from finetune_trainer.evaluation.reference import Reference
 from finetune_trainer.evaluation.rewards import Rewards, rewards
 from finetune_trainer.evaluation.scores import score
-from finetune_trainer.evaluation.verdict import compare
+from finetune_trainer.evaluation.verdict import Comparison, compare
 from finetune_trainer.methods.interface import LoadedModel, Score
 from finetune_trainer.methods.rows import Row
 from finetune_trainer.run_folder import prepared, report_json
@@ -28,6 +28,10 @@ from finetune_trainer.runtime.sigterm import StopRequested
 ANSWERS = "answers.json"
 # That the status takes; the report has all.
 _MAXIMUM_WARNINGS = 4
+
+
+class NotFiniteError(Exception):
+    """A hold-out loss is no number."""
 
 
 class Evaluation:
@@ -52,31 +56,67 @@ class Evaluation:
         self._folder = context.layout.run(description.run_id)
         self._questions = Questions(loaded, description, context.plan.evaluation.max_new_tokens)
         self._compared = reference.choose(holdout, trained)
-        self._base_scores: list[Score] = []
-        self._base_log_probabilities: list[list[float]] = []
-        self._base_answers: list[Answer] = []
-        self._instructed_answers: list[Answer] | None = None
+        self._base = BaseEvaluation(scores=[], log_probabilities=[], answers=[])
         self._reference: Reference | None = None
         self._report: EvaluationReport | None = None
         # What `during` measured last, and after which step.
         self.rewards: Rewards | None = None
         self._latest: tuple[int, list[Score]] | None = None
-        # How long the hold-out rows took before training.
-        self.scoring_seconds = 0.0
 
     def before(self) -> None:
         """Evaluate the model before training: a fresh adapter changes nothing yet.
 
+        A resumed attempt does not repeat that.
+
         Raises:
             SettingsError: its hold-out loss is not finite.
+            StageError: the bucket cannot be read or written.
         """
+        inputs = (
+            self._prepared.run_id,
+            self._loaded.precision,
+            [row.row_id for row in self._holdout],
+            [compared.row.row_id for compared in self._compared],
+            [prompt.input_ids for prompt in self._questions.prompts],
+            self._context.plan.evaluation.max_new_tokens,
+        )
+        kept = KeptBase(self._context.store, self._context.layout.state, inputs)
+        self._base = kept.get(self._evaluate_base)
+
+    def _evaluate_base(self) -> BaseEvaluation:
         started = time.monotonic()
-        self._base_scores = self._scores(None, self._progress(0, 40))
-        self.scoring_seconds = time.monotonic() - started
-        self._base_log_probabilities = reference.log_probabilities(self._loaded, self._compared, self._progress(40, 50))
-        self._base_answers = self._questions.ask_without_system_prompt(self._progress(50, 75))
-        if self._prepared.system_prompt is not None:
-            self._instructed_answers = self._questions.ask(self._progress(75, 100))
+        try:
+            scores = self._scores(None, self._progress(0, 40))
+        except NotFiniteError:
+            raise SettingsError(
+                "the model's hold-out loss is not finite before training; set spec.training.precision to BF16 where "
+                "the GPU has it, or use another model"
+            ) from None
+        scored = time.monotonic()
+        instructed = self._prepared.system_prompt is not None
+        measured = BaseEvaluation(
+            scores=scores,
+            log_probabilities=reference.log_probabilities(self._loaded, self._compared, self._progress(40, 50)),
+            answers=self._questions.ask_without_system_prompt(self._progress(50, 75)),
+            instructed_answers=self._questions.ask(self._progress(75, 100)) if instructed else None,
+            scoring_seconds=scored - started,
+        )
+        return measured.model_copy(update={"seconds": time.monotonic() - started})
+
+    @property
+    def scoring_seconds(self) -> float:
+        """How long the hold-out rows took before training."""
+        return self._base.scoring_seconds
+
+    @property
+    def base_seconds(self) -> float:
+        """How long all that was measured before training took."""
+        return self._base.seconds
+
+    @property
+    def base_loss(self) -> float | None:
+        """The hold-out loss before training; None without hold-out rows."""
+        return statistics.fmean(s.loss for s in self._base.scores) if self._base.scores else None
 
     def during(self, step: int) -> float:
         """Return the hold-out loss after `step`: the mean over the rows, each with the same weight.
@@ -84,7 +124,7 @@ class Evaluation:
         The caller restores the model's mode and the random numbers.
 
         Raises:
-            SettingsError: the loss is not a finite number.
+            NotFiniteError: the loss is no number.
             StopRequested: the pod must stop; the rows may take longer than its grace period.
             GuardError: there are no hold-out rows.
         """
@@ -97,28 +137,40 @@ class Evaluation:
                 raise StopRequested
             shown(percent)
 
-        scores = self._scores(self._base_scores, advance)
+        scores = self._scores(self._base.scores, advance)
         self.rewards = rewards(scores)
         self._latest = step, scores
         return statistics.fmean(s.loss for s in scores)
 
-    def after(self, curve: Curve, kept_step: int) -> EvaluationStatus:
-        """Evaluate the adapter that is kept, which is that of `kept_step`.
+    def compare(self, kept_step: int) -> Comparison | None:
+        """Compare the adapter that is kept, which is that of `kept_step`, with the base; None without hold-out rows.
 
         Raises:
-            SettingsError: its hold-out loss is not finite.
+            NotFiniteError: its hold-out loss is no number.
         """
-        if self._latest is not None and self._latest[0] == kept_step:
-            scores = self._latest[1]
-        else:
-            scores = self._scores(self._base_scores, self._progress(0, 40))
+        if self._latest is None or self._latest[0] != kept_step:
+            self._latest = kept_step, self._scores(self._base.scores, self._progress(0, 40))
+        return compare([s.loss for s in self._base.scores], [s.loss for s in self._latest[1]])
+
+    def after(self, curve: Curve, kept_step: int, diverged: str | None = None) -> EvaluationStatus:
+        """Evaluate the adapter that is kept, which is that of `kept_step`.
+
+        `diverged`: the warning about a training that diverged after it.
+
+        Raises:
+            NotFiniteError: its hold-out loss is no number.
+        """
+        comparison = self.compare(kept_step)
+        assert self._latest is not None
+        scores = self._latest[1]
         tuned_answers = self._questions.ask(self._progress(40, 70))
         general = forgetting.tokenize(self._loaded.tokenizer, self._prepared.chat_template, forgetting.questions())
         moved = forgetting.divergence(self._loaded, general, self._progress(70, 90))
         self._reference = self._compare_with_reference(self._progress(90, 100))
-        comparison = compare([s.loss for s in self._base_scores], [s.loss for s in scores])
         judged = rewards(scores)
-        answers = self._questions.compare(self._base_answers, self._instructed_answers, tuned_answers, self._trained)
+        answers = self._questions.compare(
+            self._base.answers, self._base.instructed_answers, tuned_answers, self._trained
+        )
         found = EvaluationReport(
             verdict=comparison.verdict if comparison else "NotEnoughEvidence",
             sentence=comparison.sentence if comparison else "There are no hold-out rows to judge the result.",
@@ -132,6 +184,7 @@ class Evaluation:
             warnings=evaluation_warnings.warnings(
                 comparison=comparison,
                 curve=curve,
+                diverged=diverged,
                 kept_step=kept_step,
                 total_steps=self._prepared.total_steps,
                 patience=self._context.plan.training.early_stopping_patience,
@@ -161,14 +214,11 @@ class Evaluation:
     def _scores(self, base: Sequence[Score] | None, advance: Callable[[int], None]) -> list[Score]:
         scores = score(self._context.plan, self._loaded, self._holdout, advance, base)
         if not all(math.isfinite(s.loss) for s in scores):
-            raise SettingsError(
-                "the model's hold-out loss is not finite; lower spec.training.learningRate, or set "
-                "spec.training.precision to BF16 where the GPU has it"
-            )
+            raise NotFiniteError
         return scores
 
     def _compare_with_reference(self, advance: Callable[[int], None]) -> Reference:
-        rows = reference.compare(self._loaded, self._compared, self._base_log_probabilities, advance)
+        rows = reference.compare(self._loaded, self._compared, self._base.log_probabilities, advance)
         return Reference(
             prompts=self._questions.prompts,
             probes=reference.probes(self._loaded.tokenizer),

@@ -44,6 +44,7 @@ def warnings(
     *,
     comparison: Comparison | None,
     curve: Curve,
+    diverged: str | None,
     kept_step: int,
     total_steps: int,
     patience: int | None,
@@ -54,12 +55,13 @@ def warnings(
 ) -> list[str]:
     """Return the warnings.
 
-    `answer_flags` are those of the trained model, one list per question; `longer_outputs` is the share of the
-    training answers that are longer than evaluation.maxNewTokens.
+    `diverged` is that of a training that diverged, which explains why the loss rose. `answer_flags` are those of the
+    trained model, one list per question; `longer_outputs` is the share of the training answers that are longer than
+    evaluation.maxNewTokens.
     """
     found = [
         _stopped_early(curve, kept_step, total_steps, patience),
-        _overfitting(curve, kept_step),
+        diverged or _overfitting(curve, kept_step),
         _evidence(comparison),
         _forgetting(forgetting, forgetting_limit),
         _answers(answer_flags, longer_outputs),

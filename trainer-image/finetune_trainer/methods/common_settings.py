@@ -6,19 +6,27 @@ from typing import Any
 
 from finetune_api import shares
 from finetune_api.plan import Plan, TrainingPlan
+from finetune_api.training_spec import WARMUP_STEPS
 from finetune_trainer.gpu.memory_settings import MemorySettings
 from finetune_trainer.gpu.precision import Precision
 
+# A larger share of steps with a rising learning rate leaves little real training.
+LONGEST_WARMUP = 0.2
 _OPTIMIZERS = {"AdamW8bit": "adamw_8bit", "AdamW": "adamw_torch_fused"}
 # transformers' name for "constant after warmup".
 _SCHEDULES = {"Linear": "linear", "Cosine": "cosine", "Constant": "constant_with_warmup"}
 
 
 def warmup_steps(training: TrainingPlan, total_steps: int) -> int:
-    """Return the optimizer steps in which the learning rate rises; a ratio is rounded up."""
-    if training.warmup_ratio is None:
+    """Return the optimizer steps in which the learning rate rises; a ratio is rounded up.
+
+    By default these are few enough for the shortest training.
+    """
+    if training.warmup_ratio is not None:
+        return math.ceil(training.warmup_ratio * total_steps)
+    if training.warmup_steps is not None:
         return training.warmup_steps
-    return math.ceil(training.warmup_ratio * total_steps)
+    return min(WARMUP_STEPS, int(LONGEST_WARMUP * total_steps))
 
 
 def common(

@@ -1,18 +1,21 @@
 """The first stage, without a GPU: whatever can fail fails here. It pins the model and tokenizes the data."""
 
+import contextlib
 import logging
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from finetune_api import disk
 from finetune_api.exit_codes import ExitCode
+from finetune_api.plan import WeightsPlan
 from finetune_api.report import CheckReport, Split
 from finetune_api.result import StageResult
 from finetune_api.status import DatasetStatus, MemoryStatus, ModelStatus, ScratchStatus
-from finetune_trainer.data import epoch_warnings, requirements, status_warnings, step_order
+from finetune_trainer.data import epoch_warnings, length, requirements, status_warnings
 from finetune_trainer.data.findings import Findings
 from finetune_trainer.data.holdout_questions import held_questions
 from finetune_trainer.data.report import data_report, notes
@@ -33,6 +36,7 @@ from finetune_trainer.runtime.context import Context
 from finetune_trainer.sources import dataset as dataset_source
 from finetune_trainer.sources import model as model_source
 from finetune_trainer.sources.dataset_file import SourceFile
+from finetune_trainer.sources.model_files import Listing, ModelFiles
 from finetune_trainer.sources.resolved import ResolvedAdapter, ResolvedModel
 
 _REPORT_EVERY_ROWS = 200
@@ -58,12 +62,24 @@ def _prepare(context: Context, started: float) -> StageResult:
     plan = context.plan
     sources = dataset_source.fetch(context, plan.dataset.sources)
     holdout_sources = dataset_source.fetch(context, plan.dataset.holdout_sources)
-    model, template = _check_model(context)
-    original = _check_original(context, model)
-    earlier = earlier_adapter.resolve(context, model)
-    # Before the rows are read: an identical job ends here.
+    with contextlib.ExitStack() as opened:
+        base = _Opened.open(opened, context)
+        model, template = _check_model(context, base)
+        merged_into = _Opened.open_original(opened, context)
+        original = _check_original(model, merged_into) if merged_into else None
+        earlier = earlier_adapter.resolve(context, model)
+        stops = find_stops(model.tokenizer, template, model.generation_eos)
+        # A bad row is reported in seconds: the weights of a folder, which take minutes to read, come after the rows.
+        rows = _Rows(context, sources, holdout_sources)
+        rows.tokenize(model.tokenizer, template, stops)
+        rows.split()
+        context.reporter.report("Checking")
+        model = replace(model, resolved=base.pinned(model.resolved))
+        original = merged_into.pinned(original) if merged_into and original else None
+    log.info("model %s, revision %s", model.resolved.reference, model.resolved.revision)
+    steps = length.total_steps(plan.training, int(rows.train.sum()))
     identity = run_id.compute(
-        plan,
+        plan.model_copy(update={"training": length.resolved(plan.training, steps)}),
         model.resolved,
         template.jinja,
         [source.sha256 for source in sources],
@@ -74,11 +90,7 @@ def _prepare(context: Context, started: float) -> StageResult:
     )
     if (reused := reuse.find(context, identity)) is not None:
         return reused
-    stops = find_stops(model.tokenizer, template, model.generation_eos)
-    rows = _Rows(context, sources, holdout_sources)
-    rows.tokenize(model.tokenizer, template, stops)
-    rows.split()
-    description = _describe(context, identity, original, earlier, rows, model, template, stops)
+    description = _describe(context, identity, original, earlier, rows, model, template, stops, steps)
     _upload(context, description, rows, time.monotonic() - started)
     return StageResult(
         stage="prepare",
@@ -105,37 +117,54 @@ def _check_access(context: Context) -> None:
     context.store.delete(key)
 
 
-def _check_model(context: Context) -> tuple[CheckedModel, ChatTemplate]:
-    with model_source.opened_model(context) as files_of_model:
-        listing = files_of_model.listing()
-        folder = model_source.fetch_metadata(context, files_of_model, listing)
+@dataclass(frozen=True)
+class _Opened:
+    """A model whose small files are here; its weights are only looked into until it is pinned."""
+
+    files: ModelFiles
+    listing: Listing
+    folder: Path
+
+    @classmethod
+    def open(cls, stack: contextlib.ExitStack, context: Context) -> Self:
+        """Open the plan's model."""
+        return cls._open(stack, context, None, "model-metadata")
+
+    @classmethod
+    def open_original(cls, stack: contextlib.ExitStack, context: Context) -> Self | None:
+        """Open the 16-bit weights that the adapter is merged into, or return None if they are the model's own."""
+        plan = context.plan.export
+        if not plan.merges or plan.original is None:
+            return None
+        return cls._open(stack, context, plan.original, "original-metadata")
+
+    @classmethod
+    def _open(cls, stack: contextlib.ExitStack, context: Context, plan: WeightsPlan | None, folder: str) -> Self:
+        files = stack.enter_context(model_source.opened_model(context, plan=plan))
+        listing = files.listing()
+        metadata = model_source.fetch_metadata(context, files, listing, folder)
         context.reporter.report("Checking")
-        model = model_preflight.check(context.plan, files_of_model, listing, folder)
-        template = template_choice.choose(
-            context.plan.dataset,
-            model.tokenizer,
-            template_choice.Weights(files_of_model, model.tensors),
-            model.resolved.reference,
-        )
-    log.info(
-        "model %s (%s), revision %s, template %s",
+        return cls(files, listing, metadata)
+
+    def pinned(self, found: ResolvedModel) -> ResolvedModel:
+        """Return it with the identity of its files."""
+        return model_source.pinned(self.files, self.listing, found)
+
+
+def _check_model(context: Context, base: _Opened) -> tuple[CheckedModel, ChatTemplate]:
+    model = model_preflight.check(context.plan, base.files, base.listing, base.folder)
+    template = template_choice.choose(
+        context.plan.dataset,
+        model.tokenizer,
+        template_choice.Weights(base.files, model.tensors),
         model.resolved.reference,
-        model.resolved.architecture,
-        model.resolved.revision,
-        template.kind,
     )
+    log.info("model %s (%s), template %s", model.resolved.reference, model.resolved.architecture, template.kind)
     return model, template
 
 
-def _check_original(context: Context, trained: CheckedModel) -> ResolvedModel | None:
-    """Return the 16-bit weights that the adapter is merged into, or None if they are the model's own."""
-    plan = context.plan.export
-    if not plan.merges or plan.original is None:
-        return None
-    with model_source.opened_model(context, plan=plan.original) as files_of_model:
-        listing = files_of_model.listing()
-        folder = model_source.fetch_metadata(context, files_of_model, listing, "original-metadata")
-        return model_preflight.check_original(trained, files_of_model, listing, folder)
+def _check_original(trained: CheckedModel, original: _Opened) -> ResolvedModel:
+    return model_preflight.check_original(trained, original.files, original.listing, original.folder)
 
 
 class _Rows:
@@ -225,12 +254,10 @@ def _describe(
     model: CheckedModel,
     template: ChatTemplate,
     stops: Stops,
+    steps: int,
 ) -> Prepared:
     plan, train, tokens, findings = context.plan, rows.train, rows.tokens, rows.findings
     trained = int(train.sum())
-    steps = step_order.total_steps(
-        trained, plan.training.batch_size, max_steps=plan.training.max_steps, epochs=plan.training.epochs
-    )
     epochs = epoch_warnings.epochs_planned(trained, plan.training.batch_size, steps)
     dataset = DatasetStatus(
         examples=findings.examples,
@@ -238,6 +265,7 @@ def _describe(
         holdout=int(rows.held.sum()),
         supervised_tokens=int(tokens.learned[train].sum()),
         truncated=int((tokens.truncated & findings.kept).sum()),
+        steps_planned=steps,
         epochs_planned=f"{epochs:.2f}",
         warnings=status_warnings.chosen(
             [*rows.requirements(tokens), *findings.checks],

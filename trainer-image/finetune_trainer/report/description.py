@@ -5,6 +5,7 @@ from typing import Any
 
 from finetune_api.plan import Plan
 from finetune_api.report import RunReport
+from finetune_trainer.data import length
 from finetune_trainer.run_folder.prepared import Prepared
 
 
@@ -16,7 +17,7 @@ def describe(plan: Plan, prepared: Prepared, uri: str) -> RunReport:
     model = plan.model.to_json()
     chosen = {
         "model": {name: model[name] for name in ("quantization", "maxSequenceLength") if name in model},
-        "training": plan.training.to_json(),
+        "training": length.resolved(plan.training, prepared.total_steps).to_json(),
     }
     return RunReport(
         namespace=plan.job.namespace,

@@ -7,7 +7,8 @@ from finetune_api import endpoints
 from finetune_api.endpoints import Endpoint
 from finetune_api.plan import Plan
 from finetune_api.policy import Policy
-from finetune_trainer.errors import SettingsError, UnavailableError
+from finetune_trainer.errors import NoAnswerError, SettingsError, UnavailableError
+from finetune_trainer.network import patience
 
 
 def check(plan: Plan) -> None:
@@ -67,12 +68,17 @@ def _host_and_port(url: str, field: str) -> tuple[str, int]:
 
 
 def _resolve(host: str, field: str) -> list[str]:
+    return patience.patiently(lambda: _looked_up(host, field))
+
+
+def _looked_up(host: str, field: str) -> list[str]:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise UnavailableError(
-            f"{field} leads to {host}, which cannot be looked up; check its spelling and the cluster's DNS"
-        ) from error
+        message = f"{field} leads to {host}, which cannot be looked up; check its spelling and the cluster's DNS"
+        if isinstance(error, UnicodeError):
+            raise UnavailableError(message) from error
+        raise NoAnswerError(message, unknown_name=patience.is_unknown_name(error)) from error
     # Without the zone of a link-local address.
     return list(dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found))
 

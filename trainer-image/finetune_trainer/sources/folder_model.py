@@ -1,8 +1,9 @@
 """A model in a folder: on a mounted volume, or on a laptop. It is used in place."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from finetune_trainer.errors import ModelError
@@ -42,18 +43,29 @@ class FolderModel:
         return self._folder.name
 
     def listing(self) -> Listing:
-        """List the needed files; those without a known checksum are read."""
-        try:
+        """List the needed files, without their identities."""
+        with self._readable():
             every = sorted(p for p in self._folder.iterdir() if p.is_file())
             check_weights_present(str(self._folder), [p.name for p in every])
-            found = [_unread(p) for p in every if is_needed(p.name)]
+            return Listing("", tuple(_unread(p) for p in every if is_needed(p.name)))
+
+    def identified(self, listing: Listing) -> Listing:
+        """Read the files without a known checksum."""
+        with self._readable():
+            # Their state just before they are read: they may have changed since the listing.
+            found = [_unread(self._folder / f.path) for f in listing.files]
             files = self._identified(found, self._known or (self._cache.get(found) if self._cache else ()))
+        return Listing(combined_revision(files), tuple(files))
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise ModelError(
                 f"the model folder {error.filename or self._folder} cannot be read: {error.strerror}; "
                 "check the name of the PersistentVolumeClaim and the path in it"
             ) from error
-        return Listing(combined_revision(files), tuple(files))
 
     def _identified(self, found: Sequence[ModelFile], known: Sequence[ModelFile]) -> list[ModelFile]:
         identities = {_state(f): f.identity for f in known if f.changed_ns is not None}

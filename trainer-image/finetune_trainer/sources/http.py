@@ -12,11 +12,11 @@ from typing import IO, Any
 from urllib.parse import urljoin, urlsplit
 
 from finetune_api.policy import Policy
-from finetune_trainer.errors import AccessDeniedError, DatasetError, StageError, UnavailableError
+from finetune_trainer.errors import AccessDeniedError, DatasetError, NoAnswerError, StageError, UnavailableError
+from finetune_trainer.network import patience
 from finetune_trainer.runtime.endpoint_policy import check_source
 from finetune_trainer.storage.store import Progress
 
-_TIMEOUT_SECONDS = 30
 _MAXIMUM_REDIRECTS = 5
 _CHUNK = 1024 * 1024
 _DENIED = (401, 403, 407)
@@ -38,21 +38,25 @@ def download(
         SettingsError: the policy does not allow the server, or one that it redirects to; or from `room`.
     """
     where = f'source "{name}": {_shown(url)}'
-    opener = _opener(policy, where, f"{field}.http.url")
-    try:
-        with opener.open(_request(url), timeout=_TIMEOUT_SECONDS) as answer:
-            found = _save(answer, path, room, where)
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise _refusal(error.code, where, field) from error
-    except (OSError, http.client.HTTPException) as error:
-        raise _no_answer(error, where, field) from error
+    found = patience.patiently(lambda: _downloaded(url, path, policy, where, field, room))
     if found != sha256:
         path.unlink()
         raise DatasetError(
             f"{where} has sha256 {found}, not {sha256}: the file changed or is a different one; "
             f"check it and correct {field}.http.sha256"
         )
+
+
+def _downloaded(url: str, path: Path, policy: Policy, where: str, field: str, room: Callable[[int], Progress]) -> str:
+    opener = _opener(policy, where, f"{field}.http.url")
+    try:
+        with opener.open(_request(url), timeout=patience.ANSWER) as answer:
+            return _save(answer, path, room, where)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise _refusal(error.code, where, field) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _no_answer(error, where, field) from error
 
 
 def _request(url: str) -> urllib.request.Request:
@@ -72,7 +76,7 @@ def _save(answer: Any, path: Path, room: Callable[[int], Progress], where: str) 
             digest.update(chunk)
             done += len(chunk)
     if size is not None and done != size:
-        raise UnavailableError(f"{where}: the server stopped after {done} of {size} bytes; try again")
+        raise NoAnswerError(f"{where}: the server stopped after {done} of {size} bytes; try again")
     return digest.hexdigest()
 
 
@@ -83,7 +87,7 @@ def _refusal(status: int, where: str, field: str) -> StageError:
             "put the file on S3, a volume or the hub, which take credentials from a Secret"
         )
     if status >= 500 or status in _TRY_AGAIN:
-        return UnavailableError(f"{where}: the server answered HTTP {status}; try again when it has recovered")
+        return NoAnswerError(f"{where}: the server answered HTTP {status}; try again when it has recovered")
     if 300 <= status < 400:
         return DatasetError(
             f"{where} does not lead to a file within {_MAXIMUM_REDIRECTS} redirects (HTTP {status}); "
@@ -99,9 +103,10 @@ def _no_answer(error: Exception, where: str, field: str) -> UnavailableError:
             f"{where}: the server's certificate is not trusted; "
             "use a server whose certificate authority the trainer image trusts"
         )
-    return UnavailableError(
+    return NoAnswerError(
         f"{where}: the server does not answer ({type(reason).__name__}); "
-        f"check {field}.http.url, the network and NetworkPolicies"
+        f"check {field}.http.url, the network and NetworkPolicies",
+        unknown_name=patience.is_unknown_name(error) or patience.is_unknown_name(reason),
     )
 
 
@@ -119,7 +124,7 @@ def _opener(policy: Policy, where: str, field: str) -> urllib.request.OpenerDire
         # A proxy is set by the administrator: it is not checked and resolves names itself.
         for address in checked.get(connection.host.lower(), []):
             try:
-                return socket.create_connection((address, connection.port), _TIMEOUT_SECONDS)
+                return socket.create_connection((address, connection.port), patience.ANSWER)
             except OSError as error:
                 failure = error
         if connection.host.lower() in checked:

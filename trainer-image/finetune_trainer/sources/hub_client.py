@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finetune_api.plan import HubSource
-from finetune_trainer.errors import AccessDeniedError, StageError, UnavailableError
+from finetune_trainer.errors import AccessDeniedError, NoAnswerError, StageError, UnavailableError
+from finetune_trainer.network import patience
 from finetune_trainer.runtime.environment import FIXED
 from finetune_trainer.storage.store import Progress
 
 DEFAULT_ENDPOINT = "the Hugging Face hub"
 _POLL_SECONDS = 1.0
-Fault = Literal["missing", "denied", "unavailable"]
+# Unavailable: the hub may answer later. Refused: it did answer.
+Fault = Literal["missing", "denied", "unavailable", "refused"]
 
 
 class HubClient:
@@ -43,12 +45,15 @@ class HubClient:
             env=_online(source.endpoint),
         )
 
-    def ask(self, action: str, **arguments: Any) -> dict[str, Any]:
-        """Return the answer to one request.
+    def ask(self, action: str, moved: Callable[[], int] = lambda: 0, **arguments: Any) -> dict[str, Any]:
+        """Return the answer to one request; see `patience.patiently`.
 
         Raises:
             StageError: what `explain` returned, or the process ended.
         """
+        return patience.patiently(lambda: self._ask(action, arguments), moved)
+
+    def _ask(self, action: str, arguments: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -61,7 +66,10 @@ class HubClient:
             raise UnavailableError("the process that downloads from the hub ended; see the log for the reason")
         found: dict[str, Any] = json.loads(line)
         if "error" in found:
-            raise self._explain(found["error"], found["detail"])
+            explained = self._explain(found["error"], found["detail"])
+            if found["error"] == "unavailable":
+                raise NoAnswerError(explained.message, unknown_name=found.get("unknownName", False))
+            raise explained
         return found
 
     def download(self, commit: str, paths: Sequence[str], folder: Path, progress: Progress) -> None:
@@ -69,17 +77,20 @@ class HubClient:
         folder.mkdir(parents=True, exist_ok=True)
         done = threading.Event()
 
+        def arrived() -> int:
+            return sum(_size(p) for p in folder.rglob("*"))
+
         def watch() -> None:
             seen = 0
             while not done.wait(_POLL_SECONDS):
-                now = sum(_size(p) for p in folder.rglob("*"))
+                now = arrived()
                 progress(max(0, now - seen))
                 seen = max(seen, now)
 
         watcher = threading.Thread(target=watch, name="download", daemon=True)
         watcher.start()
         try:
-            self.ask("download", commit=commit, paths=list(paths), folder=str(folder))
+            self.ask("download", arrived, commit=commit, paths=list(paths), folder=str(folder))
         finally:
             done.set()
             watcher.join()

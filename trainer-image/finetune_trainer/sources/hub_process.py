@@ -5,18 +5,22 @@ client decides at import whether it is online, and everything else stays offline
 """
 
 import base64
+import errno
 import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from finetune_trainer.network import patience
+
 _PARTIAL_CONTENT = 206
-_TIMEOUT_SECONDS = 30
+# The answers that a hub gives while it is overloaded or restarted.
+_LATER = frozenset({0, 408, 429})
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the answer to one request, or {"error": kind, "detail": ...}; kinds: missing, denied, unavailable."""
+    """Return the answer to one request, or {"error": kind, "detail": ...}; see `hub_client.Fault` for the kinds."""
     from huggingface_hub import errors
 
     try:
@@ -28,9 +32,16 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         kinds = {401: "denied", 403: "denied", 404: "missing"}
-        return {"error": kinds.get(status, "unavailable"), "detail": f"HTTP {status}"}
+        later = status in _LATER or status >= 500
+        return {"error": kinds.get(status, "unavailable" if later else "refused"), "detail": f"HTTP {status}"}
     except Exception as error:  # noqa: BLE001 - each HTTP client has its own exceptions; all mean that there is no answer
-        return {"error": "unavailable", "detail": type(error).__name__}
+        # Another certificate, or more disk space, will not come by itself.
+        final = "CERTIFICATE_VERIFY_FAILED" in str(error) or getattr(error, "errno", None) == errno.ENOSPC
+        return {
+            "error": "refused" if final else "unavailable",
+            "detail": type(error).__name__,
+            "unknownName": patience.is_unknown_name(error),
+        }
 
 
 def _resolve(request: dict[str, Any]) -> dict[str, Any]:
@@ -41,7 +52,7 @@ def _resolve(request: dict[str, Any]) -> dict[str, Any]:
         revision=request["revision"],
         repo_type=request["kind"],
         files_metadata=True,
-        timeout=_TIMEOUT_SECONDS,
+        timeout=patience.ANSWER,
     )
     return {
         "commit": info.sha,
@@ -57,7 +68,7 @@ def _file(request: dict[str, Any]) -> dict[str, Any]:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     url = hf_hub_url(request["repository"], request["path"], repo_type=request["kind"], revision=request["revision"])
-    found = get_hf_file_metadata(url, token=request["token"], timeout=_TIMEOUT_SECONDS)
+    found = get_hf_file_metadata(url, token=request["token"], timeout=patience.ANSWER)
     return {"commit": found.commit_hash or request["revision"], "sizeBytes": found.size}
 
 
@@ -85,11 +96,11 @@ def _ranges(request: dict[str, Any]) -> dict[str, Any]:
     for start, length in request["ranges"]:
         headers = build_hf_headers(token=request["token"]) | {"Range": f"bytes={start}-{start + length - 1}"}
         with get_session().stream(
-            "GET", url, headers=headers, follow_redirects=True, timeout=2 * _TIMEOUT_SECONDS
+            "GET", url, headers=headers, follow_redirects=True, timeout=2 * patience.ANSWER
         ) as response:
             hf_raise_for_status(response)
             if response.status_code != _PARTIAL_CONTENT:  # the whole file would follow
-                return {"error": "unavailable", "detail": "it does not support range requests"}
+                return {"error": "refused", "detail": "it does not support range requests"}
             found.append(base64.b64encode(response.read()).decode())
     return {"ranges": found}
 

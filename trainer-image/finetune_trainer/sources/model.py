@@ -59,6 +59,13 @@ def fetch_metadata(context: Context, model: ModelFiles, listing: Listing, folder
     return _fetch(context, model, [f for f in listing.files if not is_weights(f)], context.scratch / folder)
 
 
+def pinned(model: ModelFiles, listing: Listing, found: ResolvedModel) -> ResolvedModel:
+    """Return what was found with the identity of its files, which come from `listing`; this may read all of them."""
+    identified = model.identified(listing)
+    files = {f.path: f for f in identified.files}
+    return found.model_copy(update={"revision": identified.revision, "files": [files[f.path] for f in found.files]})
+
+
 def fetch_original(context: Context, resolved: ResolvedModel) -> Path:
     """Return a local folder with the 16-bit weights that prepare pinned; raises as `fetch_weights`."""
     return _fetch_pinned(context, resolved, context.plan.export.original, context.scratch / "original")
@@ -80,7 +87,7 @@ def _fetch_pinned(
 ) -> Path:
     context.reporter.report("Downloading" if plan is None or plan.path is None else "Checking")
     with opened_model(context, resolved, plan) as model:
-        found = {f.path: f for f in model.listing().files}
+        found = {f.path: f for f in model.identified(model.listing()).files}
         for file in resolved.files:
             now = found.get(file.path)
             if now is None or (now.size_bytes, now.identity) != (file.size_bytes, file.identity):

@@ -21,7 +21,7 @@ _UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt"}
 class Listing:
     """All files of one revision."""
 
-    # Hub commit, or sha256 over the files' identities.
+    # Hub commit, or sha256 over the files' identities; "" while these are not known.
     revision: str
     files: tuple[ModelFile, ...]
 
@@ -39,7 +39,10 @@ class ModelFiles(Protocol):
         """A portable name: org/name, or the last folder."""
 
     def listing(self) -> Listing:
-        """Return the needed files with the identity of their bytes."""
+        """Return the needed files, at once: where the identity of their bytes takes reading them, without it."""
+
+    def identified(self, listing: Listing) -> Listing:
+        """Return the same files with the identity of their bytes; this may read all of them."""
 
     def read_ranges(self, file: ModelFile, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return the bytes of (start, length) each."""

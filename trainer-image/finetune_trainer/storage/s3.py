@@ -1,22 +1,21 @@
 """A folder in an S3 bucket as a store."""
 
 import base64
+import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from finetune_api.plan import S3Target
-from finetune_trainer.errors import AccessDeniedError, SettingsError, StageError, UnavailableError
+from finetune_trainer.errors import AccessDeniedError, NoAnswerError, SettingsError, StageError, UnavailableError
+from finetune_trainer.network import patience
 from finetune_trainer.storage.s3_multipart import PART_BYTES, DamagedError, Upload
 from finetune_trainer.storage.store import Progress, StoredObject, checked_key
 
 DEFAULT_REGION = "us-east-1"
-_CONNECT_TIMEOUT_SECONDS = 10
-_READ_TIMEOUT_SECONDS = 60
-_ATTEMPTS = 4
 _PARALLEL_PARTS = 4
 # Codes of servers that answer a wrong key with another status than 403.
 _ACCESS_CODES = {
@@ -27,6 +26,38 @@ _ACCESS_CODES = {
     "SignatureDoesNotMatch",
     "XAdminUserNotFound",
 }
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _patient(method: Callable[P, T]) -> Callable[P, T]:
+    @functools.wraps(method)
+    def tried(*arguments: P.args, **named: P.kwargs) -> T:
+        return patience.patiently(lambda: method(*arguments, **named))
+
+    return tried
+
+
+@contextmanager
+def _taken_back(progress: Progress | None) -> Iterator[Progress | None]:
+    """Yield a progress callback whose bytes are subtracted again if the transfer fails: it may be tried again."""
+    if progress is None:
+        yield None
+        return
+    done = 0
+
+    def counted(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(count)
+
+    try:
+        yield counted
+    except Exception:
+        progress(-done)
+        raise
 
 
 class S3Store:
@@ -46,12 +77,14 @@ class S3Store:
         """s3://bucket/folder."""
         return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
 
+    @_patient
     def put_bytes(self, key: str, data: bytes) -> None:
         """Write a small object."""
         digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
         with self._mapped_errors("write", key):
             self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data, ChecksumSHA256=digest)
 
+    @_patient
     def put_file(self, key: str, path: Path, progress: Progress | None = None) -> None:
         """Write a file of any size; the object is compared with it by checksum."""
         if path.stat().st_size <= PART_BYTES:
@@ -60,14 +93,15 @@ class S3Store:
             if progress:
                 progress(len(data))
             return
-        with self._mapped_errors("write", key):
+        with self._mapped_errors("write", key), _taken_back(progress) as counted:
             try:
-                Upload(self._client, self._bucket, self._key(key), path, progress).run()
+                Upload(self._client, self._bucket, self._key(key), path, counted).run()
             except DamagedError as error:
                 raise UnavailableError(
                     f"{self._server} stored {key} damaged: its checksum is not the file's; check the server's disks"
                 ) from error
 
+    @_patient
     def get_bytes(self, key: str) -> bytes | None:
         """Return an object's bytes, or None if there is none."""
         try:
@@ -76,6 +110,7 @@ class S3Store:
         except FileNotFoundError:
             return None
 
+    @_patient
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """Return `length` bytes from `start` on, or fewer at the end. Raises FileNotFoundError without an object."""
         with self._mapped_errors("read", key):
@@ -84,15 +119,15 @@ class S3Store:
             )
             return bytes(answer["Body"].read())
 
+    @_patient
     def get_file(self, key: str, path: Path, progress: Progress | None = None) -> None:
         """Download to `path`, which appears only when it is complete."""
         partial = path.with_name(f"{path.name}.part")
-        with self._mapped_errors("read", key):
-            self._client.download_file(
-                self._bucket, self._key(key), str(partial), Callback=progress, Config=_transfer()
-            )
+        with self._mapped_errors("read", key), _taken_back(progress) as counted:
+            self._client.download_file(self._bucket, self._key(key), str(partial), Callback=counted, Config=_transfer())
         partial.replace(path)
 
+    @_patient
     def list(self, prefix: str) -> list[StoredObject]:
         """Return the objects below a prefix, by key."""
         full = self._key(prefix) if prefix else self._prefix
@@ -109,6 +144,7 @@ class S3Store:
                         found.append(StoredObject(key[strip:], item["Size"], etag, item["LastModified"]))
         return sorted(found, key=lambda o: o.key)
 
+    @_patient
     def delete(self, prefix: str) -> None:
         """Delete every object below a prefix, or the object of that key."""
         for found in self.list(prefix):
@@ -147,7 +183,7 @@ class S3Store:
                 f"check the keys in {self._credentials} and their permission on the bucket"
             )
         if status >= 500 or status == 429:
-            return UnavailableError(f"{where} answered {status} ({code}) to {verb}; try again when it has recovered")
+            return NoAnswerError(f"{where} answered {status} ({code}) to {verb}; try again when it has recovered")
         if code in ("PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"):
             return SettingsError(f"{where} is in another region ({code}); set region")
         return SettingsError(f"{where} refused to {verb} ({status} {code}); check uri, endpoint and region")
@@ -168,8 +204,9 @@ class S3Store:
             return UnavailableError(
                 f"the certificate of {self._server} is not trusted; set caBundle to the ConfigMap with its authority"
             )
-        return UnavailableError(
-            f"{self._server} does not answer ({type(error).__name__}); check endpoint, network and NetworkPolicies"
+        return NoAnswerError(
+            f"{self._server} does not answer ({type(error).__name__}); check endpoint, network and NetworkPolicies",
+            unknown_name=patience.is_unknown_name(error),
         )
 
     @property
@@ -206,9 +243,9 @@ def _client(target: S3Target) -> Any:
         region_name=target.region or DEFAULT_REGION,
         verify=target.ca_file,
         config=Config(
-            connect_timeout=_CONNECT_TIMEOUT_SECONDS,
-            read_timeout=_READ_TIMEOUT_SECONDS,
-            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+            connect_timeout=patience.S3_CONNECT,
+            read_timeout=patience.S3_ANSWER,
+            retries={"mode": "standard", "total_max_attempts": patience.S3_TRIES},
             s3={"addressing_style": "path" if target.force_path_style else "auto"},
             # Older on-premises servers do not support the checksums that AWS's client sends by default.
             request_checksum_calculation="when_required",

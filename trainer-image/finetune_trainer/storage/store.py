@@ -29,7 +29,7 @@ class Store(Protocol):
 
     Every method raises:
         AccessDeniedError: the credentials are missing, wrong, or lack the permission.
-        UnavailableError: the server does not answer after the client's own retries.
+        UnavailableError: the server does not answer for as long as `network.patience` allows.
         SettingsError: the bucket does not exist.
     """
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from finetune_api.base import Model
 from finetune_trainer.errors import StageError
+from finetune_trainer.network import patience
 from finetune_trainer.storage.checksum import sha256_of
 from finetune_trainer.storage.store import Store
 
@@ -178,7 +179,9 @@ class BackgroundUpload:
 
     def _run(self, folder: Path, step: int, best: int | None) -> None:
         try:
-            self._checkpoints.upload(folder, step, best)
+            # While the bucket is away, training continues.
+            with patience.brief():
+                self._checkpoints.upload(folder, step, best)
         except StageError as error:
             # The next checkpoint tries again; the adapter's own upload is what fails the stage.
             log.warning("the checkpoint of step %d was not saved: %s", step, error.message)

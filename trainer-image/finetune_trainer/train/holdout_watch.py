@@ -1,6 +1,7 @@
 """When the hold-out rows are measured during training, which adapter is kept, and when training stops early."""
 
 import logging
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -30,8 +31,8 @@ class HoldoutWatch:
     ) -> None:
         """`steps`: after which to measure.
 
-        `measure` returns the loss, or raises StopRequested if SIGTERM comes meanwhile; `changed`: is the
-        adapter another one than before training? `folder` holds the best adapter so far.
+        `measure` returns the loss, which may be no number, or raises StopRequested if SIGTERM comes meanwhile;
+        `changed`: is the adapter another one than before training? `folder` holds the best adapter so far.
         """
         self._steps = steps
         self._measure = measure
@@ -77,6 +78,9 @@ class HoldoutWatch:
         try:
             loss = self._measure(step)
         except StopRequested:
+            return False
+        if not math.isfinite(loss):
+            log.warning("the hold-out loss after step %d is not finite", step)
             return False
         best = self.curve.add(step, loss)
         log.info("hold-out loss after step %d: %.4f%s", step, loss, ", the best so far" if best else "")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from finetune_trainer import methods
 from finetune_trainer.data import step_order
 from finetune_trainer.errors import Preempted, SettingsError
 from finetune_trainer.evaluation.curve import evaluation_steps, measurements
-from finetune_trainer.evaluation.evaluation import Evaluation
+from finetune_trainer.evaluation.evaluation import Evaluation, NotFiniteError
 from finetune_trainer.gpu import device as gpu_device
 from finetune_trainer.gpu.device import GPU
 from finetune_trainer.gpu.memory_fallback import Shortage, in_words
@@ -34,6 +35,7 @@ from finetune_trainer.storage.checksum import sha256_of
 from finetune_trainer.train import guards, tracking
 from finetune_trainer.train import record as training_record
 from finetune_trainer.train.checkpoints import BackgroundUpload, Checkpoints, Marker, checkpoint_folder
+from finetune_trainer.train.divergence import DivergenceWatch, Remedy, conclude
 from finetune_trainer.train.holdout_watch import HoldoutWatch
 from finetune_trainer.train.messages import STOPPED, Files, Run, Start
 from finetune_trainer.train.preserved_state import undisturbed
@@ -130,12 +132,16 @@ class Leader:
             evaluation.before()
         watch = self._watch(loaded, evaluation, steps, holdout, start)
         with self._timed("train"), self.context.stop.deferred():
-            trainer, control = self._train(loaded, evaluation, rows, steps, checkpoints, watch, memory_settings)
+            divergence = DivergenceWatch(evaluation.base_loss)
+            trainer, control = self._train(
+                loaded, evaluation, rows, steps, checkpoints, watch, divergence, memory_settings
+            )
         with self._timed("evaluateTuned"):
             last_step = trainer.state.global_step
             kept_step = watch.restore(loaded.model, last_step)
             adapter.check_trained(loaded.model, start)
-            judged = evaluation.after(watch.curve, kept_step)
+            diverged = self._conclude(loaded, divergence, evaluation, kept_step)
+            judged = evaluation.after(watch.curve, kept_step, diverged)
         ran = training_record.effective(trainer, loaded, memory_settings, self.device, self.ranks.size)
         memory = MemoryStatus(
             estimated_mib=self._estimated_mib(weights, memory_settings, rows, steps), peak_mib=gpu_device.peak_mib()
@@ -217,8 +223,11 @@ class Leader:
         start: Path | None,
     ) -> HoldoutWatch:
         def measure(step: int) -> float:
-            with undisturbed(loaded.model):
-                loss = evaluation.during(step)
+            try:
+                with undisturbed(loaded.model):
+                    loss = evaluation.during(step)
+            except NotFiniteError:
+                return math.nan
             assert self._tracker is not None
             self._tracker.log(step, tracking.holdout_figures(loss, evaluation.rewards))
             return loss
@@ -242,9 +251,10 @@ class Leader:
         steps: Sequence[Sequence[int]],
         checkpoints: Checkpoints,
         watch: HoldoutWatch,
+        divergence: DivergenceWatch,
         memory_settings: MemorySettings,
     ) -> tuple[Any, StepControl]:
-        """Train to the end, to an early stop, or to SIGTERM."""
+        """Train to the end, to an early stop, until it diverges, or to SIGTERM."""
         from transformers import TrainerState
 
         training = self.plan.training
@@ -258,13 +268,14 @@ class Leader:
             stop=self.context.stop,
             upload=upload,
             holdout=watch,
+            divergence=divergence,
             cadence=Cadence(training.checkpoint_seconds, training.checkpoint_steps),
             step_tokens=[sum(rows[index].supervised for index in step) for step in steps],
             step_rows=[len(step) for step in steps],
             examples=len(rows),
             compiles=loaded.precision != "fp32",
             measuring_seconds=evaluation.scoring_seconds,
-            judging_seconds=self.timings["evaluateBase"],
+            judging_seconds=evaluation.base_seconds,
         )
         load_model.for_training(loaded.model)
         # Before the checkpoint is restored: the adapter as it is now is the reference of DPO and KTO.
@@ -273,8 +284,11 @@ class Leader:
         done = 0
         if resume is not None and self.checkpoint_step is not None:
             done = self.checkpoint_step
-            self._restore(loaded, watch, checkpoints, done, resume)
-        trains = resume is None or (done < len(steps) and not watch.ended)
+            for loss in training_record.losses(resume):
+                divergence.add(loss)
+            self._restore(loaded, watch, checkpoints, done, resume, measures=divergence.found is None)
+        ended = watch.ended or divergence.found is not None
+        trains = resume is None or (done < len(steps) and not ended)
         self.ranks.broadcast(Run(marker, trains))
         if not trains:
             assert resume is not None
@@ -289,7 +303,7 @@ class Leader:
                 self.checkpoint_step = upload.newest_step
         if self.context.stop.requested:
             raise Preempted(STOPPED)
-        guards.check_end(trainer.state.global_step, len(steps), ended_early=watch.ended)
+        guards.check_end(trainer.state.global_step, len(steps), ended_early=watch.ended or divergence.found is not None)
         return trainer, control
 
     def _build(
@@ -311,13 +325,33 @@ class Leader:
         methods.check_batches(self.plan, trainer, whole_rows, first)
         return trainer
 
+    def _conclude(
+        self, loaded: LoadedModel, divergence: DivergenceWatch, evaluation: Evaluation, kept_step: int
+    ) -> str | None:
+        """See `divergence.conclude`."""
+        comparison, finite = None, adapter.is_finite(loaded.model)
+        if finite:
+            try:
+                comparison = evaluation.compare(kept_step)
+            except NotFiniteError:
+                finite = False
+        remedy = Remedy(self.plan.training.learning_rate, loaded.precision)
+        return conclude(divergence, comparison, remedy, finite=finite, kept_step=kept_step)
+
     def _restore(
-        self, loaded: LoadedModel, watch: HoldoutWatch, checkpoints: Checkpoints, step: int, folder: Path
+        self,
+        loaded: LoadedModel,
+        watch: HoldoutWatch,
+        checkpoints: Checkpoints,
+        step: int,
+        folder: Path,
+        *,
+        measures: bool,
     ) -> None:
         """Restore the adapter and the curve, and measure what the interrupted attempt did not."""
         adapter.start_from(loaded.model, folder)
         watch.resume(step, folder, checkpoints)
-        if watch.due(step):
+        if measures and watch.due(step):
             watch.measure(step)
             watch.saved(folder, step)
 

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from finetune_api.report import StepValue, TrainingReport
@@ -27,21 +29,34 @@ def metrics(
     steps: Sequence[Sequence[int]],
     seconds: Mapping[int, float],
 ) -> list[dict[str, Any]]:
-    """Return one line per optimizer step: its figures, its rows, and how long this attempt took for it."""
+    """Return one line per optimizer step: its figures, its rows, and how long this attempt took for it.
+
+    What is no number, such as the loss of a training that diverged, is None: JSON knows no other form of it.
+    """
     return [
         {
             "step": entry["step"],
-            "loss": entry["loss"],
-            "gradNorm": entry.get("grad_norm"),
+            "loss": _number(entry["loss"]),
+            "gradNorm": _number(entry.get("grad_norm")),
             "learningRate": entry.get("learning_rate"),
             "rows": [rows[index].row_id for index in steps[entry["step"] - 1]],
             "supervisedTokens": sum(rows[index].supervised for index in steps[entry["step"] - 1]),
             "seconds": seconds.get(entry["step"]),
-            **methods.figures(entry),
+            **{name: _number(value) for name, value in methods.figures(entry).items()},
         }
         for entry in history
         if "loss" in entry
     ]
+
+
+def losses(checkpoint: Path) -> list[float]:
+    """Return the loss of every step up to a checkpoint, whose folder the trainer wrote."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    return [float(entry["loss"]) for entry in state["log_history"] if "loss" in entry]
+
+
+def _number(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def report(
@@ -50,7 +65,7 @@ def report(
     """Return train's part of the run's report; `lines` are those of `metrics`."""
     return TrainingReport(
         steps=len(lines),
-        loss=thinned([StepValue(step=line["step"], value=line["loss"]) for line in lines]),
+        loss=thinned([StepValue(step=line["step"], value=line["loss"]) for line in lines if line["loss"] is not None]),
         holdout_loss=[StepValue(step=point.step, value=point.loss) for point in curve.points],
         kept_step=kept_step,
         effective=ran,

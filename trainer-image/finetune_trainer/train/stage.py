@@ -5,10 +5,12 @@ No training library is loaded here: the whole GPU belongs to the process that tr
 
 import contextlib
 import logging
+from dataclasses import replace
 
 from finetune_api import shares
 from finetune_api.exit_codes import ExitCode
 from finetune_api.result import StageResult
+from finetune_trainer.data import length
 from finetune_trainer.errors import OutOfGPUMemoryError, Preempted, SettingsError, StageError
 from finetune_trainer.gpu import memory_fallback
 from finetune_trainer.gpu.memory_settings import MemorySettings
@@ -38,6 +40,9 @@ def run(context: Context) -> StageResult:
     if refused is not None:
         raise SettingsError(refused)
     description = stage_results.read_prepared(context)
+    # From here on the plan has every number, in all processes and in what is reported.
+    training = length.resolved(training, description.total_steps)
+    context = replace(context, plan=context.plan.model_copy(update={"training": training}))
     if (finished := _finished_before(context, description)) is not None:
         log.info("this run was trained before; nothing to do")
         return finished if context.node.leads else StageResult(stage="train", exit_code=ExitCode.OK)

@@ -1,17 +1,16 @@
 """What happens at the boundary of an optimizer step: progress, checkpoints, stopping. No training library in here."""
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune_trainer.errors import SettingsError
 from finetune_trainer.methods.interface import Decision
 from finetune_trainer.runtime.context import Reporter
 from finetune_trainer.runtime.sigterm import StopFlag
 from finetune_trainer.train.checkpoints import BackgroundUpload
+from finetune_trainer.train.divergence import DivergenceWatch
 from finetune_trainer.train.holdout_watch import HoldoutWatch
 
 # Speed is a mean over the last steps; the first one of an attempt compiles and does not count.
@@ -42,6 +41,7 @@ class StepControl:
         stop: StopFlag,
         upload: BackgroundUpload,
         holdout: HoldoutWatch,
+        divergence: DivergenceWatch,
         cadence: Cadence,
         step_tokens: Sequence[int],
         step_rows: Sequence[int],
@@ -60,6 +60,7 @@ class StepControl:
         self._stop = stop
         self._upload = upload
         self._holdout = holdout
+        self._divergence = divergence
         self._cadence = cadence
         self._tokens = step_tokens
         self._rows = step_rows
@@ -109,8 +110,11 @@ class StepControl:
             taken = sum(s for _, s in self._recent)
             self._speed = sum(t for t, _ in self._recent) / taken if taken else None
         # After SIGTERM the measurement is left to the next attempt: see `leader`.
-        best = not self._stop.requested and self._holdout.due(done) and self._measure(done)
-        early = self._holdout.ended
+        # The loss of this step is not known yet: training that diverges ends one step later.
+        diverged = self._divergence.found is not None
+        measured = not self._stop.requested and not diverged and self._holdout.due(done)
+        best = measured and self._measure(done)
+        early = self._holdout.ended or diverged
         last = done == self.total_steps or early
         stop = self._stop.requested
         due = self._cadence.due(now - self._saved_at, done - self._saved_step)
@@ -127,16 +131,8 @@ class StepControl:
         return Decision(save=save, stop=stop or early)
 
     def logged(self, done: int, loss: float) -> None:
-        """The loss of step `done` is known.
-
-        Raises:
-            SettingsError: it is not a finite number.
-        """
-        if not math.isfinite(loss):
-            raise SettingsError(
-                f"the training loss became {loss} at step {done}; lower spec.training.learningRate, or set "
-                "spec.training.precision to BF16 if the GPU supports it (compute capability 8.0 or newer)"
-            )
+        """The loss of step `done` is known."""
+        self._divergence.add(loss)
         self._loss = loss
         self._report(done)
 

@@ -11,10 +11,12 @@ from pathlib import Path
 from finetune_api.layout import JobLayout
 from finetune_api.result import StageResult
 from finetune_trainer.errors import CRASHED, Preempted, StageError, unexpected
+from finetune_trainer.network import patience
+from finetune_trainer.progress.outage import OutageReporter
 from finetune_trainer.progress.pipe import PipeReporter
 from finetune_trainer.progress.watchdog import dump_on_request
 from finetune_trainer.run_folder.stage_results import failed, read_prepared
-from finetune_trainer.runtime.context import Context
+from finetune_trainer.runtime.context import Context, Reporter
 from finetune_trainer.runtime.sigterm import StopFlag, StopRequested, ignored
 from finetune_trainer.runtime.stage_log import LOG_NAME, configure_logging
 from finetune_trainer.storage.open import open_output
@@ -33,8 +35,9 @@ def main(arguments: Sequence[str]) -> int:
     _die_with(order.parent)
     configure_logging()
     stop = StopFlag()
-    with stop.installed():
-        outcome = _attempt(order, stop)
+    reporter = OutageReporter(PipeReporter(order.progress), stop)
+    with stop.installed(), patience.watched(reporter.watch):
+        outcome = _attempt(order, stop, reporter)
     with ignored():
         whole = order.outcome.with_suffix(".part")
         whole.write_text(outcome.model_dump_json(by_alias=True), encoding="utf-8")
@@ -42,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _attempt(order: Order, stop: StopFlag) -> Outcome:
+def _attempt(order: Order, stop: StopFlag, reporter: Reporter) -> Outcome:
     part: Leader | Follower | None = None
     try:
         plan = order.plan
@@ -50,7 +53,7 @@ def _attempt(order: Order, stop: StopFlag) -> Outcome:
             plan,
             JobLayout(plan.job.namespace, plan.job.name, plan.job.uid),
             open_output(plan.output),
-            PipeReporter(order.progress),
+            reporter,
             order.scratch,
             order.attempt,
             stop,

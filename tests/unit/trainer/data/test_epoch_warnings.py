@@ -10,6 +10,11 @@ from tests.support.trainer_job import JOB
 
 
 def _training(**members: object) -> TrainingPlan:
+    """Of a job that sets its length."""
+    return _left_out(max_steps=60, **members)
+
+
+def _left_out(**members: object) -> TrainingPlan:
     return render(FineTuneJob.model_validate(JOB), Defaults()).training.model_copy(update=members)
 
 
@@ -51,6 +56,11 @@ def test_rows_seen_often_are_reported() -> None:
 )
 def test_a_long_warm_up_is_reported(members: dict[str, object], sentence: str | None) -> None:
     assert warnings(rows=190, total_steps=60, training=_training(**members)) == ([sentence] if sentence else [])
+
+
+@pytest.mark.parametrize(("rows", "steps"), [(48, 60), (10_000, 60), (48, 6)])
+def test_what_the_job_leaves_out_is_no_fault_of_it(rows: int, steps: int) -> None:
+    assert warnings(rows, steps, _left_out()) == []
 
 
 def test_epochs_are_counted_over_trained_rows() -> None:

@@ -17,6 +17,7 @@ def curve(*losses: float) -> Curve:
 GOOD: dict[str, Any] = {
     "comparison": compare([2.0] * 10, [1.0] * 10),
     "curve": curve(2.0, 1.5, 1.2, 1.1, 1.0),
+    "diverged": None,
     "kept_step": 60,
     "total_steps": 60,
     "patience": None,
@@ -51,6 +52,12 @@ def test_overfitting_is_said_with_the_step_that_was_kept() -> None:
     assert of(curve=curve(1.4, 1.2, 1.07, 1.3, 1.5), kept_step=36) == [
         "Overfitting: the hold-out loss was lowest after step 36 (1.07) and rose to 1.50 by step 60; that step "
         "was kept; fewer steps save time, more examples improve it"
+    ]
+
+
+def test_a_training_that_diverged_is_not_said_to_overfit() -> None:
+    assert of(curve=curve(1.4, 1.2, 1.07, 1.3, 1.5), diverged="TrainingDiverged: it did") == [
+        "TrainingDiverged: it did"
     ]
 
 

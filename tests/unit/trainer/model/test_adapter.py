@@ -172,6 +172,6 @@ def test_weights_that_are_no_numbers_are_reported(tmp_path: Path, matrix: str) -
     folder = adapters.write(tmp_path / "earlier")
     model = _FakeModel(folder)
     adapter.start_from(model, folder)
+    assert adapter.is_finite(model)
     next(p for n, p in model.named_parameters() if matrix in n)[0, 0] = float("nan")
-    with pytest.raises(SettingsError, match="not finite after training"):
-        adapter.check_trained(model)
+    assert not adapter.is_finite(model)

@@ -43,7 +43,13 @@ def _cache(output: Path, folder: Path, namespace: str = "gym") -> HashCache:
 
 def _listing(folder: Path, output: Path, reported: list[Any] | None = None) -> Listing:
     progress = (lambda *pair: reported.append(pair)) if reported is not None else (lambda *_: None)
-    return FolderModel(folder, progress, cache=_cache(output, folder)).listing()
+    model = FolderModel(folder, progress, cache=_cache(output, folder))
+    return model.identified(model.listing())
+
+
+def test_a_listing_alone_reads_nothing(folder: Path, tmp_path: Path, read: list[str]) -> None:
+    FolderModel(folder, lambda *_: None, cache=_cache(tmp_path / "out", folder)).listing()
+    assert read == []
 
 
 def test_second_job_reads_nothing(folder: Path, tmp_path: Path, read: list[str]) -> None:
@@ -107,7 +113,8 @@ def test_damaged_object_is_replaced(folder: Path, tmp_path: Path, read: list[str
 def test_later_stage_trusts_what_prepare_pinned(folder: Path, tmp_path: Path, read: list[str]) -> None:
     pinned = _listing(folder, tmp_path / "out")
     read.clear()
-    assert FolderModel(folder, lambda *_: None, known=pinned.files).listing() == pinned
+    model = FolderModel(folder, lambda *_: None, known=pinned.files)
+    assert model.identified(model.listing()) == pinned
     assert read == []
 
 

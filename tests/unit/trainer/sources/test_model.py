@@ -86,7 +86,7 @@ def test_needed_files_arrive_whole(place: tuple[Path, Context]) -> None:
     folder, context = place
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
     with opened_model(context) as model:
-        listing = model.listing()
+        listing = model.identified(model.listing())
         small = fetch_metadata(context, model, listing)
     assert [f.path for f in listing.files] == NEEDED
     assert (small / "config.json").read_bytes() == (folder / "config.json").read_bytes()
@@ -108,7 +108,7 @@ def test_ranges_are_read_without_the_rest(place: tuple[Path, Context]) -> None:
 def test_model_that_changed_after_prepare_is_refused(place: tuple[Path, Context], change: str) -> None:
     folder, context = place
     with opened_model(context) as model:
-        resolved = _resolved(model.listing())
+        resolved = _resolved(model.identified(model.listing()))
     path = folder / "config.json"
     other = path.read_bytes()[::-1]
     if change == "deleted":
@@ -192,7 +192,7 @@ def test_scratch_that_is_too_small_is_reported(
     shutil.copytree(tiny, hub.root / "org" / "base")
     context = _context(job, hub=_hub(hub, "org/base"))
     with opened_model(context) as model:
-        resolved = _resolved(model.listing())
+        resolved = _resolved(model.identified(model.listing()))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1_000_000}))
     with pytest.raises(StageError) as caught:
         fetch_weights(context, resolved)

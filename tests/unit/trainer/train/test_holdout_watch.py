@@ -123,6 +123,14 @@ def test_an_adapter_that_nothing_has_changed_yet_is_not_the_best(
     assert kept(watch, 3, monkeypatch) == (2, "2")
 
 
+def test_a_loss_that_is_no_number_is_no_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path, {1: 2.0, 2: float("nan")})
+    watch = run.attempt()
+    for step in (1, 2):
+        run.step(watch, step)
+    assert kept(run.resumed(), 2, monkeypatch) == (1, "1")
+
+
 def test_a_checkpoint_of_an_older_trainer_has_no_curve(tmp_path: Path) -> None:
     run = Run(tmp_path, {})
     watch = run.attempt()

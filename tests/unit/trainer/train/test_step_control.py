@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from finetune_trainer.errors import SettingsError
 from finetune_trainer.methods.interface import Decision
 from finetune_trainer.runtime.sigterm import StopFlag, StopRequested
+from finetune_trainer.train.divergence import DivergenceWatch
 from finetune_trainer.train.holdout_watch import HoldoutWatch
 from finetune_trainer.train.step_control import Cadence, StepControl
 
@@ -61,6 +61,7 @@ class Run:
             stop=self.stop,
             upload=self.upload,  # type: ignore[arg-type]
             holdout=self.holdout,
+            divergence=DivergenceWatch(None),
             cadence=cadence,
             step_tokens=[100] * 10,
             step_rows=[2] * 10,
@@ -166,9 +167,11 @@ def test_a_stop_is_reported_with_its_step_before_the_checkpoint_is_written() -> 
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_names_the_settings_to_change(loss: float) -> None:
-    with pytest.raises(SettingsError, match=r"at step 1; lower spec\.training\.learningRate"):
-        Run(Cadence(86400, None)).step(loss=loss)
+def test_training_that_diverges_ends_with_a_checkpoint_and_measures_nothing_more(loss: float) -> None:
+    run = Run(Cadence(86400, None), losses={2: 1.0})
+    assert run.step(loss=loss) == Decision(save=False, stop=False)
+    assert run.step(loss=loss) == Decision(save=True, stop=True)
+    assert run.holdout.curve.points == []
 
 
 def test_the_best_step_so_far_is_saved() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from finetune_trainer.network import patience
+
 # The most points that wait for a server that is down: three days at one step in 25 seconds. Newer ones are dropped.
 MOST_WAITING = 10_000
 _EVERY_SECONDS = 10.0
@@ -104,6 +106,10 @@ class _Worker:
             self._warn("does not answer")
 
     def _run(self) -> None:
+        with patience.brief():
+            self._follow()
+
+    def _follow(self) -> None:
         while not self._ended.wait(self._every_seconds):
             self._pass_on()
         self._pass_on()
