@@ -190,14 +190,24 @@ def _generation_eos(folder: Path, config: Mapping[str, Any]) -> list[int]:
     return [v for v in values if isinstance(v, int)]
 
 
+def _llama_cpp() -> Path:
+    """Return the folder of llama.cpp's converters, which export needs: the image has them, another machine may not."""
+    root = os.environ.get("LLAMA_CPP_DIR")
+    if not root:
+        raise SettingsError("LLAMA_CPP_DIR is not set; set it to what `hack/llama-cpp source` prints")
+    if not (Path(root) / _CONVERTER).is_file():
+        raise SettingsError(
+            f"LLAMA_CPP_DIR is {root}, which has no {_CONVERTER}; set it to what `hack/llama-cpp source` prints"
+        )
+    return Path(root)
+
+
 def _check_convertible(folder: Path, reference: str) -> None:
     """Let the converter read the vocabulary now: it knows tokenizers by name, and fails for an unknown one."""
-    root = os.environ.get("LLAMA_CPP_DIR")
-    if not root or not (Path(root) / _CONVERTER).is_file():
-        return
+    root = _llama_cpp()
     out = Path(os.environ["TMPDIR"]) / "vocabulary.gguf"
-    command = [sys.executable, str(Path(root) / _CONVERTER), str(folder), "--vocab-only", "--outfile", str(out)]
-    paths = [str(Path(root) / "gguf-py"), os.environ.get("PYTHONPATH", "")]
+    command = [sys.executable, str(root / _CONVERTER), str(folder), "--vocab-only", "--outfile", str(out)]
+    paths = [str(root / "gguf-py"), os.environ.get("PYTHONPATH", "")]
     variables = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in paths if p)}
     try:
         done = subprocess.run(command, env=variables, timeout=_CONVERTER_SECONDS, check=False)
