@@ -253,6 +253,7 @@ def write_plan(options: argparse.Namespace, model: Path, data: Path, output: Pat
         "gradientCheckpointing": options.checkpointing,
     }
     plan["evaluation"] = {"prompts": ["bada"], "maxNewTokens": 8}
+    plan["export"] = {"gguf": []}  # not measured here, and llama.cpp need not be there
     path: Path = options.work / "plan.json"
     path.write_text(json.dumps(plan))
     return path

@@ -14,7 +14,7 @@ import yaml
 
 from local_platform import trainer_image
 from local_platform.commands import ROOT, PlatformError
-from local_platform.platform import Platform, bring_up
+from local_platform.platform import Platform, bring_up, is_external
 
 NAMESPACE = "demo"
 TIMEOUT_SECONDS = 1800
@@ -110,6 +110,16 @@ def show_result(platform: Platform, job: dict[str, Any]) -> tuple[int, int]:
     return adapter, len(gguf)
 
 
+def reach_lines(*, local: bool) -> list[str]:
+    """Return the commands with which a user looks around in the cluster and in its bucket."""
+    # Of a cluster of somebody's own, the shell has the variables already.
+    reach = 'eval "$(hack/cluster env)" && ' if local else ""
+    return [
+        f"{reach}kubectl get ftj,jobs,pods -n {NAMESPACE}",
+        f'{reach}aws s3 ls --recursive --endpoint-url "$S3_ENDPOINT" s3://results/{NAMESPACE}/',
+    ]
+
+
 def one_line(text: str) -> str:
     """Shorten an answer to the terminal's width."""
     return " ".join(text.split())[: shutil.get_terminal_size((140, 24)).columns - 40]
@@ -146,6 +156,9 @@ def main() -> int:
         f"\nDEMO OK run={job['status']['runId']} adapter_bytes={adapter} gguf={gguf} "
         f"seconds={time.monotonic() - started:.0f}"
     )
+    heading("Look around in the cluster, and in its bucket:")
+    for line in reach_lines(local=not is_external()):
+        say(f"  {line}")
     return 0
 
 

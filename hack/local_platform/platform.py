@@ -117,6 +117,11 @@ def secret(name: str, namespace: str, key_id: str, key: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace}, "data": encoded}
 
 
+def is_external() -> bool:
+    """Say whether the cluster is the one that KUBECONFIG names, not our own."""
+    return os.environ.get("CLUSTER") == "current"
+
+
 def bring_up(say: Say, after_seconds: float = 0.0) -> Platform:
     """Start what is not running, install what is not installed, upload what is not there.
 
@@ -125,7 +130,7 @@ def bring_up(say: Say, after_seconds: float = 0.0) -> Platform:
     Raises:
         PlatformError: a step failed.
     """
-    external = os.environ.get("CLUSTER") == "current"
+    external = is_external()
     if external:
         platform = _current()
     # Go keeps all CPUs busy; the images wait for the network and the disk half of their time.

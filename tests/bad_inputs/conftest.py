@@ -36,4 +36,5 @@ def job(tmp_path: Path, good_model: Path, monkeypatch: pytest.MonkeyPatch) -> Tr
     made = trainer_job.make(tmp_path, good_model)
     monkeypatch.setenv("FINETUNE_TERMINATION_LOG", str(made.termination_log))
     monkeypatch.setenv("FINETUNE_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setenv("LLAMA_CPP_DIR", str(trainer_job.accepting_converter(tmp_path / "llama.cpp")))
     return made

@@ -69,6 +69,13 @@ class TrainerJob:
         return main([stage, "--plan", str(plan), *self.arguments])
 
 
+def accepting_converter(folder: Path) -> Path:
+    """Return a folder for LLAMA_CPP_DIR whose converter finds nothing wrong with any model, and takes no time."""
+    folder.mkdir()
+    (folder / "convert_hf_to_gguf.py").write_text("")
+    return folder
+
+
 def make(root: Path, model: Path, rows: list[Any] | None = None) -> TrainerJob:
     """Return a job that prepares without a fault."""
     plan: Plan = render(FineTuneJob.model_validate(JOB), Defaults(allow_cpu=True))

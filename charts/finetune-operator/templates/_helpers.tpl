@@ -38,9 +38,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{/* The reference of an image; takes a dictionary of image (its values) and root (the context). */}}
+{{/* The reference of an image; takes a dictionary of image (its values), value (their name) and root (the context). */}}
 {{- define "finetune-operator.image" -}}
-{{- with .image.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ .image.repository }}
+{{- with .image.registry }}
+{{- if contains "://" . }}
+{{- fail (printf "%s.registry is %s, a URL; write it as in an image's name, without the scheme: %s" $.value . (regexReplaceAll "^.*://" . "")) }}
+{{- end }}
+{{- trimSuffix "/" . }}/
+{{- end }}
+{{- .image.repository }}
 {{- if .image.digest }}@{{ .image.digest }}{{ else }}:{{ default .root.Chart.AppVersion .image.tag }}{{ end }}
 {{- end }}
 
@@ -83,4 +89,38 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [kueue.x-k8s.io]
   resources: [workloads]
   verbs: [list]
+{{- end }}
+
+{{/* Servers that jobs lead to by the chart's own values, or by the values that it leaves out, but that policy.endpoints
+does not list: one sentence a line. As in finetune_api/endpoints.py, address ranges may hold a name that is not listed. */}}
+{{- define "finetune-operator.notAllowed" -}}
+{{- $entries := .Values.policy.endpoints }}
+{{- $ranges := false }}
+{{- range $entries }}{{ if contains "/" . }}{{ $ranges = true }}{{ end }}{{ end }}
+{{- $servers := list
+  (list "s3.endpoint" (default "https://amazonaws.com" .Values.s3.endpoint) (not .Values.s3.endpoint))
+  (list "huggingFace.endpoint" (default "https://huggingface.co" .Values.huggingFace.endpoint) (not .Values.huggingFace.endpoint)) }}
+{{- range $servers }}
+{{- $url := urlParse (index . 1) }}
+{{- $address := lower $url.host }}
+{{- if not (regexMatch ":[0-9]+$" $address) }}
+{{- $address = printf "%s:%s" $address (ternary "80" "443" (eq $url.scheme "http")) }}
+{{- end }}
+{{- $host := regexReplaceAll ":[0-9]+$" $address "" }}
+{{- $listed := false }}
+{{- range $entries }}
+{{- $entry := lower . }}
+{{- if not (regexMatch ":[0-9]+$" $entry) }}{{ $entry = printf "%s%s" $entry (regexFind ":[0-9]+$" $address) }}{{ end }}
+{{- $name := regexReplaceAll ":[0-9]+$" $entry "" }}
+{{- if eq (regexFind ":[0-9]+$" $entry) (regexFind ":[0-9]+$" $address) }}
+{{- if hasPrefix "*." $name }}
+{{- if hasSuffix (trimPrefix "*" $name) (printf ".%s" $host) }}{{ $listed = true }}{{ end }}
+{{- else if eq $name $host }}{{ $listed = true }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if not $listed }}
+{{ $host }} ({{ index . 0 }}{{ if index . 2 }} left out{{ end }}){{ if $ranges }}, unless its address is in one of the ranges{{ end }}
+{{- end }}
+{{- end }}
 {{- end }}

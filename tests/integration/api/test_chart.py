@@ -2,6 +2,7 @@
 
 import base64
 import re
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from local_platform.control_plane import ControlPlane
 
 CHART = str(ROOT / "charts" / "finetune-operator")
 ACCOUNT = "system:serviceaccount:ops:rel-finetune-operator"
+FINETUNEJOBS = "finetunejobs.finetune.dev"
 
 
 def helm(plane: ControlPlane, *arguments: str) -> str:
@@ -19,10 +21,12 @@ def helm(plane: ControlPlane, *arguments: str) -> str:
     return done.stdout
 
 
-def can(plane: ControlPlane, verb: str, resource: str, namespace: str, subresource: str = "") -> bool:
-    """Whether the operator may; `resource` is a type or type/name."""
+def can(
+    plane: ControlPlane, verb: str, resource: str, namespace: str, subresource: str = "", user: str = ACCOUNT
+) -> bool:
+    """Whether the operator, or another user, may; `resource` is a type or type/name."""
     done = plane.run(
-        *("kubectl", "auth", "can-i", verb, resource, "--as", ACCOUNT, "-n", namespace),
+        *("kubectl", "auth", "can-i", verb, resource, "--as", user, "-n", namespace),
         *(("--subresource", subresource) if subresource else ()),
     )
     assert done.stdout.strip() in ("yes", "no"), done.stderr
@@ -111,6 +115,45 @@ def test_the_operator_writes_one_lease_of_its_own_namespace(control_plane: Contr
     assert can(control_plane, "create", "leases.coordination.k8s.io", "ops")
     assert not can(control_plane, "update", "leases.coordination.k8s.io/other", "ops")
     assert not can(control_plane, "create", "leases.coordination.k8s.io", "default")
+
+
+@pytest.fixture(scope="module")
+def users(control_plane: ControlPlane, release: str) -> None:
+    """One user for each of Kubernetes' own roles, in one namespace, once these have what the chart adds."""
+    control_plane.kubectl("create", "namespace", "gym")
+    for role in ("view", "edit", "admin"):
+        control_plane.kubectl("create", "rolebinding", role, "-n", "gym", f"--clusterrole={role}", f"--user={role}er")
+    # The controller manager puts them together.
+    while not all(can(control_plane, "get", FINETUNEJOBS, "gym", user=f"{r}er") for r in ("view", "edit", "admin")):
+        time.sleep(0.2)
+    while not all(can(control_plane, "create", FINETUNEJOBS, "gym", user=f"{r}er") for r in ("edit", "admin")):
+        time.sleep(0.2)
+
+
+@pytest.mark.usefixtures("users")
+@pytest.mark.parametrize(
+    ("user", "may", "may_not"),
+    [
+        ("viewer", "get list watch", "create patch update delete deletecollection"),
+        ("editer", "get list watch create patch update delete deletecollection", ""),
+        ("adminer", "get list watch create patch update delete deletecollection", ""),
+    ],
+)
+def test_the_roles_of_a_namespace_reach_its_finetunejobs(
+    control_plane: ControlPlane, user: str, may: str, may_not: str
+) -> None:
+    for verb in may.split():
+        assert can(control_plane, verb, FINETUNEJOBS, "gym", user=user), verb
+        assert not can(control_plane, verb, FINETUNEJOBS, "default", user=user), verb
+    for verb in may_not.split():
+        assert not can(control_plane, verb, FINETUNEJOBS, "gym", user=user), verb
+
+
+@pytest.mark.usefixtures("users")
+def test_nobody_but_the_operator_writes_a_status(control_plane: ControlPlane) -> None:
+    for role in ("view", "edit", "admin"):
+        assert can(control_plane, "get", FINETUNEJOBS, "gym", "status", user=f"{role}er")
+        assert not can(control_plane, "patch", FINETUNEJOBS, "gym", "status", user=f"{role}er")
 
 
 def test_the_operator_pod_is_admitted_where_pod_security_is_restricted(

@@ -9,6 +9,7 @@ from finetune_api.compute import DEFAULT_REQUESTS, EXPORT_MEMORY_MIB, EXPORT_WEI
 
 ROOT = Path(__file__).resolve().parents[3]
 README = (ROOT / "README.md").read_text()
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
 def test_the_smallest_job_of_the_readme_is_the_one_in_examples() -> None:
@@ -27,9 +28,29 @@ def test_the_readme_has_what_the_pods_request_by_default() -> None:
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_readme_is_read_in_one_sitting() -> None:
+    assert len(README.splitlines()) <= 200
+
+
+def test_every_page_is_found_from_the_readme() -> None:
+    linked = set(re.findall(r"\]\(docs/([\w-]+\.md)", README))
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} == linked
+
+
+def test_every_link_to_a_heading_leads_to_one() -> None:
+    for page in PAGES:
+        for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+            text = (page.parent / target).read_text() if target else page.read_text()
+            headings = {
+                re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+                for heading in re.findall(r"(?m)^#+ (.*)$", text)
+            }
+            assert anchor in headings, f"{page.name}: {target}#{anchor}"
 
 
 # What a path in docs/architecture.md is relative to.

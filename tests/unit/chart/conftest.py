@@ -23,9 +23,9 @@ def run_helm(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def template(*arguments: str) -> subprocess.CompletedProcess[str]:
+def template(*arguments: str, chart: Path = CHART) -> subprocess.CompletedProcess[str]:
     return run_helm(
-        "template", "rel", str(CHART), "--namespace", "ops", "--kube-version", KUBERNETES_VERSION, *arguments
+        "template", "rel", str(chart), "--namespace", "ops", "--kube-version", KUBERNETES_VERSION, *arguments
     )
 
 

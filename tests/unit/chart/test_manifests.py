@@ -30,7 +30,16 @@ def operator_arguments(manifests: list[dict[str, Any]]) -> list[str]:
 
 
 def rules(manifests: list[dict[str, Any]], *kinds: str) -> list[dict[str, Any]]:
-    return [rule for kind in kinds for role in of_kind(manifests, kind) for rule in role["rules"]]
+    """Return what the operator itself may do: the rules of roles that users get are left out."""
+    roles = [role for kind in kinds for role in of_kind(manifests, kind) if not aggregated_to(role)]
+    return [rule for role in roles for rule in role["rules"]]
+
+
+def aggregated_to(role: dict[str, Any]) -> set[str]:
+    """Return the names of Kubernetes' own roles that this one becomes a part of."""
+    prefix = "rbac.authorization.k8s.io/aggregate-to-"
+    labels = role["metadata"]["labels"]
+    return {name.removeprefix(prefix) for name in labels if name.startswith(prefix) and labels[name] == "true"}
 
 
 def test_helm_lint_finds_nothing() -> None:
@@ -151,6 +160,39 @@ def test_watching_some_namespaces_needs_no_cluster_wide_right_but_token_reviews(
     assert [rule["resources"] for rule in rules(manifests, "ClusterRole")] == [["tokenreviews"]]
     namespaces = {role["metadata"]["namespace"] for role in of_kind(manifests, "Role")}
     assert namespaces == {"ops", "research", "coaches"}
+
+
+def rights_of_users(manifests: list[dict[str, Any]]) -> dict[str, set[tuple[str, str]]]:
+    """Return the (resource, verb) pairs that view, edit and admin gain."""
+    found: dict[str, set[tuple[str, str]]] = {}
+    for role in of_kind(manifests, "ClusterRole"):
+        for target in aggregated_to(role):
+            for rule in role["rules"]:
+                assert rule["apiGroups"] == ["finetune.dev"]
+                found.setdefault(target, set()).update((r, v) for r in rule["resources"] for v in rule["verbs"])
+    return found
+
+
+READ = {(resource, verb) for resource in ("finetunejobs", "finetunejobs/status") for verb in ("get", "list", "watch")}
+WRITE = {("finetunejobs", verb) for verb in ("create", "delete", "deletecollection", "patch", "update")}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_who_may_view_a_namespace_reads_its_jobs_and_who_may_edit_it_changes_them(render: Render, variant: str) -> None:
+    rights = rights_of_users(render(*VARIANTS[variant]))
+    assert rights == {"view": READ, "edit": READ | WRITE, "admin": READ | WRITE}
+
+
+def test_the_roles_of_users_can_be_left_out(render: Render) -> None:
+    assert rights_of_users(render("--set", "rbac.aggregateClusterRoles=false")) == {}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_nothing_binds_the_roles_of_users(render: Render, variant: str) -> None:
+    manifests = render(*VARIANTS[variant])
+    names = {role["metadata"]["name"] for role in of_kind(manifests, "ClusterRole") if aggregated_to(role)}
+    assert names
+    assert not names & {binding["roleRef"]["name"] for binding in of_kind(manifests, "ClusterRoleBinding")}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

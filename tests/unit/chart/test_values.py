@@ -31,6 +31,16 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
         ("--set", "policy.endpoints=minio.corp"),
         "at '/policy/endpoints': got string, want array",
     ),
+    "registry as URL": (
+        ("--set", "image.registry=https://registry.corp:5000"),
+        "image.registry is https://registry.corp:5000, a URL; write it as in an image's name, without the scheme: "
+        "registry.corp:5000",
+    ),
+    "registry of the trainer as URL": (
+        ("--set", "trainer.image.registry=oci://registry.corp/ai"),
+        "trainer.image.registry is oci://registry.corp/ai, a URL; write it as in an image's name, without the scheme: "
+        "registry.corp/ai",
+    ),
     "unknown log level": (
         ("--set", "logLevel=loud"),
         "at '/logLevel': value must be one of 'DEBUG', 'INFO', 'WARNING', 'ERROR'",

@@ -58,6 +58,7 @@ def job(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> TrainerJ
     made = trainer_job.make(tmp_path, tiny)
     monkeypatch.setenv("FINETUNE_TERMINATION_LOG", str(made.termination_log))
     monkeypatch.setenv("FINETUNE_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setenv("LLAMA_CPP_DIR", str(trainer_job.accepting_converter(tmp_path / "llama.cpp")))
     return made
 
 

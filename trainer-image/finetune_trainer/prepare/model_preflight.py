@@ -14,10 +14,10 @@ from finetune_trainer.errors import ModelError, SettingsError
 from finetune_trainer.model import merge_base, original_weights
 from finetune_trainer.model.checked import CheckedModel
 from finetune_trainer.model.safetensors_header import Tensor, parameter_count, read_tensors
+from finetune_trainer.runtime.llama_cpp_dir import CONVERTER, llama_cpp_dir
 from finetune_trainer.sources.model_files import INDEX, SINGLE, Listing, ModelFiles, is_weights
 from finetune_trainer.sources.resolved import ModelFile, ResolvedModel
 
-_CONVERTER = "convert_hf_to_gguf.py"
 _CONVERTER_SECONDS = 600
 
 
@@ -192,12 +192,10 @@ def _generation_eos(folder: Path, config: Mapping[str, Any]) -> list[int]:
 
 def _check_convertible(folder: Path, reference: str) -> None:
     """Let the converter read the vocabulary now: it knows tokenizers by name, and fails for an unknown one."""
-    root = os.environ.get("LLAMA_CPP_DIR")
-    if not root or not (Path(root) / _CONVERTER).is_file():
-        return
+    root = llama_cpp_dir()
     out = Path(os.environ["TMPDIR"]) / "vocabulary.gguf"
-    command = [sys.executable, str(Path(root) / _CONVERTER), str(folder), "--vocab-only", "--outfile", str(out)]
-    paths = [str(Path(root) / "gguf-py"), os.environ.get("PYTHONPATH", "")]
+    command = [sys.executable, str(root / CONVERTER), str(folder), "--vocab-only", "--outfile", str(out)]
+    paths = [str(root / "gguf-py"), os.environ.get("PYTHONPATH", "")]
     variables = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in paths if p)}
     try:
         done = subprocess.run(command, env=variables, timeout=_CONVERTER_SECONDS, check=False)

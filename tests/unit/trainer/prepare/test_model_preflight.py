@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from finetune_api.plan import Plan
-from finetune_trainer.errors import ModelError
+from finetune_trainer.errors import ModelError, SettingsError
 from finetune_trainer.model.checked import CheckedModel
 from finetune_trainer.prepare.model_preflight import check
 from finetune_trainer.sources.folder_model import FolderModel
@@ -70,7 +70,10 @@ def test_generation_config_adds_its_stops(
     assert _check(job, folder).generation_eos == expected
 
 
-@pytest.mark.parametrize("export", [{"gguf": ["F16"]}, {"gguf": [], "merged": True}, {"gguf": [], "loraGGUF": True}])
+CONVERTED = [{"gguf": ["F16"]}, {"gguf": [], "merged": True}, {"gguf": [], "loraGGUF": True}]
+
+
+@pytest.mark.parametrize("export", CONVERTED)
 def test_whatever_export_proves_as_a_gguf_must_be_convertible(
     job: TrainerJob, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export: dict[str, Any]
 ) -> None:
@@ -80,3 +83,30 @@ def test_whatever_export_proves_as_a_gguf_must_be_convertible(
     job.plan["export"] = export
     with pytest.raises(ModelError, match="cannot be converted to GGUF"):
         _check(job, tiny)
+
+
+@pytest.mark.parametrize("export", CONVERTED)
+def test_a_missing_converter_is_found_before_anything_is_trained(
+    job: TrainerJob, tiny: Path, monkeypatch: pytest.MonkeyPatch, export: dict[str, Any]
+) -> None:
+    monkeypatch.delenv("LLAMA_CPP_DIR", raising=False)
+    job.plan["export"] = export
+    with pytest.raises(SettingsError, match="LLAMA_CPP_DIR is not set; set it to what"):
+        _check(job, tiny)
+
+
+def test_a_folder_without_the_converter_is_named(
+    job: TrainerJob, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMA_CPP_DIR", str(tmp_path))
+    job.plan["export"] = {"gguf": ["F16"]}
+    with pytest.raises(SettingsError, match=f"LLAMA_CPP_DIR is {tmp_path}, which has no convert_hf_to_gguf.py;"):
+        _check(job, tiny)
+
+
+def test_a_job_that_converts_nothing_needs_no_converter(
+    job: TrainerJob, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LLAMA_CPP_DIR", raising=False)
+    job.plan["export"] = {"gguf": []}
+    assert _check(job, tiny).resolved.architecture

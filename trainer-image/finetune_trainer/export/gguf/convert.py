@@ -14,6 +14,7 @@ from finetune_trainer.errors import ModelError
 from finetune_trainer.export.gguf.imatrix import ImportanceMatrix
 from finetune_trainer.export.llama_cpp import api as llama_api
 from finetune_trainer.export.llama_cpp import scripts as llama_scripts
+from finetune_trainer.runtime.llama_cpp_dir import CONVERTER
 
 # The types that the converter writes itself; the others are quantized from its F16 file.
 _CONVERTED: dict[GGUFType, str] = {"F16": "f16", "BF16": "bf16"}
@@ -36,7 +37,7 @@ def convert(model: Path, target: Path, gguf_type: GGUFType, scratch: Path, advan
     """
     with written_whole(target) as partial:
         arguments = [str(model), "--outfile", str(partial), "--outtype", _CONVERTED[gguf_type]]
-        llama_scripts.run("convert_hf_to_gguf.py", arguments, scratch, advance)
+        llama_scripts.run(CONVERTER, arguments, scratch, advance)
 
 
 def quantize(

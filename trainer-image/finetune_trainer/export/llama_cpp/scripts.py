@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from finetune_trainer.errors import ModelError, SettingsError
+from finetune_trainer.errors import ModelError
 from finetune_trainer.runtime import environment
+from finetune_trainer.runtime.llama_cpp_dir import llama_cpp_dir
 
 _KEPT_CHARACTERS = 4000
 # The progress bar of tqdm while tensors are written, which is most of the work.
@@ -22,13 +23,11 @@ def run(script: str, arguments: Sequence[str], scratch: Path, advance: Callable[
         ModelError: the converter failed; the message has its last line.
         SettingsError: llama.cpp's scripts are not installed.
     """
-    folder = os.environ.get("LLAMA_CPP_DIR")
-    if not folder:
-        raise SettingsError("LLAMA_CPP_DIR is not set; set it to what `hack/llama-cpp source` prints")
+    folder = llama_cpp_dir()
     # The gguf package beside the script, not the installed one.
-    variables = os.environ | environment.variables(scratch) | {"PYTHONPATH": str(Path(folder) / "gguf-py")}
+    variables = os.environ | environment.variables(scratch) | {"PYTHONPATH": str(folder / "gguf-py")}
     process = subprocess.Popen(
-        [sys.executable, str(Path(folder) / script), *arguments],
+        [sys.executable, str(folder / script), *arguments],
         env=variables,
         cwd=scratch,
         stdout=subprocess.PIPE,

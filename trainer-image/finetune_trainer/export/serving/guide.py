@@ -30,9 +30,8 @@ def text(plan: Plan, prepared: Prepared, uri: str, files: Files) -> str:
         "",
         f"The files are in `{uri}`. Fetch the folder first:",
         "",
-        *_shell(
-            f"aws s3 cp --recursive {uri} {name}" if uri.startswith("s3://") else f"cp -r {uri} {name}", f"cd {name}"
-        ),
+        *_shell(_fetch(plan, uri), f"cd {name}"),
+        *_own_ca(plan),
         _template_note(prepared),
         "",
     ]
@@ -44,6 +43,22 @@ def text(plan: Plan, prepared: Prepared, uri: str, files: Files) -> str:
         parts += _merged(name, files.merged)
     parts += _adapter(plan, prepared)
     return "\n".join(parts)
+
+
+def _fetch(plan: Plan, uri: str) -> str:
+    name, target = plan.job.name, plan.output.s3
+    if target is None:
+        return f"cp -r {uri} {name}"
+    # Without an endpoint, aws asks Amazon's servers for a bucket that another server has.
+    options = {"endpoint-url": target.endpoint, "region": target.region, "ca-bundle": target.ca_file and "ca.crt"}
+    given = "".join(f" --{option} {value}" for option, value in options.items() if value)
+    return f"aws s3 cp --recursive{given} {uri} {name}"
+
+
+def _own_ca(plan: Plan) -> list[str]:
+    if plan.output.s3 is None or plan.output.s3.ca_file is None:
+        return []
+    return ["`ca.crt` is the certificate of your own CA, which the server's is signed by.", ""]
 
 
 def _gguf(plan: Plan, gguf_type: str, path: str, modelfile: str) -> list[str]:

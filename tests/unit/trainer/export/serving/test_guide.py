@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.plan import Plan
+from finetune_api.plan import Plan, S3Target
 from finetune_trainer.export.serving.guide import Files, text
 from finetune_trainer.run_folder.prepared import Prepared
 from tests.support import trainer_job
@@ -73,9 +73,26 @@ def test_vllm_gets_a_rank_that_it_accepts(plan: Plan, rank: int, accepted: int) 
     assert f"--max-lora-rank {accepted} " in guide(ranked)
 
 
-def test_a_bucket_is_fetched_and_a_folder_copied(plan: Plan) -> None:
-    assert "aws s3 cp --recursive s3://models/run coach" in guide(plan)
-    assert "cp -r /models/run coach" in guide(plan, uri="/models/run")
+FETCHED: list[tuple[dict[str, Any], str]] = [
+    ({}, ""),
+    ({"endpoint": "https://minio.corp:9000"}, " --endpoint-url https://minio.corp:9000"),
+    (
+        {"endpoint": "https://minio.corp:9000", "region": "seoul-1", "ca_file": "/etc/finetune/ca/ca.crt"},
+        " --endpoint-url https://minio.corp:9000 --region seoul-1 --ca-bundle ca.crt",
+    ),
+]
+
+
+@pytest.mark.parametrize(("members", "options"), FETCHED)
+def test_a_bucket_is_fetched_from_the_server_of_the_job(plan: Plan, members: dict[str, Any], options: str) -> None:
+    output = plan.output.model_copy(update={"path": None, "s3": S3Target(uri="s3://models/", **members)})
+    found = guide(plan.model_copy(update={"output": output}))
+    assert f"\naws s3 cp --recursive{options} s3://models/run coach\n" in found
+    assert ("`ca.crt` is the certificate" in found) is ("ca_file" in members)
+
+
+def test_a_folder_is_copied(plan: Plan) -> None:
+    assert "\ncp -r /models/run coach\n" in guide(plan, uri="/models/run")
 
 
 def test_a_base_in_4_bit_needs_bitsandbytes(plan: Plan) -> None:
