@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune_api.layout import MANIFEST, join_uri
-from finetune_api.report import ExportReport, Report
+from finetune_api.report import AnswerFlags, AnswerReport, ExportReport, Report
 from finetune_api.result import StageResult
 from finetune_api.spec import GGUFType
 from finetune_api.status import Artifact
 from finetune_trainer.errors import SettingsError
+from finetune_trainer.evaluation import answer_flags
 from finetune_trainer.evaluation.evaluation import ANSWERS
 from finetune_trainer.export.parity import limits_report, rejected
 from finetune_trainer.export.records import Record
@@ -79,6 +80,11 @@ def _artifact(name: str, kind: str, record: Record) -> Artifact:
     )
 
 
+def _flagged(answer: AnswerReport, texts: Mapping[str, str]) -> AnswerFlags:
+    found = {gguf_type: answer_flags.of_file(text, answer) for gguf_type, text in texts.items()}
+    return answer.flags.model_copy(update={"gguf": found})
+
+
 def adapter_sha256(trained: StageResult) -> str:
     """Return the checksum of the adapter's weights that train reported."""
     return next(artifact.sha256 for artifact in trained.artifacts if artifact.type == "LoRAAdapter")
@@ -119,6 +125,7 @@ class Publisher:
         self._add_answers(finished.answers)
         self._put(_HTML, report_html.render(self._add_to_report(finished, artifacts, timings)))
         self._put(_GUIDE, self._guide(finished))
+        files = manifest.list_files(self._store, self._run, known, self._context.scratch)
         found = Manifest(
             run_id=self._prepared.run_id,
             job=self._context.plan.job.to_json(),
@@ -132,7 +139,8 @@ class Publisher:
             effective=self._trained.effective,
             evaluation=self._trained.evaluation,
             artifacts=artifacts,
-            files=manifest.list_files(self._store, self._run, known, self._context.scratch),
+            files=[file for file in files if not manifest.is_log(file)],
+            logs=[file for file in files if manifest.is_log(file)],
         )
         self._store.put_bytes(f"{self._run}/{MANIFEST}", found.to_bytes())
         reuse.publish(self._context, self._run, found)
@@ -178,7 +186,7 @@ class Publisher:
         evaluation = report_json.read(self._store, self._run).evaluation
         if evaluation is not None:
             answered = [
-                answer.model_copy(update={"gguf": dict(texts)})
+                answer.model_copy(update={"gguf": dict(texts), "flags": _flagged(answer, texts)})
                 for answer, texts in zip(evaluation.answers, finished.answers, strict=False)
             ]
             evaluation = evaluation.model_copy(update={"answers": answered or evaluation.answers})

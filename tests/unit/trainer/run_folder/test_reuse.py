@@ -11,7 +11,7 @@ from finetune_api.plan import Plan
 from finetune_trainer.prepare import stage as prepare_stage
 from finetune_trainer.progress.reporter import ProgressReporter
 from finetune_trainer.run_folder import reuse
-from finetune_trainer.run_folder.manifest import Manifest, list_files
+from finetune_trainer.run_folder.manifest import Manifest, is_log, list_files
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.runtime.sigterm import StopFlag
 from finetune_trainer.storage.folder import FileStore
@@ -46,7 +46,7 @@ def _complete(context: Context, run_id: str = RUN_ID) -> Manifest:
             "effective": {"microBatchSize": 2},
             "memory": {"peakMiB": 5000},
             "artifacts": [ARTIFACT],
-            "files": [f.to_json() for f in list_files(context.store, folder, {}, context.scratch)],
+            "files": [f.to_json() for f in list_files(context.store, folder, {}, context.scratch) if not is_log(f)],
         }
     )
     context.store.put_bytes(f"{folder}/manifest.json", found.to_bytes())
