@@ -122,8 +122,8 @@ class ExportSpec(Model):
     )
     report_language: ReportLanguage = Field(
         "Auto",
-        description="The language of report.html. Auto: Korean if most letters of the dataset are Hangul, else English. "
-        "report.json is always in English.",
+        description="The language of report.html. Auto: Korean if most letters of the dataset are Hangul, else "
+        "English. report.json is always in English.",
     )
 
 

@@ -11,8 +11,8 @@ from finetune_api.dataset_spec import COLUMNS, HOLDOUT_PERCENT, DatasetChecks, D
 from finetune_api.exit_codes import ExitCode
 from finetune_api.model_spec import ModelSpec
 from finetune_api.plan import DatasetPlan, Defaults
-from finetune_api.report import CheckReport, DataReport, Report, Split
 from finetune_api.render import render
+from finetune_api.report import CheckReport, DataReport, Report, Split
 from finetune_api.training_spec import Method, TrainingSpec
 from finetune_trainer.commands import check_report
 from finetune_trainer.commands import job_file as job_files

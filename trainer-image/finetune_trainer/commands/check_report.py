@@ -13,7 +13,10 @@ _SEVERITIES = ("Fail", "Drop", "Warn")
 
 
 def text(data: DataReport, *, maximum: int, from_job: bool = False) -> str:
-    """Return the report, in lines of at most 100 columns. `maximum`: model.maxSequenceLength, the default or `from_job`."""
+    """Return the report, in lines of at most 100 columns.
+
+    `maximum`: model.maxSequenceLength, `from_job` or the default.
+    """
     return (
         "\n".join(
             [

@@ -29,7 +29,8 @@ def flags(
 ) -> list[AnswerFlag]:
     """Return the flags of `answer`, the worst first.
 
-    `stopped`: it ended with a stop token; None: not known. The expected language is that of the reference, or else of the question.
+    `stopped`: it ended with a stop token; None: not known. The expected language is that of the reference,
+    or else of the question.
     `training_answers` is read at most once.
     """
     text = _normal(answer)

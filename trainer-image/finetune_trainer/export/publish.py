@@ -24,6 +24,7 @@ from finetune_trainer.model import adapter
 from finetune_trainer.model.adapter import CHAT_TEMPLATE
 from finetune_trainer.report import description as run_description
 from finetune_trainer.report import html as report_html
+from finetune_trainer.report import texts
 from finetune_trainer.run_folder import manifest, report_json, reuse
 from finetune_trainer.run_folder.manifest import Manifest
 from finetune_trainer.run_folder.prepared import Prepared
@@ -80,8 +81,8 @@ def _artifact(name: str, kind: str, record: Record) -> Artifact:
     )
 
 
-def _flagged(answer: AnswerReport, texts: Mapping[str, str]) -> AnswerFlags:
-    found = {gguf_type: answer_flags.of_file(text, answer) for gguf_type, text in texts.items()}
+def _flagged(answer: AnswerReport, answers: Mapping[str, str]) -> AnswerFlags:
+    found = {gguf_type: answer_flags.of_file(text, answer) for gguf_type, text in answers.items()}
     return answer.flags.model_copy(update={"gguf": found})
 
 
@@ -123,7 +124,10 @@ class Publisher:
         if finished.ggufs or finished.lora:
             self._put(f"{GGUF_FOLDER}/{CHAT_TEMPLATE}", self._prepared.chat_template)
         self._add_answers(finished.answers)
-        self._put(_HTML, report_html.render(self._add_to_report(finished, artifacts, timings)))
+        report = self._add_to_report(finished, artifacts, timings)
+        letters = report.data.languages if report.data else None
+        language = texts.choose(self._context.plan.export.report_language, letters)
+        self._put(_HTML, report_html.render(report, language))
         self._put(_GUIDE, self._guide(finished))
         files = manifest.list_files(self._store, self._run, known, self._context.scratch)
         found = Manifest(
@@ -178,16 +182,16 @@ class Publisher:
                 "delete this FineTuneJob and create it again"
             )
         content = json.loads(data)
-        for question, texts in zip(content["questions"], answers, strict=False):
-            question["gguf"] = texts
+        for question, answer in zip(content["questions"], answers, strict=False):
+            question["gguf"] = answer
         self._put(ANSWERS, json.dumps(content, ensure_ascii=False, indent=2))
 
     def _add_to_report(self, finished: Finished, artifacts: list[Artifact], timings: Mapping[str, float]) -> Report:
         evaluation = report_json.read(self._store, self._run).evaluation
         if evaluation is not None:
             answered = [
-                answer.model_copy(update={"gguf": dict(texts), "flags": _flagged(answer, texts)})
-                for answer, texts in zip(evaluation.answers, finished.answers, strict=False)
+                answer.model_copy(update={"gguf": dict(given), "flags": _flagged(answer, given)})
+                for answer, given in zip(evaluation.answers, finished.answers, strict=False)
             ]
             evaluation = evaluation.model_copy(update={"answers": answered or evaluation.answers})
         return report_json.add(

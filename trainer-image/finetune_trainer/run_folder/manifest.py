@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from finetune_api.base import Model, Sha256
 from finetune_api.layout import MANIFEST
@@ -52,7 +52,7 @@ class Manifest(Model):
     files: list[ManifestFile]
     # As they were when the manifest was written. A run is complete without them: a later job with the same run may
     # write them again.
-    logs: list[ManifestFile] = []
+    logs: list[ManifestFile] = Field([])
     logs_note: str = _LOGS_NOTE
 
     def to_bytes(self) -> bytes:
