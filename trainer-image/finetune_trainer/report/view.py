@@ -115,9 +115,11 @@ def verdict(evaluation: EvaluationReport | None, t: Texts = ENGLISH) -> tuple[Ba
     """Return the verdict as a badge and in one sentence."""
     if evaluation is None:
         return Badge(t["verdict_none"], "plain"), t["not_judged"]
-    return Badge(t[f"verdict_{evaluation.verdict}"], _VERDICTS[evaluation.verdict]), evaluation.sentence.replace(
-        " +- ", " ± "
-    )
+    badge = Badge(t[f"verdict_{evaluation.verdict}"], _VERDICTS[evaluation.verdict])
+    base, tuned = evaluation.holdout_loss_base, evaluation.holdout_loss_tuned
+    if t["verdict_sentence"] and base is not None and tuned is not None:
+        return badge, t["verdict_sentence"].format(f"{base:.2f}", f"{tuned:.2f}")
+    return badge, evaluation.sentence.replace(" +- ", " ± ")
 
 
 def run_facts(run: RunReport, t: Texts = ENGLISH) -> list[Pair]:

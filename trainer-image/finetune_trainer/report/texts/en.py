@@ -1,4 +1,4 @@
-"""The texts of report.html in English. An empty finding: the finding's own sentence says it."""
+"""The texts of report.html in English. An empty one: the report's own sentence is shown."""
 
 # ruff: noqa: E501 - one text a line
 
@@ -173,6 +173,7 @@ TEXTS = {
     "time_caption": "Working time by part, without waiting for the cluster",
     "part": "Part",
     "footer": "Made from report.json in the same folder. It may show rows of your dataset: share it as you would share the data.",
+    "verdict_sentence": "",
     "finding_DatasetPartlySeen": "",
     "finding_ManyEpochs": "",
     "finding_WarmupTooLong": "",

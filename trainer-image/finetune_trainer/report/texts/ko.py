@@ -173,6 +173,7 @@ TEXTS = {
     "time_caption": "단계별 작업 시간(클러스터 대기 제외)",
     "part": "단계",
     "footer": "같은 폴더의 report.json으로 만들었습니다. 데이터셋의 내용이 보일 수 있으니 데이터와 똑같이 주의해서 공유하세요.",
+    "verdict_sentence": "검증 데이터 손실이 {}에서 {}(으)로 바뀌었습니다.",
     "finding_DatasetPartlySeen": "데이터 일부만 학습에 쓰였습니다. training.maxSteps를 늘리거나 training.epochs를 쓰세요.",
     "finding_ManyEpochs": "같은 데이터를 너무 여러 번 학습합니다. 스텝을 줄이거나 예시를 늘리세요.",
     "finding_WarmupTooLong": "워밍업이 학습 스텝에 비해 깁니다. 워밍업을 줄이거나 스텝을 늘리세요.",
