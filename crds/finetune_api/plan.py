@@ -10,7 +10,7 @@ from finetune_api.base import Model
 from finetune_api.dataset_spec import DatasetFormat, DatasetSource
 from finetune_api.policy import Policy
 from finetune_api.references import S3Connection
-from finetune_api.spec import GGUFType, MergeBase
+from finetune_api.spec import GGUFType, MergeBase, ReportLanguage
 from finetune_api.training_spec import Method
 
 # Raised when an older trainer would misread a new plan. Newer trainers read all earlier versions.
@@ -198,6 +198,7 @@ class ExportPlan(Model):
     # None: Original if the model or `original` has 16-bit weights, else Trained.
     merge_base: MergeBase | None = None
     original: WeightsPlan | None = None
+    report_language: ReportLanguage = "Auto"
 
     @property
     def merges(self) -> bool:

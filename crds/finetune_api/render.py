@@ -218,6 +218,7 @@ def _export(spec: ExportSpec, output: S3Connection, defaults: Defaults) -> Expor
         )
         if original
         else None,
+        report_language=spec.report_language,
     )
 
 

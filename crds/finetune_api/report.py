@@ -124,6 +124,8 @@ class DataReport(Model):
     lengths: Lengths | None = None
     languages: LanguageMix | None = None
     duplicates: Duplicates
+    # What the status warns of besides the checks, such as ManyEpochs, each with its reason.
+    warnings: list[str] = []
     split: Split | None = None
     sample: SampleRow | None = None
 
@@ -147,7 +149,7 @@ class TrainingReport(Model):
     memory: MemoryStatus | None = None
 
 
-AnswerFlag = Literal["Empty", "Loop", "WrongLanguage", "NoStop", "Copied"]
+AnswerFlag = Literal["Empty", "RepeatsQuestion", "Loop", "WrongLanguage", "NoStop", "Copied"]
 
 
 class AnswerFlags(Model):
@@ -156,6 +158,8 @@ class AnswerFlags(Model):
     base: list[AnswerFlag]
     base_with_system_prompt: list[AnswerFlag] | None = None
     tuned: list[AnswerFlag]
+    # By GGUF type. Whether such an answer was cut or copied is known where it equals the model's.
+    gguf: dict[str, list[AnswerFlag]] = {}
 
 
 class AnswerReport(Model):
@@ -191,6 +195,8 @@ class EvaluationReport(Model):
     reward_margin: float | None = None
     forgetting: float | None = Field(None, description="Mean KL divergence from the base, in nats per token.")
     warnings: list[str] = []
+    # Where answers were cut: evaluation.maxNewTokens.
+    max_new_tokens: int | None = None
     answers: list[AnswerReport] = []
 
 

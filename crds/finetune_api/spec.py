@@ -46,6 +46,7 @@ GGUFType = Literal[
 TTLTarget = Literal["Children", "FineTuneJob"]
 # The weights that the adapter is merged into: as published, or as training saw them after rounding to 4 bit.
 MergeBase = Literal["Original", "Trained"]
+ReportLanguage = Literal["Auto", "en", "ko"]
 
 
 class Gate(Model):
@@ -118,6 +119,11 @@ class ExportSpec(Model):
     original_model: OriginalModel | None = Field(
         None,
         description="The 16-bit weights of the same model, if spec.model is a repository stored in 4 bit.",
+    )
+    report_language: ReportLanguage = Field(
+        "Auto",
+        description="The language of report.html. Auto: Korean if most letters of the dataset are Hangul, else "
+        "English. report.json is always in English.",
     )
 
 

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from finetune_api.report import Report
 from finetune_trainer.report.html import render
+from finetune_trainer.report.texts import Language
 from tests.support.sample_report import sample_report
 
 _BROWSERS = ("chromium", "google-chrome")
@@ -75,9 +76,11 @@ def open_report(windows: Windows, tmp_path: Path) -> Iterator[Open]:
     """Return a function that renders a report, the sample one by default, and opens it from a file."""
     pages = []
 
-    def opened(report: Report | None = None, *, width: int = 1280, scheme: str = "light") -> Opened:
+    def opened(
+        report: Report | None = None, *, width: int = 1280, scheme: str = "light", language: Language = "en"
+    ) -> Opened:
         path = tmp_path / "report.html"
-        path.write_text(render(report or sample_report()), encoding="utf-8")
+        path.write_text(render(report or sample_report(), language), encoding="utf-8")
         found = Opened(windows[width, scheme].new_page())
         pages.append(found.page)
         found.page.on("request", lambda request: found.requests.append(request.url))

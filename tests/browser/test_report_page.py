@@ -176,3 +176,19 @@ def test_answers_in_korean_are_marked_as_korean(sample: Page) -> None:
     korean = sample.locator("p.text[lang=ko]")
     assert korean.count() >= 5
     assert all(max(text) >= "가" for text in korean.all_inner_texts())
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_korean_page_is_accessible_and_does_not_scroll_sideways(open_report: Open, width: int) -> None:
+    page = open_report(width=width, language="ko").page
+    found = Axe().run(page)
+    assert found.response["violations"] == [], found.generate_report()
+    assert _overflow(page) == 0
+
+
+def test_checksums_are_folded_until_asked_for(open_report: Open) -> None:
+    page = open_report(width=WIDTHS[0]).page
+    checksum = page.locator(".sum code").first
+    assert not checksum.is_visible()
+    page.locator(".sum summary").first.click()
+    assert checksum.is_visible()

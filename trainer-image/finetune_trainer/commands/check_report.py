@@ -12,9 +12,23 @@ _NAME = 32
 _SEVERITIES = ("Fail", "Drop", "Warn")
 
 
-def text(data: DataReport, *, maximum: int) -> str:
-    """Return the report, in lines of at most 100 columns. `maximum`: model.maxSequenceLength."""
-    return "\n".join([*_sources(data), "", *_figures(data), "", *_checks(data, maximum)]) + "\n"
+def text(data: DataReport, *, maximum: int, from_job: bool = False) -> str:
+    """Return the report, in lines of at most 100 columns.
+
+    `maximum`: model.maxSequenceLength, `from_job` or the default.
+    """
+    return (
+        "\n".join(
+            [
+                *_sources(data),
+                "",
+                *_figures(data),
+                "",
+                *_checks(data, maximum, "the job's" if from_job else "the default"),
+            ]
+        )
+        + "\n"
+    )
 
 
 def _sources(data: DataReport) -> Iterator[str]:
@@ -47,13 +61,13 @@ def _histogram(lengths: Lengths) -> Iterator[str]:
         yield f"  to {found.up_to:>9,}  {bar:<{_BAR}}  {found.count:,}"
 
 
-def _checks(data: DataReport, maximum: int) -> Iterator[str]:
+def _checks(data: DataReport, maximum: int, whose: str) -> Iterator[str]:
     for check in sorted(data.checks, key=lambda c: _SEVERITIES.index(c.severity)):
         yield from _check(check)
     if data.not_checked:
         yield f"not checked: give --tokenizer ({', '.join(data.not_checked)})"
     else:
-        yield f"tokens counted against model.maxSequenceLength {maximum:,}, the default"
+        yield f"tokens counted against model.maxSequenceLength {maximum:,}, {whose}"
     failed = any(c.severity == "Fail" for c in data.checks)
     yield "prepare would reject this dataset" if failed else "prepare would accept this dataset"
 

@@ -2,18 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-
-from finetune_api.job import FineTuneJob
 from finetune_api.plan import AdapterPlan, DatasetPlan, Defaults, ModelPlan, OutputPlan, Plan, S3Target, SourcePlan
 from finetune_api.render import render
+from finetune_trainer.commands import job_file as job_files
 from finetune_trainer.errors import SettingsError
-from finetune_trainer.runtime.plan_file import first_fault
-
-_NAMESPACE = "default"
-_UID = "local"
 
 
 def local_plan(
@@ -30,7 +23,7 @@ def local_plan(
     Raises:
         SettingsError: the file is not a FineTuneJob, a path does not exist, or a reference needs a cluster.
     """
-    job = _read_job(job_file)
+    job = job_files.read(job_file)
     plan = render(job, Defaults(allow_cpu=allow_cpu))
     return plan.model_copy(
         update={
@@ -46,34 +39,17 @@ def local_plan(
     )
 
 
-def _read_job(path: Path) -> FineTuneJob:
-    import yaml
-
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict) or content.get("kind") != "FineTuneJob":
-        raise SettingsError(f"{path} is not a FineTuneJob; its kind must be FineTuneJob")
-    # The API server would fill these in.
-    metadata = {"namespace": _NAMESPACE, "uid": _UID} | (content.get("metadata") or {})
-    try:
-        return FineTuneJob.model_validate(content | {"metadata": metadata})
-    except ValidationError as error:
-        raise SettingsError(f"{path} is not valid: {first_fault(error)}") from error
-
-
 def _model(plan: ModelPlan, folder: Path | None, adapter: Path | None) -> ModelPlan:
     if adapter is not None:
-        plan = plan.model_copy(update={"adapter": AdapterPlan(path=str(_existing(adapter)))})
+        plan = plan.model_copy(update={"adapter": AdapterPlan(path=str(_existing(adapter, "--adapter")))})
     elif plan.adapter is not None:
         plan = plan.model_copy(update={"adapter": plan.adapter.model_copy(update={"s3": _ambient(plan.adapter.s3)})})
     if folder is not None:
-        return plan.model_copy(update={"hub": None, "s3": None, "path": str(_existing(folder))})
+        return plan.model_copy(update={"hub": None, "s3": None, "path": str(_existing(folder, "--model"))})
     if plan.path is not None:
-        raise SettingsError("spec.model is a volume, which only a cluster has; pass the folder as --model")
+        raise SettingsError(
+            "--model is missing: spec.model is a volume, which only a cluster has; pass the folder as --model"
+        )
     hub = plan.hub.model_copy(update={"token_file": None}) if plan.hub else None
     return plan.model_copy(update={"hub": hub, "s3": _ambient(plan.s3)})
 
@@ -104,7 +80,7 @@ def _sources(plans: Sequence[SourcePlan], files: Sequence[Path]) -> list[SourceP
                 "pass --dataset once per source, in their order"
             )
         return [
-            source.model_copy(update={"s3": None, "hub": None, "url": None, "path": str(_existing(file))})
+            source.model_copy(update={"s3": None, "hub": None, "url": None, "path": str(_existing(file, "--dataset"))})
             for source, file in zip(plans, files, strict=True)
         ]
     if any(source.path is not None for source in plans):
@@ -124,7 +100,7 @@ def _ambient(target: S3Target | None) -> S3Target | None:
     return target.model_copy(update={"credentials_dir": None, "ca_file": None}) if target else None
 
 
-def _existing(path: Path) -> Path:
+def _existing(path: Path, option: str) -> Path:
     if not path.exists():
-        raise SettingsError(f"{path} does not exist")
+        raise SettingsError(f"{option} {path} does not exist")
     return path.resolve()

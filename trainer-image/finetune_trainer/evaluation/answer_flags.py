@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from finetune_api.report import AnswerFlag
+from finetune_api.report import AnswerFlag, AnswerReport
 from finetune_trainer.data.checks import languages
 
 # Share of repeated n-grams, as seq-rep-n of Welleck et al., "Neural Text Generation with Unlikelihood Training" (2020),
@@ -12,6 +12,8 @@ _NGRAM = 12
 _REPEATED = 0.5
 _LOOP_WINDOW = 240
 _SHORTEST_LOOP = 40
+# The question, as a share of the letters and digits of an answer that adds nothing to it.
+_ECHOED_SHARE = 0.8
 # The verbatim part of a training answer, as a share of the answer. Shorter parts are common phrases.
 _COPIED_SHARE = 0.6
 _SHORTEST_COPY = 40
@@ -23,26 +25,49 @@ _ENOUGH_LETTERS = 12
 
 
 def flags(
-    answer: str, *, stopped: bool, question: str, reference: str | None, training_answers: Iterable[str]
+    answer: str, *, stopped: bool | None, question: str, reference: str | None, training_answers: Iterable[str]
 ) -> list[AnswerFlag]:
     """Return the flags of `answer`, the worst first.
 
-    `stopped`: it ended with a stop token. The expected language is that of the reference, or else of the question.
+    `stopped`: it ended with a stop token; None: not known. The expected language is that of the reference,
+    or else of the question.
     `training_answers` is read at most once.
     """
     text = _normal(answer)
     if not text:
         return ["Empty"]
     found: list[AnswerFlag] = []
+    if repeats_question(text, question) and not repeats_question(reference or "", question):
+        found.append("RepeatsQuestion")
     if loops(text):
         found.append("Loop")
     if wrong_language(text, reference or question):
         found.append("WrongLanguage")
-    if not stopped:
+    if stopped is False:
         found.append("NoStop")
     if copied(text, training_answers):
         found.append("Copied")
     return found
+
+
+def of_file(answer: str, report: AnswerReport) -> list[AnswerFlag]:
+    """Return the flags of a GGUF file's answer to the question of `report`.
+
+    The same text as the trained model's has the same flags: those that the text alone does not show as well.
+    """
+    if _normal(answer) == _normal(report.tuned):
+        return list(report.flags.tuned)
+    return flags(answer, stopped=None, question=report.prompt, reference=report.reference, training_answers=())
+
+
+def repeats_question(answer: str, question: str) -> bool:
+    """Return whether the answer is hardly more than the question, however it is spelt."""
+    given, asked = _letters(answer), _letters(question)
+    return bool(asked) and asked in given and len(asked) >= _ECHOED_SHARE * len(given)
+
+
+def _letters(text: str) -> str:
+    return "".join(c for c in text.casefold() if c.isalnum())
 
 
 def loops(text: str) -> bool:

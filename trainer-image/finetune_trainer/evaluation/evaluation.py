@@ -193,6 +193,7 @@ class Evaluation:
                 answer_flags=[answer.flags.tuned for answer in answers],
                 longer_outputs=longer_outputs(self._trained, self._context.plan.evaluation.max_new_tokens),
             ),
+            max_new_tokens=self._context.plan.evaluation.max_new_tokens,
             answers=answers,
         )
         self._report = found

@@ -17,6 +17,11 @@ _ANSWERS: dict[AnswerFlag, tuple[str, str, str]] = {
         "{} empty",
         "look for empty or very short outputs in the dataset, or lower training.learningRate",
     ),
+    "RepeatsQuestion": (
+        "AnswersRepeatQuestion",
+        "{} repeating the question",
+        "look for outputs in the dataset that repeat their question, or train more steps",
+    ),
     "Loop": (
         "AnswersLoop",
         "{} repeating itself",

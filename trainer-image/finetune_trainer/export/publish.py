@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finetune_api.layout import MANIFEST, join_uri
-from finetune_api.report import ExportReport, Report
+from finetune_api.report import AnswerFlags, AnswerReport, ExportReport, Report
 from finetune_api.result import StageResult
 from finetune_api.spec import GGUFType
 from finetune_api.status import Artifact
 from finetune_trainer.errors import SettingsError
+from finetune_trainer.evaluation import answer_flags
 from finetune_trainer.evaluation.evaluation import ANSWERS
 from finetune_trainer.export.parity import limits_report, rejected
 from finetune_trainer.export.records import Record
@@ -23,6 +24,7 @@ from finetune_trainer.model import adapter
 from finetune_trainer.model.adapter import CHAT_TEMPLATE
 from finetune_trainer.report import description as run_description
 from finetune_trainer.report import html as report_html
+from finetune_trainer.report import texts
 from finetune_trainer.run_folder import manifest, report_json, reuse
 from finetune_trainer.run_folder.manifest import Manifest
 from finetune_trainer.run_folder.prepared import Prepared
@@ -81,6 +83,11 @@ def _artifact(name: str, kind: str, record: Record) -> Artifact:
     )
 
 
+def _flagged(answer: AnswerReport, answers: Mapping[str, str]) -> AnswerFlags:
+    found = {gguf_type: answer_flags.of_file(text, answer) for gguf_type, text in answers.items()}
+    return answer.flags.model_copy(update={"gguf": found})
+
+
 def adapter_sha256(trained: StageResult) -> str:
     """Return the checksum of the adapter's weights that train reported."""
     return next(artifact.sha256 for artifact in trained.artifacts if artifact.type == "LoRAAdapter")
@@ -122,8 +129,12 @@ class Publisher:
         if any(record.rejected is None for record in (*finished.ggufs.values(), finished.lora) if record):
             self._put(f"{GGUF_FOLDER}/{CHAT_TEMPLATE}", self._prepared.chat_template)
         self._add_answers(finished.answers)
-        self._put(_HTML, report_html.render(self._add_to_report(finished, artifacts, timings)))
+        report = self._add_to_report(finished, artifacts, timings)
+        letters = report.data.languages if report.data else None
+        language = texts.choose(self._context.plan.export.report_language, letters)
+        self._put(_HTML, report_html.render(report, language))
         self._put(_GUIDE, self._guide(finished))
+        files = manifest.list_files(self._store, self._run, known, self._context.scratch)
         found = Manifest(
             run_id=self._prepared.run_id,
             job=self._context.plan.job.to_json(),
@@ -137,7 +148,8 @@ class Publisher:
             effective=self._trained.effective,
             evaluation=self._trained.evaluation,
             artifacts=artifacts,
-            files=manifest.list_files(self._store, self._run, known, self._context.scratch),
+            files=[file for file in files if not manifest.is_log(file)],
+            logs=[file for file in files if manifest.is_log(file)],
         )
         self._store.put_bytes(f"{self._run}/{MANIFEST}", found.to_bytes())
         reuse.publish(self._context, self._run, found)
@@ -176,16 +188,16 @@ class Publisher:
                 "delete this FineTuneJob and create it again"
             )
         content = json.loads(data)
-        for question, texts in zip(content["questions"], answers, strict=False):
-            question["gguf"] = texts
+        for question, answer in zip(content["questions"], answers, strict=False):
+            question["gguf"] = answer
         self._put(ANSWERS, json.dumps(content, ensure_ascii=False, indent=2))
 
     def _add_to_report(self, finished: Finished, artifacts: list[Artifact], timings: Mapping[str, float]) -> Report:
         evaluation = report_json.read(self._store, self._run).evaluation
         if evaluation is not None:
             answered = [
-                answer.model_copy(update={"gguf": dict(texts)})
-                for answer, texts in zip(evaluation.answers, finished.answers, strict=False)
+                answer.model_copy(update={"gguf": dict(given), "flags": _flagged(answer, given)})
+                for answer, given in zip(evaluation.answers, finished.answers, strict=False)
             ]
             evaluation = evaluation.model_copy(update={"answers": answered or evaluation.answers})
         return report_json.add(

@@ -60,8 +60,12 @@ def build(
     Raises:
         GuardError: it does not have every row of every step.
     """
+    from transformers import PrinterCallback
+
     method = of(plan.training.method)
     trainer = method.build(plan, loaded, rows, steps, progress, folder, memory_settings, processes)
+    # It prints each log as a Python dict; the progress line has the same figures.
+    trainer.remove_callback(PrinterCallback)
     if len(trainer.train_dataset) != sum(map(len, steps)):
         raise GuardError("the trainer dropped rows")
     return trainer

@@ -18,6 +18,8 @@ _WITHOUT_EFFECT = {
     "checkpointSteps",
     "hangTimeoutSeconds",
 }
+# Resolved below, or about the report alone.
+_NOT_THE_FILES = {"mergeBase", "original", "reportLanguage"}
 # Where things come from. The checksums of the content count instead.
 _PLACES = {"sources", "holdoutSources", "templateFile"}
 
@@ -53,7 +55,7 @@ def compute(
         "dataset": {k: v for k, v in settings["dataset"].items() if k not in _PLACES},
         "training": {k: v for k, v in settings["training"].items() if k not in _WITHOUT_EFFECT},
         "evaluation": {k: v for k, v in settings["evaluation"].items() if k != "gate"},
-        "export": {k: v for k, v in settings["export"].items() if k not in ("mergeBase", "original")},
+        "export": {k: v for k, v in settings["export"].items() if k not in _NOT_THE_FILES},
         "mergeBase": merge_base,
         "original": original.revision if original else None,
         "job": plan.job.uid if plan.output.reuse == "Never" else None,

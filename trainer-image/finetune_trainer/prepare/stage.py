@@ -269,11 +269,7 @@ def _describe(
         epochs_planned=f"{epochs:.2f}",
         warnings=status_warnings.chosen(
             [*rows.requirements(tokens), *findings.checks],
-            [
-                *epoch_warnings.warnings(trained, steps, plan.training),
-                *answers_warning(tokens.answers_left_out),
-                *notes(findings.collected),
-            ],
+            [*_sentences(context, rows), *notes(findings.collected)],
         ),
     )
     longest = int(tokens.length[train].max())
@@ -294,6 +290,16 @@ def _describe(
         questions=[Question(prompt=p) for p in plan.evaluation.prompts]
         or held_questions(rows.spool, rows.held, template.kind),
     )
+
+
+def _sentences(context: Context, rows: _Rows) -> list[str]:
+    """Return the warnings that are no check's; the notes on the sources stand in the report beside each source."""
+    training, trained = context.plan.training, int(rows.train.sum())
+    steps = step_order.total_steps(trained, training.batch_size, max_steps=training.max_steps, epochs=training.epochs)
+    return [
+        *epoch_warnings.warnings(trained, steps, training),
+        *answers_warning(rows.tokens.answers_left_out),
+    ]
 
 
 def _scratch(context: Context, model: CheckedModel, original: ResolvedModel | None, rows: _Rows) -> ScratchStatus:
@@ -319,6 +325,7 @@ def _upload(context: Context, description: Prepared, rows: _Rows, seconds: float
         context.store.put_file(f"{folder}/{key}", path)
     sides = Split(train=int(rows.train.sum()), holdout=int(rows.held.sum()))
     report = data_report(rows.findings, rows.requirements(rows.tokens), rows.tokens, sides)
+    report = report.model_copy(update={"warnings": _sentences(context, rows)})
     report_json.add(context.store, folder, data=report, timings={"prepare": seconds})
     # Last, when everything that it describes is there.
     data = description.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()

@@ -8,6 +8,7 @@ from finetune_api.report import Report
 from finetune_trainer.report import chart as report_chart
 from finetune_trainer.report import numbers as report_numbers
 from finetune_trainer.report import view as report_view
+from finetune_trainer.report.texts import LANGUAGES, Language
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -20,8 +21,8 @@ _NARROW = (340, 240)
 _MOST_ROWS = 40
 
 
-def render(report: Report) -> str:
-    """Return the page. Sections whose part of the report is missing are left out.
+def render(report: Report, language: Language = "en") -> str:
+    """Return the page in that language. Sections whose part of the report is missing are left out.
 
     The report's content is escaped, and the page's content security policy allows only its own style.
     """
@@ -33,7 +34,9 @@ def render(report: Report) -> str:
             if chart is not None:
                 charts.append((name, chart))
     rows = report_chart.table(training.loss, training.holdout_loss, _MOST_ROWS) if training else []
-    return _template().render(report=report, view=report_view, charts=charts, curve_rows=rows)
+    return _template().render(
+        report=report, view=report_view, charts=charts, curve_rows=rows, language=language, t=LANGUAGES[language]
+    )
 
 
 @cache

@@ -21,49 +21,17 @@ from finetune_api.report import (
 )
 from finetune_api.status import Artifact, Effective, MemoryStatus
 from finetune_trainer.report.numbers import duration, figure, memory, share, words
+from finetune_trainer.report.texts import ENGLISH, Texts
 
-_VERDICTS = {
-    "Better": ("Better", "good"),
-    "Worse": ("Worse", "bad"),
-    "NotEnoughEvidence": ("Not enough evidence", "unsure"),
-}
-_NOT_JUDGED = "This run was not evaluated: there is no verdict."
-_SEVERITIES = {"Fail": ("Refused", "bad"), "Drop": ("Left out", "unsure"), "Warn": ("Warning", "unsure")}
-_FLAGS: dict[AnswerFlag, str] = {
-    "Empty": "empty",
-    "Loop": "repeats itself",
-    "WrongLanguage": "in another language than the question",
-    "NoStop": "does not end",
-    "Copied": "copied from the training data",
-}
-_KINDS = {
-    "LoRAAdapter": "LoRA adapter",
-    "GGUF": "GGUF model",
-    "LoRAGGUF": "LoRA adapter for llama.cpp",
-    "MergedModel": "Merged model",
-    "Modelfile": "Ollama Modelfile",
-}
-_MERGE_BASES = {
-    "Original": "The adapter was merged into the original 16-bit weights.",
-    "Trained": "The adapter was merged into the weights as training saw them.",
-}
-_PARTS = {
-    "prepare": "Prepare the data",
-    "check": "Check the GPU and the rows",
-    "fetch": "Fetch the model",
-    "load": "Load the model",
-    "evaluateBase": "Evaluate before training",
-    "train": "Train",
-    "evaluateTuned": "Evaluate after training",
-    "upload": "Upload",
-    "merge": "Merge",
-    "convert": "Convert to GGUF",
-    "importance": "Measure the importance matrix",
-    "quantize": "Quantize",
-    "prove": "Verify the files",
-    "answer": "Answer the questions with the files",
-    "export": "Rest of the export",
-}
+_VERDICTS = {"Better": "good", "Worse": "bad", "NotEnoughEvidence": "unsure"}
+_SEVERITIES = {"Fail": "bad", "Drop": "unsure", "Warn": "unsure"}
+# In the order in which they run.
+_PARTS = (
+    "prepare", "check", "fetch", "load", "evaluateBase", "train", "evaluateTuned", "upload", "merge", "convert",
+    "importance", "quantize", "prove", "answer", "export",
+)  # fmt: skip
+# Above this, in nats per token, a model has usually lost general abilities; evaluation warns from there on.
+_MUCH_FORGETTING = 0.5
 
 
 @dataclass(frozen=True)
@@ -122,6 +90,8 @@ class Check:
     badge: Badge
     message: str
     places: list[str]
+    # In the report's language, where it is not English.
+    summary: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,96 +111,126 @@ class ParityRow:
     proofs: list[Proof]
 
 
-def verdict(evaluation: EvaluationReport | None) -> tuple[Badge, str]:
+def verdict(evaluation: EvaluationReport | None, t: Texts = ENGLISH) -> tuple[Badge, str]:
     """Return the verdict as a badge and in one sentence."""
     if evaluation is None:
-        return Badge("No verdict", "plain"), _NOT_JUDGED
-    text, tone = _VERDICTS[evaluation.verdict]
-    return Badge(text, tone), evaluation.sentence.replace(" +- ", " ± ")
+        return Badge(t["verdict_none"], "plain"), t["not_judged"]
+    badge = Badge(t[f"verdict_{evaluation.verdict}"], _VERDICTS[evaluation.verdict])
+    base, tuned = evaluation.holdout_loss_base, evaluation.holdout_loss_tuned
+    if t["verdict_sentence"] and base is not None and tuned is not None:
+        return badge, t["verdict_sentence"].format(f"{base:.2f}", f"{tuned:.2f}")
+    return badge, evaluation.sentence.replace(" +- ", " ± ")
 
 
-def run_facts(run: RunReport) -> list[Pair]:
+def run_facts(run: RunReport, t: Texts = ENGLISH) -> list[Pair]:
     """Return what identifies the run."""
     model = f"{run.model} ({run.revision[:12]})" if run.model and run.revision else run.model
-    pairs = [("Base model", model), ("Method", run.method), ("Namespace", run.namespace)]
-    pairs += [("Results", run.output_uri), ("Run", run.run_id)]
-    return [Pair(term, text) for term, text in pairs if text]
+    pairs = [("fact_model", model), ("fact_method", run.method), ("fact_namespace", run.namespace)]
+    pairs += [("fact_results", run.output_uri), ("fact_run", run.run_id)]
+    return [Pair(t[key], text) for key, text in pairs if text]
 
 
-def key_figures(report: Report) -> list[Pair]:
+def key_figures(report: Report, t: Texts = ENGLISH) -> list[Pair]:
     """Return the key figures."""
     found = []
     evaluation, training = report.evaluation, report.training
     if evaluation is not None:
         base, tuned = evaluation.holdout_loss_base, evaluation.holdout_loss_tuned
         if base is not None and tuned is not None:
-            rows = "1 row" if evaluation.holdout_rows == 1 else f"{evaluation.holdout_rows:,} rows"
-            found.append(Pair("Loss on hold-out rows", f"{base:.2f} → {tuned:.2f}", f"{rows}; lower is better"))
+            count = evaluation.holdout_rows
+            rows = t["one_row"] if count == 1 else t["many_rows"].format(f"{count:,}")
+            found.append(Pair(t["figure_loss"], f"{base:.2f} → {tuned:.2f}", t["loss_means"].format(rows)))
         if evaluation.reward_accuracy is not None:
             margin = evaluation.reward_margin
-            note = "" if margin is None else f"reward margin {figure(margin)}"
-            found.append(Pair("Good answers preferred", share(evaluation.reward_accuracy), note))
+            more = "" if margin is None else " " + t["preferred_margin"].format(figure(margin))
+            found.append(Pair(t["figure_preferred"], share(evaluation.reward_accuracy), t["preferred_means"] + more))
         if evaluation.forgetting is not None:
-            found.append(Pair("Forgetting", figure(evaluation.forgetting), "nats per token; lower is better"))
+            found.append(
+                Pair(
+                    t["figure_forgetting"],
+                    figure(evaluation.forgetting),
+                    t["forgetting_means"].format(_MUCH_FORGETTING),
+                )
+            )
     if report.data is not None:
-        found.append(Pair("Examples used", f"{report.data.examples:,}", f"of {report.data.rows:,} rows"))
+        found.append(
+            Pair(t["figure_examples"], f"{report.data.examples:,}", t["of_rows"].format(f"{report.data.rows:,}"))
+        )
     if training is not None:
         kept = (
-            "the last one is kept" if training.kept_step == training.steps else f"step {training.kept_step:,} is kept"
+            t["kept_last"] if training.kept_step == training.steps else t["kept_step"].format(f"{training.kept_step:,}")
         )
-        found.append(Pair("Training steps", f"{training.steps:,}", kept))
+        found.append(Pair(t["figure_steps"], f"{training.steps:,}", kept))
         if training.memory is not None and training.memory.peak_mib is not None:
-            found.append(Pair("GPU memory", memory(training.memory.peak_mib), "at most"))
+            found.append(Pair(t["figure_memory"], memory(training.memory.peak_mib), t["at_most"]))
     if report.timings:
-        found.append(Pair("Time", duration(sum(report.timings.values())), "without waiting"))
+        found.append(Pair(t["figure_time"], duration(sum(report.timings.values())), t["without_waiting"]))
     return found
 
 
-def curve_summary(training: TrainingReport) -> str:
+def curve_summary(training: TrainingReport, t: Texts = ENGLISH) -> str:
     """Return a description of the loss curve in words."""
     sentences = []
     if training.loss:
-        sentences.append(f"Training loss {_from_to(training.loss)}.")
+        sentences.append(t["curve_loss"].format(_from_to(training.loss, t)))
     if training.holdout_loss:
         best = min(training.holdout_loss, key=lambda p: p.value)
-        lowest = f", lowest {_at(best)}" if len(training.holdout_loss) > 1 else ""
-        sentences.append(f"Loss on hold-out rows {_from_to(training.holdout_loss)}{lowest}.")
-    sentences.append(f"The model of step {training.kept_step:,} is kept.")
+        lowest = t["curve_lowest"].format(_at(best, t)) if len(training.holdout_loss) > 1 else ""
+        sentences.append(t["curve_holdout"].format(_from_to(training.holdout_loss, t), lowest))
+    sentences.append(t["curve_kept"].format(f"{training.kept_step:,}"))
     return " ".join(sentences)
 
 
-def _from_to(points: Sequence[StepValue]) -> str:
-    return _at(points[0]) if len(points) == 1 else f"from {_at(points[0])} to {_at(points[-1])}"
+def _from_to(points: Sequence[StepValue], t: Texts) -> str:
+    if len(points) == 1:
+        return _at(points[0], t)
+    return t["curve_from_to"].format(_at(points[0], t), _at(points[-1], t))
 
 
-def _at(point: StepValue) -> str:
-    return f"{figure(point.value)} at step {point.step:,}"
+def _at(point: StepValue, t: Texts) -> str:
+    return t["curve_at"].format(figure(point.value), f"{point.step:,}")
 
 
-def questions(answers: Sequence[AnswerReport]) -> list[Question]:
+def warnings(report: Report, t: Texts = ENGLISH) -> list[Pair]:
+    """Return what to know before the result is used: what the status warns of, the result's warnings first."""
+    found = [*(report.evaluation.warnings if report.evaluation else []), *(report.data.warnings if report.data else [])]
+    return [Pair(_finding(text.partition(":")[0], t), text) for text in found]
+
+
+def _finding(name: str, t: Texts) -> str:
+    """Return the sentence of a finding in the report's language; empty: its own sentence says it."""
+    return t.get(f"finding_{name}", "")
+
+
+def questions(evaluation: EvaluationReport, t: Texts = ENGLISH) -> list[Question]:
     """Return the answers side by side: before, with the system prompt alone, after, and from the GGUF files."""
-    return [_question(answer) for answer in answers]
+    return [_question(answer, evaluation.max_new_tokens, t) for answer in evaluation.answers]
 
 
-def _question(found: AnswerReport) -> Question:
+def _question(found: AnswerReport, most: int | None, t: Texts) -> Question:
+    def answer(title: str, text: str, flags: Sequence[AnswerFlag], tone: str = "plain") -> Answer:
+        return Answer(title, text, [_flag(flag, most, t) for flag in flags], language(text), tone)
+
     flags = found.flags
-    answers = [_answer("Before training", found.base, flags.base)]
+    answers = [answer(t["before"], found.base, flags.base)]
     if found.base_with_system_prompt is not None:
-        text = found.base_with_system_prompt
-        answers.append(_answer("Before, with the system prompt", text, flags.base_with_system_prompt or []))
-    answers.append(_answer("After training", found.tuned, flags.tuned, "after"))
+        answers.append(answer(t["before_system"], found.base_with_system_prompt, flags.base_with_system_prompt or []))
+    answers.append(answer(t["after"], found.tuned, flags.tuned, "after"))
     others: dict[str, list[str]] = {}
     for gguf_type, text in found.gguf.items():
         others.setdefault(text, []).append(gguf_type)
     same = others.pop(found.tuned, [])
-    answers += [_answer(f"GGUF {', '.join(types)}", text, []) for text, types in others.items()]
+    answers += [
+        answer(t["gguf_answer"].format(", ".join(types)), text, flags.gguf.get(types[0], []))
+        for text, types in others.items()
+    ]
     if found.reference is not None:
-        answers.append(_answer("Expected", found.reference, [], "expected"))
+        answers.append(answer(t["expected"], found.reference, [], "expected"))
     return Question(found.prompt, language(found.prompt), answers, same)
 
 
-def _answer(title: str, text: str, flags: Sequence[AnswerFlag], tone: str = "plain") -> Answer:
-    return Answer(title, text, [_FLAGS[flag] for flag in flags], language(text), tone)
+def _flag(flag: AnswerFlag, most: int | None, t: Texts) -> str:
+    return t["flag_NoStop_after"].format(f"{most:,}") if flag == "NoStop" and most else t[f"flag_{flag}"]
 
 
 def language(text: str) -> str | None:
@@ -238,23 +238,29 @@ def language(text: str) -> str | None:
     return "ko" if any("가" <= c <= "힣" for c in text) else None
 
 
-def data_facts(data: DataReport) -> list[Pair]:
+def data_facts(data: DataReport, t: Texts = ENGLISH) -> list[Pair]:
     """Return the counts."""
-    found = [Pair("Rows", f"{data.rows:,}"), Pair("Used", f"{data.examples:,}")]
+    found = [Pair(t["rows"], f"{data.rows:,}"), Pair(t["used"], f"{data.examples:,}")]
     if data.split is not None:
-        found += [Pair("To train on", f"{data.split.train:,}"), Pair("Held out", f"{data.split.holdout:,}")]
+        found += [Pair(t["to_train_on"], f"{data.split.train:,}"), Pair(t["held_out"], f"{data.split.holdout:,}")]
     return [
         *found,
-        Pair("Exact duplicates", f"{data.duplicates.exact:,}"),
-        Pair("Near duplicates", f"{data.duplicates.near:,}"),
+        Pair(t["exact"], f"{data.duplicates.exact:,}"),
+        Pair(t["near"], f"{data.duplicates.near:,}"),
     ]
 
 
-def checks(found: Sequence[CheckReport]) -> list[Check]:
+def checks(found: Sequence[CheckReport], t: Texts = ENGLISH) -> list[Check]:
     """Return the checks, the most severe first."""
     order = list(_SEVERITIES)
     return [
-        Check(words(c.name), Badge(*_SEVERITIES[c.severity]), sentence(c.message), [place(p) for p in c.places])
+        Check(
+            words(c.name),
+            Badge(t[f"severity_{c.severity}"], _SEVERITIES[c.severity]),
+            sentence(c.message),
+            [place(p, t) for p in c.places],
+            _finding(c.name, t),
+        )
         for c in sorted(found, key=lambda c: order.index(c.severity))
     ]
 
@@ -266,10 +272,10 @@ def sentence(text: str) -> str:
     return start if start.endswith((".", "!", "?")) else f"{start}."
 
 
-def place(found: Place) -> str:
+def place(found: Place, t: Texts = ENGLISH) -> str:
     """Return where a row is."""
     reason = f": {found.reason}" if found.reason else ""
-    return f"{found.source}, {found.unit} {found.number:,}{reason}"
+    return t["place"].format(found.source, t[f"unit_{found.unit}"], f"{found.number:,}") + reason
 
 
 def length_bars(lengths: Lengths) -> list[Bar]:
@@ -278,21 +284,20 @@ def length_bars(lengths: Lengths) -> list[Bar]:
     return [Bar(f"{b.up_to:,}", f"{b.count:,}", _width(b.count, most)) for b in lengths.histogram]
 
 
-def language_bars(data: DataReport) -> list[Bar]:
+def language_bars(data: DataReport, t: Texts = ENGLISH) -> list[Bar]:
     """Return the share of the letters by script."""
     if data.languages is None:
         return []
     mix = data.languages
-    shares = (("Hangul", mix.hangul), ("Latin", mix.latin), ("Other scripts", mix.other))
+    shares = ((t["hangul"], mix.hangul), (t["latin"], mix.latin), (t["other_scripts"], mix.other))
     return [Bar(name, share(value), _width(value, 1)) for name, value in shares]
 
 
-def timing_bars(timings: Mapping[str, float]) -> list[Bar]:
+def timing_bars(timings: Mapping[str, float], t: Texts = ENGLISH) -> list[Bar]:
     """Return the parts in the order in which they ran."""
     longest = max(timings.values(), default=0)
-    order = list(_PARTS)
-    parts = sorted(timings.items(), key=lambda item: order.index(item[0]) if item[0] in _PARTS else len(order))
-    return [Bar(_PARTS.get(name, words(name)), duration(s), _width(s, longest)) for name, s in parts]
+    parts = sorted(timings.items(), key=lambda item: _PARTS.index(item[0]) if item[0] in _PARTS else len(_PARTS))
+    return [Bar(t.get(f"part_{name}", words(name)), duration(s), _width(s, longest)) for name, s in parts]
 
 
 def _width(value: float, most: float) -> float:
@@ -300,31 +305,31 @@ def _width(value: float, most: float) -> float:
     return 0.0 if value <= 0 or most <= 0 else max(0.8, round(100 * value / most, 1))
 
 
-def effective(found: Effective | None, used: MemoryStatus | None) -> list[Pair]:
+def effective(found: Effective | None, used: MemoryStatus | None, t: Texts = ENGLISH) -> list[Pair]:
     """Return how training ran."""
     pairs = []
     for name, value in (found.to_json() if found else {}).items():
         pairs.append(Pair("GPU" if name == "gpu" else words(name), f"{value:,}" if isinstance(value, int) else value))
     if used and used.peak_mib is not None:
-        pairs.append(Pair("GPU memory at most", memory(used.peak_mib)))
+        pairs.append(Pair(t["memory_peak"], memory(used.peak_mib)))
     if used and used.estimated_mib is not None:
-        pairs.append(Pair("GPU memory estimated", memory(used.estimated_mib)))
+        pairs.append(Pair(t["memory_estimated"], memory(used.estimated_mib)))
     return pairs
 
 
-def merged_into(export: ExportReport) -> str | None:
+def merged_into(export: ExportReport, t: Texts = ENGLISH) -> str | None:
     """Return the sentence about the merge, if there was one."""
-    return _MERGE_BASES[export.merge_base] if export.merge_base else None
+    return t[f"merged_{export.merge_base}"] if export.merge_base else None
 
 
-def kind(artifact: Artifact) -> str:
+def kind(artifact: Artifact, t: Texts = ENGLISH) -> str:
     """Return what a file is."""
-    return _KINDS[artifact.type]
+    return t[f"kind_{artifact.type}"]
 
 
-def checksum_of(artifact: Artifact) -> str:
+def checksum_of(artifact: Artifact, t: Texts = ENGLISH) -> str:
     """Return what the checksum is of; for a folder, its list of files."""
-    return "sha256 of SHA256SUMS" if artifact.type == "MergedModel" else "sha256"
+    return t["checksum_of_list"] if artifact.type == "MergedModel" else "sha256"
 
 
 def settings(found: Mapping[str, str]) -> list[Pair]:
@@ -337,7 +342,7 @@ def sample_language(sample: SampleRow) -> str | None:
     return language("".join(segment.text for segment in sample.segments))
 
 
-def parity(export: ExportReport) -> list[ParityRow]:
+def parity(export: ExportReport, t: Texts = ENGLISH) -> list[ParityRow]:
     """Return the figures of every file that was compared with the trained model."""
     rows = []
     for artifact in export.artifacts:
@@ -351,19 +356,23 @@ def parity(export: ExportReport) -> list[ParityRow]:
             ParityRow(
                 artifact.name,
                 [
-                    Proof(_measured(kl, figure), "" if limits.kl is None else f"at most {figure(limits.kl)}", most),
-                    _at_least(top1, limits.top1),
-                    _at_least(gain, limits.retained_gain),
+                    Proof(
+                        _measured(kl, figure, t),
+                        "" if limits.kl is None else t["limit_most"].format(figure(limits.kl)),
+                        most,
+                    ),
+                    _at_least(top1, limits.top1, t),
+                    _at_least(gain, limits.retained_gain, t),
                 ],
             )
         )
     return rows
 
 
-def _at_least(value: float | None, limit: float | None) -> Proof:
+def _at_least(value: float | None, limit: float | None, t: Texts) -> Proof:
     met = None if value is None or limit is None else value >= limit
-    return Proof(_measured(value, share), "" if limit is None else f"at least {share(limit)}", met)
+    return Proof(_measured(value, share, t), "" if limit is None else t["limit_least"].format(share(limit)), met)
 
 
-def _measured(value: float | None, text: Callable[[float], str]) -> str:
-    return "not measured" if value is None else text(value)
+def _measured(value: float | None, text: Callable[[float], str], t: Texts) -> str:
+    return t["not_measured"] if value is None else text(value)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from finetune_api.base import Model, Sha256
 from finetune_api.layout import MANIFEST
@@ -16,6 +16,7 @@ from finetune_trainer.storage.checksum import sha256_of
 from finetune_trainer.storage.store import Store
 
 _LOGS = "logs/"
+_LOGS_NOTE = "The log of the export that wrote this manifest is uploaded after it, and is not listed."
 
 
 class ManifestFile(Model):
@@ -49,6 +50,10 @@ class Manifest(Model):
     evaluation: EvaluationStatus | None = None
     artifacts: list[Artifact]
     files: list[ManifestFile]
+    # As they were when the manifest was written. A run is complete without them: a later job with the same run may
+    # write them again.
+    logs: list[ManifestFile] = Field([])
+    logs_note: str = _LOGS_NOTE
 
     def to_bytes(self) -> bytes:
         """Return the file's content."""
@@ -56,14 +61,14 @@ class Manifest(Model):
 
 
 def list_files(store: Store, folder: str, known: Mapping[str, str], scratch: Path) -> list[ManifestFile]:
-    """Return every file of the run by path, except its logs, which grow after the manifest is written.
+    """Return every file of the run by path, logs included, except the manifest.
 
     `known` maps paths to sha256; the other files are read back from the store.
     """
     files = []
     for stored in store.list(folder):
         path = stored.key.removeprefix(f"{folder}/")
-        if path == MANIFEST or path.startswith(_LOGS):
+        if path == MANIFEST:
             continue
         checksum = known.get(path)
         if checksum is None:
@@ -73,6 +78,11 @@ def list_files(store: Store, folder: str, known: Mapping[str, str], scratch: Pat
             copy.unlink()
         files.append(ManifestFile(path=path, size_bytes=stored.size_bytes, sha256=checksum))
     return sorted(files, key=lambda f: f.path)
+
+
+def is_log(file: ManifestFile) -> bool:
+    """Whether it is a stage's log."""
+    return file.path.startswith(_LOGS)
 
 
 def versions() -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from finetune_trainer.evaluation.answer_flags import copied, flags, loops, wrong_language
+from finetune_api.report import AnswerFlags, AnswerReport
+from finetune_trainer.evaluation.answer_flags import copied, flags, loops, of_file, wrong_language
 
 pytest.importorskip("numpy")
 
@@ -108,3 +109,19 @@ def test_the_reference_says_which_language_is_wanted() -> None:
 )
 def test_mixed_or_too_little_text_is_not_the_wrong_language(text: str, expected: str) -> None:
     assert not wrong_language(text, expected)
+
+
+@pytest.mark.parametrize("answer", ["환불할 수 있나요?", "환불할 수 있나요", " 환불할  수 있나요? 네"])
+def test_an_answer_that_is_hardly_more_than_the_question_is_flagged(answer: str) -> None:
+    found = flags(answer, stopped=True, question="환불할 수 있나요?", reference=None, training_answers=())
+    assert found == ["RepeatsQuestion"]
+
+
+def test_an_answer_that_should_repeat_the_question_is_not_flagged() -> None:
+    assert flags("hello", stopped=True, question="Hello!", reference="hello", training_answers=()) == []
+
+
+def test_a_files_answer_has_the_flags_of_the_same_text() -> None:
+    report = AnswerReport(prompt="q", base="", tuned="cut off", flags=AnswerFlags(base=[], tuned=["NoStop"]))
+    assert of_file("cut off", report) == ["NoStop"]
+    assert of_file("", report) == ["Empty"]

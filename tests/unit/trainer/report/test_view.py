@@ -30,6 +30,12 @@ def _answer(**parts: Any) -> AnswerReport:
     )
 
 
+def _evaluation(*answers: AnswerReport, max_new_tokens: int | None = None) -> EvaluationReport:
+    return EvaluationReport(
+        verdict="Better", sentence="", holdout_rows=1, answers=list(answers), max_new_tokens=max_new_tokens
+    )
+
+
 def _export(parity: Parity | None, limits: ParityLimits | None = None) -> ExportReport:
     artifact = Artifact(name="Q4_K_M", type="GGUF", path="gguf/a.gguf", size_bytes=1, sha256=_SHA, parity=parity)
     return ExportReport(artifacts=[artifact], limits={} if limits is None else {"Q4_K_M": limits})
@@ -82,7 +88,7 @@ def test_a_run_without_losses_has_a_summary_too() -> None:
 
 
 def test_answers_stand_in_the_order_before_instructions_after_files_expected() -> None:
-    (found,) = view.questions([_answer(baseWithSystemPrompt="c", reference="d", gguf={"Q8_0": "e"})])
+    (found,) = view.questions(_evaluation(_answer(baseWithSystemPrompt="c", reference="d", gguf={"Q8_0": "e"})))
     assert [a.title for a in found.answers] == [
         "Before training",
         "Before, with the system prompt",
@@ -93,18 +99,18 @@ def test_answers_stand_in_the_order_before_instructions_after_files_expected() -
 
 
 def test_files_that_answer_as_the_trained_model_are_only_named() -> None:
-    (found,) = view.questions([_answer(gguf={"F16": "b", "Q8_0": "b", "Q4_K_M": "other"})])
+    (found,) = view.questions(_evaluation(_answer(gguf={"F16": "b", "Q8_0": "b", "Q4_K_M": "other"})))
     assert found.same == ["F16", "Q8_0"]
     assert [a.title for a in found.answers] == ["Before training", "After training", "GGUF Q4_K_M"]
 
 
 def test_files_that_answer_alike_share_a_card() -> None:
-    (found,) = view.questions([_answer(gguf={"Q5_K_M": "c", "Q4_K_M": "c"})])
+    (found,) = view.questions(_evaluation(_answer(gguf={"Q5_K_M": "c", "Q4_K_M": "c"})))
     assert found.answers[-1].title == "GGUF Q5_K_M, Q4_K_M"
 
 
 def test_flags_are_in_words() -> None:
-    (found,) = view.questions([_answer(flags=AnswerFlags(base=["Loop", "NoStop"], tuned=[]))])
+    (found,) = view.questions(_evaluation(_answer(flags=AnswerFlags(base=["Loop", "NoStop"], tuned=[]))))
     assert found.answers[0].flags == ["repeats itself", "does not end"]
 
 
@@ -174,3 +180,31 @@ def test_figures_beside_their_limits_are_met_or_missed() -> None:
 def test_figures_without_limits_are_neither_met_nor_missed() -> None:
     (row,) = view.parity(_export(Parity(kl="0.0500", top1="0.8900")))
     assert {(p.limit, p.met) for p in row.proofs} == {("", None)}
+
+
+def test_a_cut_answer_has_the_number_of_its_tokens() -> None:
+    answer = _answer(flags=AnswerFlags(base=[], tuned=["NoStop"]))
+    (found,) = view.questions(_evaluation(answer, max_new_tokens=32))
+    assert found.answers[1].flags == ["cut after 32 tokens"]
+
+
+def test_the_answer_of_a_file_has_its_own_flags() -> None:
+    answer = _answer(
+        gguf={"Q4_K_M": "질문"}, flags=AnswerFlags(base=[], tuned=[], gguf={"Q4_K_M": ["RepeatsQuestion"]})
+    )
+    (found,) = view.questions(_evaluation(answer))
+    assert found.answers[-1].flags == ["repeats the question"]
+
+
+def test_warnings_of_result_and_data_are_shown_together() -> None:
+    report = sample_report()
+    assert report.data is not None
+    assert report.evaluation is not None
+    data = report.data.model_copy(update={"warnings": ["ManyEpochs: 20 epochs"]})
+    found = view.warnings(report.model_copy(update={"data": data}))
+    assert [pair.text for pair in found] == [*report.evaluation.warnings, "ManyEpochs: 20 epochs"]
+
+
+def test_every_key_figure_of_the_result_says_when_to_worry() -> None:
+    notes = {pair.term: pair.note for pair in view.key_figures(sample_report())}
+    assert all("worry" in notes[term] for term in ("Loss on hold-out rows", "Forgetting"))

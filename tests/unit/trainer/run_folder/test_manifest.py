@@ -12,7 +12,7 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def test_it_lists_what_lies_in_the_runs_folder_but_logs_and_itself(tmp_path: Path) -> None:
+def test_it_lists_what_lies_in_the_runs_folder_and_tells_the_logs_apart(tmp_path: Path) -> None:
     store = FileStore(tmp_path / "store")
     for name in ("adapter/a.safetensors", "gguf/x.gguf", "logs/train-0.log", "manifest.json", "SERVE.md"):
         store.put_bytes(f"team/coach/run/{name}", name.encode())
@@ -23,7 +23,9 @@ def test_it_lists_what_lies_in_the_runs_folder_but_logs_and_itself(tmp_path: Pat
         ManifestFile(path="SERVE.md", size_bytes=8, sha256=sha256(b"SERVE.md")),
         ManifestFile(path="adapter/a.safetensors", size_bytes=21, sha256=sha256(b"adapter/a.safetensors")),
         ManifestFile(path="gguf/x.gguf", size_bytes=11, sha256="known"),
+        ManifestFile(path="logs/train-0.log", size_bytes=16, sha256=sha256(b"logs/train-0.log")),
     ]
+    assert [file.path for file in files if manifest.is_log(file)] == ["logs/train-0.log"]
 
 
 def test_it_names_the_versions_that_made_the_result() -> None:

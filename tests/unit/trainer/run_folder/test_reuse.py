@@ -13,7 +13,7 @@ from finetune_trainer.errors import ModelError
 from finetune_trainer.prepare import stage as prepare_stage
 from finetune_trainer.progress.reporter import ProgressReporter
 from finetune_trainer.run_folder import reuse
-from finetune_trainer.run_folder.manifest import Manifest, list_files
+from finetune_trainer.run_folder.manifest import Manifest, is_log, list_files
 from finetune_trainer.runtime.context import Context
 from finetune_trainer.runtime.sigterm import StopFlag
 from finetune_trainer.storage.folder import FileStore
@@ -48,7 +48,7 @@ def _complete(context: Context, run_id: str = RUN_ID, artifacts: Sequence[dict[s
             "effective": {"microBatchSize": 2},
             "memory": {"peakMiB": 5000},
             "artifacts": list(artifacts),
-            "files": [f.to_json() for f in list_files(context.store, folder, {}, context.scratch)],
+            "files": [f.to_json() for f in list_files(context.store, folder, {}, context.scratch) if not is_log(f)],
         }
     )
     context.store.put_bytes(f"{folder}/manifest.json", found.to_bytes())

@@ -9,7 +9,7 @@ from finetune_api.report import MAXIMUM_PLACES, Place
 from finetune_trainer.data.readers import Line
 from finetune_trainer.data.rows import analysis, formats
 from finetune_trainer.data.rows import disk_buffer as spool
-from finetune_trainer.data.rows.columns import Columns
+from finetune_trainer.data.rows.columns import Columns, in_users_names
 from finetune_trainer.data.rows.example import Example, Unit
 from finetune_trainer.data.rows.formats import Format
 from finetune_trainer.data.rows.table import Block
@@ -31,6 +31,8 @@ class Chunk:
     row_format: Format
     # The row ids follow one another.
     first_row_id: int
+    # The user's names of our fields, for the reasons.
+    columns: Mapping[str, str]
     lines: Sequence[Line]
     # Where the valid rows are kept, if they are needed again.
     spool: Path | None
@@ -58,7 +60,8 @@ def look(chunk: Chunk) -> Looked:
     for offset, line in enumerate(chunk.lines):
         parsed = line.fault or formats.parse(line.value, chunk.row_format, columns)
         if isinstance(parsed, str):
-            invalid.append(Place(source=chunk.source_name, number=line.number, unit=chunk.unit, reason=parsed))
+            reason = in_users_names(parsed, chunk.columns)
+            invalid.append(Place(source=chunk.source_name, number=line.number, unit=chunk.unit, reason=reason))
             continue
         row_id = chunk.first_row_id + offset
         examples.append(Example(chunk.source_name, line.number, row_id, *parsed, unit=chunk.unit))

@@ -109,7 +109,7 @@ def _chunks(
         source = found.sources[number]
         for lines in _portions(found, source, file, mapped[number]):
             row_format = source.row_format or "Alpaca"  # not one object so far: all rows are invalid in any format
-            yield Chunk(index, number, file.name, source.unit, row_format, row_id, lines, spool)
+            yield Chunk(index, number, file.name, source.unit, row_format, row_id, columns, lines, spool)
             index += 1
             row_id += len(lines)
     # What another format needs, or only some of the files have, is no mistake.
@@ -124,9 +124,11 @@ def _portions(found: Collected, source: Source, file: SourceFile, columns: Colum
     for line in readers.read(file, source.notes):
         if isinstance(line.value, dict):
             if source.row_format is None:
-                _set_format(
-                    found, source, formats.detect(file.name, line.number, line.value, columns, source.notes.unit)
+                notes = source.notes
+                detected = formats.detect(
+                    file.name, line.number, line.value, columns, notes.unit, has_header=notes.kind == "CSV"
                 )
+                _set_format(found, source, detected)
             line = line._replace(value=columns.rename(line.value))
         lines.append(line)
         size += characters(line.value)

@@ -6,6 +6,7 @@ from typing import Any
 
 from finetune_trainer.errors import DatasetError
 
+_QUOTED = re.compile(r'"(\w+)"')
 _NAMES_SHOWN = 12
 # A CSV file without a header has data where the names should be, and data is never shown.
 _NAME = re.compile(r"\w[\w./-]{0,31}( [\w./-]{1,31}){0,2}")
@@ -46,6 +47,11 @@ class Columns:
                     f'source "{source}": dataset.columns maps {ours} to "{theirs}", and no row has that field; '
                     f"the fields are {shown(self._seen)}"
                 )
+
+
+def in_users_names(reason: str, mapping: Mapping[str, str]) -> str:
+    """Return why a row is invalid with the user's names of the quoted fields; a reason quotes nothing else."""
+    return _QUOTED.sub(lambda found: f'"{mapping.get(found[1], found[1])}"', reason)
 
 
 def is_name(name: str) -> bool:
