@@ -12,7 +12,7 @@ metadata: {{name: coach}}
 spec:
   model: {{huggingFace: {{repository: a/b}}}}
   dataset:
-    sources: [{{http: {{url: "https://example.com/a.jsonl"}}}}]
+    sources: [{{s3: {{uri: "s3://bucket/a.jsonl"}}}}]
     columns: {{output: answer}}
   training: {{{training}}}
   output: {{s3: {{uri: "s3://bucket/x"}}}}

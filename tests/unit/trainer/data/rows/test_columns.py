@@ -3,7 +3,7 @@
 import pytest
 
 from finetune_api.dataset_spec import COLUMNS
-from finetune_trainer.data.rows.columns import Columns, shown
+from finetune_trainer.data.rows.columns import Columns, in_users_names, shown
 from finetune_trainer.errors import DatasetError
 
 
@@ -51,3 +51,13 @@ def test_what_looks_like_data_is_not_shown_as_a_name(data: str) -> None:
 
 def test_long_lists_of_names_are_cut() -> None:
     assert shown([f"c{i}" for i in range(13)]) == "c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, ..."
+
+
+def test_a_mapped_field_has_the_users_name() -> None:
+    assert (
+        in_users_names('field "output" is missing or empty', {"output": "답변"}) == 'field "답변" is missing or empty'
+    )
+
+
+def test_other_fields_keep_their_names() -> None:
+    assert in_users_names('field "output" is not text', {"input": "질문"}) == 'field "output" is not text'
