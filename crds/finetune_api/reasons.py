@@ -292,6 +292,9 @@ WARNINGS: dict[str, Reason] = {
     "AnswersNeverStop": Reason(
         "Answers are cut off at `evaluation.maxNewTokens`.", "Raise it, or make the outputs in the dataset shorter."
     ),
+    "AnswersRepeatQuestion": Reason(
+        "Answers say the question again.", "Look at the outputs in the dataset, or train more steps."
+    ),
     "AnswersCopied": Reason("Answers are copied from the training data.", "Train fewer steps, or add examples."),
     "TrainerWarning": Reason("A warning of the trainer without a reason of its own.", "Read it."),
 }

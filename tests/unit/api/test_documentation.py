@@ -17,8 +17,9 @@ def test_the_smallest_job_of_the_readme_is_the_one_in_examples() -> None:
     assert yaml.safe_load(block) == yaml.safe_load((ROOT / "examples" / "smallest.yaml").read_text())
 
 
-def test_the_readme_has_what_the_pods_request_by_default() -> None:
-    cells = dict(re.findall(r"^\| (prepare|train|export) \| ([^|]+) \|", README, re.MULTILINE))
+def test_the_page_of_the_stages_has_what_the_pods_request_by_default() -> None:
+    page = (ROOT / "docs/how-it-works.md").read_text()
+    cells = dict(re.findall(r"^\| (prepare|train|export) \| ([^|]+) \|", page, re.MULTILINE))
     for stage in ("prepare", "train"):
         assert f"{DEFAULT_REQUESTS[stage]['cpu']} CPU, {DEFAULT_REQUESTS[stage]['memory']}" in cells[stage]
     assert cells["export"] == (

@@ -27,7 +27,7 @@ _NO_REASONS = """
     InvalidImageName Job Memory Mi Never None Normal NotIn Pending PodScheduled QuotaReserved Ready Reconciling
     RunContainerError Running RuntimeDefault Secret Service Skipped Stalled SuccessCriteriaMet True Unknown Warn Warning
     ContainerCannotRun SpecApplied StartError
-    Auto Copied Drop Empty Fail Keep Loop NoStop WrongLanguage
+    Auto Copied Drop Empty Fail Keep Learned Loop NoStop RepeatsQuestion WrongLanguage
 """
 NO_REASONS = set(_NO_REASONS.split())
 

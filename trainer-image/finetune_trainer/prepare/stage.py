@@ -295,7 +295,7 @@ def _describe(
 def _sentences(context: Context, rows: _Rows) -> list[str]:
     """Return the warnings that are no check's; the notes on the sources stand in the report beside each source."""
     training, trained = context.plan.training, int(rows.train.sum())
-    steps = step_order.total_steps(trained, training.batch_size, max_steps=training.max_steps, epochs=training.epochs)
+    steps = length.total_steps(training, trained)
     return [
         *epoch_warnings.warnings(trained, steps, training),
         *answers_warning(rows.tokens.answers_left_out),
