@@ -194,14 +194,14 @@ def test_three_commands_take_a_job_file_to_a_result(
         (["--job", "none.yaml"], "none.yaml cannot be read: No such file or directory\n"),
         (["--job", "pod.yaml"], "pod.yaml is not a FineTuneJob; its kind must be FineTuneJob\n"),
         (["--job", "broken.yaml"], "broken.yaml is not valid: spec.output: Field required\n"),
-        (["--job", "job.yaml", "--dataset", "none.jsonl"], "none.jsonl does not exist\n"),
+        (["--job", "job.yaml", "--dataset", "none.jsonl"], "--dataset none.jsonl does not exist\n"),
         (
             ["--job", "job.yaml", "--dataset", "job.yaml", "--dataset", "job.yaml"],
             "the job has 1 dataset sources and 2 files were given; pass --dataset once per source, in their order\n",
         ),
         (
             ["--job", "volume.yaml"],
-            "spec.model is a volume, which only a cluster has; pass the folder as --model\n",
+            "--model is missing: spec.model is a volume, which only a cluster has; pass the folder as --model\n",
         ),
     ],
 )

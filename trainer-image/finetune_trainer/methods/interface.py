@@ -146,6 +146,8 @@ class TrainingMethod(ABC, Generic[R]):
     footprint: ClassVar[Footprint] = Footprint()
     # Whether its loss compares the model with itself before training, so that both have to compute alike.
     compared_with_reference: ClassVar[bool] = False
+    # Whether it gains from several passes over the rows; others overfit within one or two.
+    gains_from_passes: ClassVar[bool] = False
     # The class of its rows: a dataclass whose members are `row_id` and the columns.
     row: type[R]
 

@@ -82,6 +82,7 @@ class SFT(TrainingMethod[SFTRow]):
     """See TrainingMethod."""
 
     formats = ("Alpaca", "ShareGPT", "Messages", "PromptCompletion", "Text")
+    gains_from_passes = True
     row = SFTRow
 
     def columns(self) -> list[tuple[str, Any]]:

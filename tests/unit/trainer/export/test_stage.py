@@ -17,7 +17,7 @@ from finetune_trainer.model import merge_base
 from finetune_trainer.storage.checksum import sha256_of
 from finetune_trainer.storage.folder import FileStore
 from finetune_trainer.storage.store import Progress
-from tests.support import export_job
+from tests.support import export_job, trainer_job
 from tests.support.export_job import QuickParts
 from tests.support.trainer_job import TrainerJob
 
@@ -31,6 +31,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FINETUNE_SCRATCH", str(root / "scratch"))
         patch.setenv("FINETUNE_BUILD_ID", "test")
+        patch.setenv("LLAMA_CPP_DIR", str(trainer_job.accepting_converter(root / "llama.cpp")))
         export_job.make(root, tiny, **EXPORT)
     return root
 
@@ -334,6 +335,7 @@ def test_what_the_adapter_is_merged_into_is_decided_once(
 
     monkeypatch.setattr(merge_base, "choose", spy)
     monkeypatch.setenv("FINETUNE_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setenv("LLAMA_CPP_DIR", str(trainer_job.accepting_converter(tmp_path / "llama.cpp")))
     made = export_job.make(tmp_path, tiny, gguf=["Q8_0"])
     assert made.run("export") == 0
     report = json.loads((run_folder(made) / "report.json").read_text())

@@ -8,6 +8,7 @@ import pytest
 
 from finetune_trainer.errors import ModelError
 from finetune_trainer.export.gguf import lora as lora_gguf
+from finetune_trainer.runtime.llama_cpp_dir import CONVERTER
 from tests.support import adapters, tiny_gguf
 
 # A converter that writes what the test wants, and beside the result what it was given.
@@ -33,6 +34,7 @@ def made(path: Path, alpha: float, modules: int = 1, **replaced: Any) -> None:
 @pytest.fixture
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "convert_lora_to_gguf.py").write_text(PROGRAM)
+    (tmp_path / CONVERTER).touch()
     monkeypatch.setenv("LLAMA_CPP_DIR", str(tmp_path))
     return tmp_path
 
