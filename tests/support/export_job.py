@@ -23,6 +23,7 @@ from finetune_trainer.export.gguf import imatrix
 from finetune_trainer.export.gguf import lora as lora_gguf
 from finetune_trainer.export.parity import check as parity_check
 from finetune_trainer.export.parity.figures import Figures
+from finetune_trainer.export.records import GGUFAnswer
 from finetune_trainer.export.rejected_file import RejectedFile
 from finetune_trainer.storage.folder import FileStore
 from tests.support import trainer_job
@@ -155,8 +156,8 @@ class QuickParts:
         )
         return figures, reference
 
-    def _answers(self, path: Path, prompts: list[Prompt], *_: Any, **__: Any) -> list[str]:
-        return [f"{path.name}: {prompt.text}" for prompt in prompts]
+    def _answers(self, path: Path, prompts: list[Prompt], *_: Any, **__: Any) -> list[GGUFAnswer]:
+        return [GGUFAnswer(text=f"{path.name}: {prompt.text}", stopped=True) for prompt in prompts]
 
 
 @contextmanager

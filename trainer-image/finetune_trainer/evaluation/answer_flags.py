@@ -50,14 +50,14 @@ def flags(
     return found
 
 
-def of_file(answer: str, report: AnswerReport) -> list[AnswerFlag]:
-    """Return the flags of a GGUF file's answer to the question of `report`.
+def of_file(answer: str, stopped: bool | None, report: AnswerReport) -> list[AnswerFlag]:
+    """Return the flags of a GGUF file's answer to the question of `report`; `stopped` as in `flags`.
 
     The same text as the trained model's has the same flags: those that the text alone does not show as well.
     """
     if _normal(answer) == _normal(report.tuned):
         return list(report.flags.tuned)
-    return flags(answer, stopped=None, question=report.prompt, reference=report.reference, training_answers=())
+    return flags(answer, stopped=stopped, question=report.prompt, reference=report.reference, training_answers=())
 
 
 def repeats_question(answer: str, question: str) -> bool:

@@ -18,7 +18,7 @@ from finetune_trainer.errors import SettingsError
 from finetune_trainer.evaluation import answer_flags
 from finetune_trainer.evaluation.evaluation import ANSWERS
 from finetune_trainer.export.parity import limits_report, rejected
-from finetune_trainer.export.records import Record
+from finetune_trainer.export.records import GGUFAnswer, Record
 from finetune_trainer.export.serving import guide as serve_guide
 from finetune_trainer.model import adapter
 from finetune_trainer.model.adapter import CHAT_TEMPLATE
@@ -62,7 +62,7 @@ class Finished:
         return found
 
     @property
-    def answers(self) -> list[dict[str, str]]:
+    def answers(self) -> list[dict[GGUFType, GGUFAnswer]]:
         """One entry per question: each GGUF type's answer."""
         answered = {t: record.answers for t, record in self.ggufs.items() if record.answers is not None}
         count = min((len(texts) for texts in answered.values()), default=0)
@@ -83,8 +83,12 @@ def _artifact(name: str, kind: str, record: Record) -> Artifact:
     )
 
 
-def _flagged(answer: AnswerReport, answers: Mapping[str, str]) -> AnswerFlags:
-    found = {gguf_type: answer_flags.of_file(text, answer) for gguf_type, text in answers.items()}
+def _texts(answers: Mapping[GGUFType, GGUFAnswer]) -> dict[str, str]:
+    return {gguf_type: answer.text for gguf_type, answer in answers.items()}
+
+
+def _flagged(answer: AnswerReport, answers: Mapping[GGUFType, GGUFAnswer]) -> AnswerFlags:
+    found = {t: answer_flags.of_file(given.text, given.stopped, answer) for t, given in answers.items()}
     return answer.flags.model_copy(update={"gguf": found})
 
 
@@ -180,7 +184,7 @@ class Publisher:
                 if stored.key.removeprefix(f"{self._run}/") not in kept:
                     self._store.delete(stored.key)
 
-    def _add_answers(self, answers: Sequence[Mapping[str, str]]) -> None:
+    def _add_answers(self, answers: Sequence[Mapping[GGUFType, GGUFAnswer]]) -> None:
         data = self._store.get_bytes(f"{self._run}/{ANSWERS}")
         if data is None:
             raise SettingsError(
@@ -189,14 +193,14 @@ class Publisher:
             )
         content = json.loads(data)
         for question, answer in zip(content["questions"], answers, strict=False):
-            question["gguf"] = answer
+            question["gguf"] = _texts(answer)
         self._put(ANSWERS, json.dumps(content, ensure_ascii=False, indent=2))
 
     def _add_to_report(self, finished: Finished, artifacts: list[Artifact], timings: Mapping[str, float]) -> Report:
         evaluation = report_json.read(self._store, self._run).evaluation
         if evaluation is not None:
             answered = [
-                answer.model_copy(update={"gguf": dict(given), "flags": _flagged(answer, given)})
+                answer.model_copy(update={"gguf": _texts(given), "flags": _flagged(answer, given)})
                 for answer, given in zip(evaluation.answers, finished.answers, strict=False)
             ]
             evaluation = evaluation.model_copy(update={"answers": answered or evaluation.answers})

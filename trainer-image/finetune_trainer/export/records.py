@@ -24,6 +24,14 @@ class Made(Model):
     trainer: str
 
 
+class GGUFAnswer(Model):
+    """What a GGUF answers to a question."""
+
+    text: str
+    # It ended with a stop token, not because it was cut.
+    stopped: bool
+
+
 class Record(Model):
     """One finished file."""
 
@@ -35,7 +43,7 @@ class Record(Model):
     sha256: str
     parity: Parity | None = None
     # A GGUF's answer to each question.
-    answers: list[str] | None = None
+    answers: list[GGUFAnswer] | None = None
     # Why the file failed its proof; it is then in rejected/.
     rejected: str | None = None
 
@@ -67,7 +75,7 @@ class ExportState:
         size_bytes: int,
         sha256: str,
         parity: Parity | None = None,
-        answers: list[str] | None = None,
+        answers: list[GGUFAnswer] | None = None,
         rejected: str | None = None,
     ) -> Record:
         """Record a file that is uploaded."""

@@ -23,7 +23,7 @@ from finetune_trainer.export.parity import check as parity_check
 from finetune_trainer.export.parity import rejected
 from finetune_trainer.export.proofs import Proofs
 from finetune_trainer.export.publish import CHECKSUMS, GGUF_FOLDER, MERGED_FOLDER, Finished, Publisher, adapter_sha256
-from finetune_trainer.export.records import ExportState, Made, Record
+from finetune_trainer.export.records import ExportState, GGUFAnswer, Made, Record
 from finetune_trainer.export.rejected_file import RejectedFile
 from finetune_trainer.export.serving import modelfile as ollama
 from finetune_trainer.export.work_folder import kept_folder
@@ -252,7 +252,7 @@ class _Export:
         name: str,
         path: Path,
         proof: Parity,
-        answers: list[str] | None = None,
+        answers: list[GGUFAnswer] | None = None,
         modelfile: bytes | None = None,
         *,
         source_sha256: str | None = None,

@@ -123,5 +123,11 @@ def test_an_answer_that_should_repeat_the_question_is_not_flagged() -> None:
 
 def test_a_files_answer_has_the_flags_of_the_same_text() -> None:
     report = AnswerReport(prompt="q", base="", tuned="cut off", flags=AnswerFlags(base=[], tuned=["NoStop"]))
-    assert of_file("cut off", report) == ["NoStop"]
-    assert of_file("", report) == ["Empty"]
+    assert of_file("cut off", None, report) == ["NoStop"]
+
+
+def test_a_files_own_answer_has_flags_of_its_own() -> None:
+    report = AnswerReport(prompt="q", base="", tuned="cut off", flags=AnswerFlags(base=[], tuned=["NoStop"]))
+    assert of_file("", True, report) == ["Empty"]
+    assert of_file("an answer", True, report) == []
+    assert of_file("an answer that", False, report) == ["NoStop"]

@@ -17,6 +17,7 @@ from finetune_trainer.export.parity import limits as parity_limits
 from finetune_trainer.export.parity import predictions
 from finetune_trainer.export.parity.figures import Figures, figures
 from finetune_trainer.export.parity.limits import Limits
+from finetune_trainer.export.records import GGUFAnswer
 from finetune_trainer.export.rejected_file import RejectedFile
 
 log = logging.getLogger(__name__)
@@ -98,13 +99,18 @@ def check(
     return found, reference.model_copy(update={"rows": [row for _, row in compared]})
 
 
-def answers(path: Path, prompts: Sequence[Prompt], stop_token_ids: Sequence[int], max_new_tokens: int) -> list[str]:
+def answers(
+    path: Path, prompts: Sequence[Prompt], stop_token_ids: Sequence[int], max_new_tokens: int
+) -> list[GGUFAnswer]:
     """Return the file's answers to the questions."""
     longest = max((len(prompt.input_ids) for prompt in prompts), default=0)
     with LlamaModel(path, longest + max_new_tokens) as model:
         found = [model.generate(prompt.input_ids, stop_token_ids, max_new_tokens) for prompt in prompts]
         # Cut after the last whole character: a limit on tokens may fall inside one.
-        return [model.text(tokens).decode("utf-8", errors="ignore").strip() for tokens in found]
+        texts = [model.text(tokens).decode("utf-8", errors="ignore").strip() for tokens in found]
+    return [
+        GGUFAnswer(text=text, stopped=len(tokens) < max_new_tokens) for text, tokens in zip(texts, found, strict=True)
+    ]
 
 
 def _longest(reference: Reference) -> int:
