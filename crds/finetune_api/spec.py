@@ -98,9 +98,10 @@ class ExportSpec(Model):
     )
 
     gguf: Annotated[list[GGUFType], Field(max_length=8, json_schema_extra={"x-kubernetes-list-type": "set"})] = Field(
-        [],
+        ["Q4_K_M"],
         description="GGUF files for Ollama, llama.cpp and LM Studio, one per type. Q4_K_M is small and good, "
-        "Q8_0 is near lossless, F16 is lossless; IQ types are the smallest. Left out: the adapter only.",
+        "Q8_0 is near lossless, F16 is lossless; IQ types are the smallest. Left out: Q4_K_M. An "
+        "empty list: none, the adapter only.",
     )
     lora_gguf: bool = Field(
         False,
