@@ -66,7 +66,7 @@ def test_every_question_is_answered_with_and_without_the_system_prompt(judged: J
 
     assert [q["prompt"] for q in questions] == PROMPTS
     assert all(isinstance(q[who], str) for q in questions for who in ("base", "baseWithSystemPrompt", "tuned"))
-    assert all(set(q["flags"]) == {"base", "baseWithSystemPrompt", "tuned"} for q in questions)
+    assert all(set(q["flags"]) == {"base", "baseWithSystemPrompt", "tuned", "gguf"} for q in questions)
 
 
 def test_the_reference_has_the_prompts_that_the_tuned_model_was_asked(judged: Job) -> None:

@@ -29,6 +29,17 @@ def without_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
+def converter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trainer_job.accepting_converter(tmp_path_factory.mktemp("converter") / "llama.cpp")
+
+
+@pytest.fixture(autouse=True)
+def accepting_converter(converter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model is turned down for its tokenizer, which takes seconds to find out."""
+    monkeypatch.setenv("LLAMA_CPP_DIR", str(converter))
+
+
+@pytest.fixture(scope="session")
 def tokenizer() -> Any:
     from transformers import AutoTokenizer
 
@@ -58,7 +69,6 @@ def job(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> TrainerJ
     made = trainer_job.make(tmp_path, tiny)
     monkeypatch.setenv("FINETUNE_TERMINATION_LOG", str(made.termination_log))
     monkeypatch.setenv("FINETUNE_SCRATCH", str(tmp_path / "scratch"))
-    monkeypatch.setenv("LLAMA_CPP_DIR", str(trainer_job.accepting_converter(tmp_path / "llama.cpp")))
     return made
 
 

@@ -20,6 +20,12 @@ _QUANTIZED = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4
 PARAMETERS = 786_432 + 768 + 1_536 + 48
 
 
+@pytest.fixture(autouse=True)
+def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the stage sets it."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
 def _check(job: TrainerJob, folder: Path) -> CheckedModel:
     model = FolderModel(folder, lambda done, total: None)
     return check(Plan.model_validate(job.plan), model, model.listing(), folder)
