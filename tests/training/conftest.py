@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from finetune_trainer.evaluation import reference
 from finetune_trainer.export.llama_cpp import scripts
 from local_cluster.layout import cache
 from local_platform.smollm2 import model_dir
@@ -22,6 +23,7 @@ from tests.support import trainer_job, warm
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 6
+PROVEN_ROWS = 12
 GGUFS = ("F16", "Q8_0", "Q4_K_M", "IQ4_XS")
 # As the trainer does, before torch is imported: threads that spin while they wait take the cores from those that work.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
@@ -230,6 +232,10 @@ def exported(trained: Job, tmp_path_factory: pytest.TempPathFactory) -> Job:
         plan = json.loads((root / "plan.json").read_text())
         plan["export"] = {"gguf": list(GGUFS), "loraGGUF": True, "merged": True}
         (root / "plan.json").write_text(json.dumps(plan))
+        # Some hundred tokens tell right files from wrong ones; each of seven files is run on all that there are.
+        path = job.run / "prepared" / reference.NAME
+        compared = json.loads(path.read_text())
+        path.write_text(json.dumps(compared | {"rows": compared["rows"][:PROVEN_ROWS]}))
         assert job.finish_as_a_pod_does("export") == 0, job.said("export")
         shutil.copy(job.termination_log, root / "export.json")
 
