@@ -12,6 +12,7 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] && echo yes)
 PYTEST := -m pytest -q --durations=5
 # Those that take minutes, which would else be the last, each alone.
 LONG := $(addprefix tests/training/test_,export.py served.py readme.py)
+TRAINING := $(LONG) $(filter-out $(LONG),$(wildcard tests/training/test_*.py))
 # As many at a time as there are CPUs; the tests of a file, which share what is slow to make, go together.
 PARALLEL := --numprocesses $(shell n=$$(nproc); echo $$((n < 4 ? n : 4))) --dist loadfile
 
@@ -52,7 +53,7 @@ test-integration: programs venvs ## Run the operator against a real API server, 
 .PHONY: test-trainer
 test-trainer: programs venvs ## Train and export a real small model, and refuse bad inputs
 	# The long files first, and the many short tests where a CPU is left.
-	$(TRAINER)/python $(PYTEST) $(PARALLEL) --no-loadscope-reorder $(LONG) tests/training tests/bad_inputs
+	$(TRAINER)/python $(PYTEST) $(PARALLEL) --no-loadscope-reorder $(TRAINING) tests/bad_inputs
 
 .PHONY: test-e2e
 test-e2e: programs venvs ## Run whole jobs in real pods (root only)
