@@ -358,7 +358,7 @@ CASES = [
     Case(
         "mapped field that is empty",
         _mapped({"질문": _SECRET, "답변": ""}, instruction="질문", output="답변"),
-        f'source "coach", line 1: field "output" is missing or empty{_FIX}',
+        f'source "coach", line 1: field "답변" is missing or empty{_FIX}',
     ),
     Case(
         "mapping of one of two fields",

@@ -22,7 +22,7 @@ from finetune_api.progress import Activity
 from finetune_trainer.progress.reporter import ProgressReporter
 from finetune_trainer.storage.folder import FileStore
 from finetune_trainer.storage.s3 import S3Store
-from tests.support import export_job, s3_server, tiny_model, warm
+from tests.support import export_job, s3_server, tiny_model, trainer_job, warm
 from tests.support.export_job import LAYOUT, QuickParts
 from tests.support.s3_server import S3Server
 from tests.training.conftest import Job, coach_rows, make_tiny_job
@@ -116,6 +116,7 @@ def prepared(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Bucket:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FINETUNE_SCRATCH", str(root / "scratch"))
         patch.setenv("FINETUNE_BUILD_ID", "test")
+        patch.setenv("LLAMA_CPP_DIR", str(trainer_job.accepting_converter(root / "llama.cpp")))
         made = export_job.make(root, tiny, **EXPORT)
     s3.make_bucket("killed")
     bucket = Bucket(s3, "killed", root, made.plan)

@@ -124,10 +124,7 @@ def _portions(found: Collected, source: Source, file: SourceFile, columns: Colum
     for line in readers.read(file, source.notes):
         if isinstance(line.value, dict):
             if source.row_format is None:
-                notes = source.notes
-                detected = formats.detect(
-                    file.name, line.number, line.value, columns, notes.unit, has_header=notes.kind == "CSV"
-                )
+                detected = formats.detect(file.name, line.number, line.value, columns, source.notes.unit)
                 _set_format(found, source, detected)
             line = line._replace(value=columns.rename(line.value))
         lines.append(line)

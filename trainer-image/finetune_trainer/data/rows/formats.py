@@ -41,10 +41,8 @@ def detect(
     value: dict[str, Any],
     columns: Columns,
     unit: Unit = "line",
-    *,
-    has_header: bool = False,
 ) -> Format:
-    """Return the format of a source from its first object. `has_header`: its names come from the file's first line.
+    """Return the format of a source from its first object.
 
     Raises:
         DatasetError: it is none of ours.
@@ -64,11 +62,6 @@ def detect(
     hint = f"{near} rows also have {' and '.join(lacking[near])}; " if near else ""
     if value and not any(map(is_name, value)):
         hint = "a table begins with a line of the names of its fields; "
-    elif has_header and not near:
-        hint = (
-            "the first line of a CSV file is its header; if yours is already an example, add a line above it, "
-            "such as instruction,output; "
-        )
     raise DatasetError(
         f"{row_name(source, number, unit)}: the format is not known from its fields ({shown(value)}); {hint}"
         "name the fields as in dataset.format, or map them in dataset.columns, such as {output: answer}"
