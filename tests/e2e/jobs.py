@@ -22,7 +22,7 @@ FINISH_SECONDS = 1500
 # More than any other event of a job takes there.
 DIAGNOSIS_SECONDS = 600
 # How kubectl says that the API server is away, or has just come back.
-_AWAY = ("refused", "EOF", "reset", "timeout", "not ready", "unable to")
+_AWAY = ("refused", "EOF", "reset", "timeout", "not ready", "unable to", "ServiceUnavailable")
 _AWAY_SECONDS = 120
 
 
